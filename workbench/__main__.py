@@ -1,0 +1,28 @@
+"""`workbench NAME ...` is `python -m workbench.NAME ...`."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "run": "adapt a checkpoint with several methods, compare them, ship the result",
+}
+
+
+def main() -> int:
+    """Hand over to the entry point that the first argument names."""
+    names = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
+    usage = f"usage: workbench COMMAND ...\n\ncommands:\n{names}\n\n`workbench COMMAND --help` says more."
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        return int(importlib.import_module(f"workbench.{sys.argv[1]}").main(sys.argv[2:]))
+    asked = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
+    if not asked and len(sys.argv) > 1:
+        from workbench.errors import unknown
+
+        print(f"error: {unknown('command', sys.argv[1], COMMANDS)}", file=sys.stderr)
+        return 2
+    print(usage, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,59 @@
+"""What every entry point does alike: arguments, logging, exit codes."""
+
+import argparse
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+
+from workbench.errors import UserError
+
+QUIET = ("transformers", "trl", "peft", "datasets", "accelerate", "huggingface_hub", "httpx", "filelock", "bitsandbytes")
+
+
+def command(
+    parser: Callable[[], argparse.ArgumentParser],
+) -> Callable[[Callable[[argparse.Namespace], int]], Callable[..., int]]:
+    """Turn a function of parsed arguments into an entry point.
+
+    The user's mistake is one line on stderr and exit code 2; a full disk is one line and 1; an interruption is
+    130. Anything else is our bug, and shows its traceback.
+    """
+
+    def decorate(function: Callable[[argparse.Namespace], int]) -> Callable[..., int]:
+        @wraps(function)
+        def main(argv: Sequence[str] | None = None) -> int:
+            arguments = parser().parse_args(argv)
+            _be_quiet()
+            try:
+                return function(arguments)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 2
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                where = f" while writing {error.filename}" if error.filename else ""
+                print(f"error: the disk is full{where}; free some space, then go on with --resume", file=sys.stderr)
+                return 1
+            except KeyboardInterrupt:
+                print("\ninterrupted; go on with --resume", file=sys.stderr)
+                return 130
+
+        return main
+
+    return decorate
+
+
+def _be_quiet() -> None:
+    """Our own log on stderr, and of the libraries what is at least an error."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,101 @@
+"""Pictures of a run as SVG, to stand inside the report."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workbench.comparison.paired import pareto_front
+
+# Told apart by people who see red and green alike (Okabe and Ito 2008).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#7A5195", "#A05A2C")
+
+
+def colour(methods: Sequence[str], method: str) -> str:
+    """The colour of a method, the same in every picture."""
+    return COLOURS[methods.index(method) % len(COLOURS)]
+
+
+def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title: str) -> str:
+    """One panel for each cost: trainable parameters, training time, memory."""
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    costs = (
+        ("trainable_parameters", "trainable parameters", 1.0),
+        ("train_seconds", "training time (minutes)", 1 / 60),
+        ("peak_memory_bytes", "peak memory (GB)", 1e-9),
+    )
+    figure, axes = _figure(1, len(costs), (11, 3.6))
+    for axis, (key, label, factor) in zip(axes, costs, strict=True):
+        points = {}
+        for run in runs:
+            score = run["metrics"][metric]
+            x, y = run[key] * factor, score["value"]
+            points[f"{run['method']} {run['seed']}"] = (x, y)
+            error = [[y - score["low"]], [score["high"] - y]]
+            axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run["method"]), zorder=3)
+            # Labels stand towards the middle of the panel, so that none leaves it.
+            axis.annotate(run["method"], (x, y), xytext=(7, 6), textcoords="offset points", fontsize=9)
+        front = sorted(points[name] for name in pareto_front(points))
+        axis.plot(*zip(*front, strict=True), color="#bbbbbb", linestyle="--", linewidth=1, zorder=1)
+        if key == "trainable_parameters":
+            axis.set_xscale("symlog", linthresh=1e4)
+        axis.set_xlabel(label)
+        axis.margins(x=0.22, y=0.12)
+    axes[0].set_ylabel(title)
+    return _svg(figure, f"{title} against cost; dashed: methods that no other beats in both")
+
+
+def learning_curves(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Training loss, smoothed, and validation loss by optimizer step."""
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    figure, axes = _figure(1, 2, (11, 3.6))
+    for run in runs:
+        hue = colour(methods, run["method"])
+        training = [(point["step"], point["loss"]) for point in run["curve"] if "loss" in point]
+        validation = [(p["step"], p["validation_loss"]) for p in run["curve"] if "validation_loss" in p]
+        steps, losses = zip(*training, strict=True)
+        axes[0].plot(steps, losses, color=hue, alpha=0.2, linewidth=0.8)
+        axes[0].plot(steps, _smoothed(losses), color=hue, label=run["method"])
+        axes[1].plot(*zip(*validation, strict=True), color=hue, marker="o", markersize=3.5, label=run["method"])
+    for axis, label in zip(axes, ("training loss (nats per token)", "validation loss (nats per token)"), strict=True):
+        axis.set_xlabel("optimizer step")
+        axis.set_ylabel(label)
+    axes[1].legend(frameon=False, fontsize=9)
+    return _svg(figure, "Learning curves")
+
+
+def _smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Exponential mean without the bias towards its start."""
+    smooth, total, out = 0.0, 0.0, []
+    for value in values:
+        smooth, total = weight * smooth + (1 - weight) * value, weight * total + (1 - weight)
+        out.append(smooth / total)
+    return out
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(color="#eeeeee", linewidth=0.8)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Any, description: str) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    # Text stays text, which can be searched and read aloud; a fixed salt gives the same file for the same run.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "workbench", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # The page decides how wide it is; and the metadata names addresses that a reader might take for requests.
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)

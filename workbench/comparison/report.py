@@ -1,0 +1,149 @@
+"""The report: `report.html`, one file that needs nothing else, and `report.md` for a pull request."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from workbench import files
+from workbench.comparison import charts
+from workbench.comparison.table import head, rows, score_text, table
+from workbench.evaluation import Answer
+
+QUESTIONS = 20
+
+
+def write_report(
+    folder: Path, results: Mapping[str, Any], answers: Mapping[str, Sequence[Answer]], description: str
+) -> None:
+    """Write both reports into `folder`.
+
+    Args:
+        results: what `results.json` holds.
+        answers: method -> answers of its first seed.
+        description: what the recipe says of itself.
+    """
+    done = [run for run in results["runs"] if run["status"] == "done"]
+    split = results["evaluated_splits"][0]
+    compared = f"{results['headline']}[{split}]"
+    title = results["metrics"][results["headline"]]["title"]
+    conclusion = conclude(results, compared, f"{title} on {split}")
+    trained = [run for run in done if run.get("curve")]
+    page = _template().render(
+        results=results,
+        description=description,
+        conclusion=conclusion,
+        head=head(results),
+        rows=rows(results),
+        done=done,
+        exports=[(run["method"], run["seed"], export_text(run)) for run in done],
+        details=_details(done),
+        quality=charts.quality_against_costs(done, compared, f"{title} on {split}") if done else "",
+        curves=charts.learning_curves(trained) if trained else "",
+        questions=_questions(answers, split),
+        several=len({run["seed"] for run in results["runs"]}) > 1,
+    )
+    files.write_text(folder / "report.html", page)
+    files.write_text(folder / "report.md", _markdown(results, conclusion, description))
+
+
+def conclude(results: Mapping[str, Any], compared: str, title: str) -> str:
+    """What the run showed, in one or two sentences."""
+    done = [run for run in results["runs"] if run["status"] == "done" and run["trainable_parameters"]]
+    if not done:
+        return "Nothing was tuned in this run."
+    best = max(done, key=lambda run: run["metrics"][compared]["value"])
+    rivals = [
+        other
+        for comparison in results["comparisons"]
+        for other in ({comparison["a"], comparison["b"]} - {best["method"]})
+        if best["method"] in (comparison["a"], comparison["b"])
+        and comparison["p_adjusted"] > 0.05
+        and other != "untuned"
+    ]
+    text = f"Best by {title}: {best['method']}, {score_text(best['metrics'][compared])}. "
+    text += (
+        f"The difference to {', '.join(rivals)} may be luck (paired bootstrap, 5 %)."
+        if rivals
+        else "Every other method is behind it by more than luck explains (paired bootstrap, 5 %)."
+    )
+    return text
+
+
+def export_text(run: Mapping[str, Any]) -> str:
+    """What can be shipped of a run, in a sentence."""
+    export = run["export"]
+    if not export["merged"]:
+        return str(export["reason"])
+    text = (
+        f"merged/ is a plain checkpoint: reloaded in a fresh process, its logits differ from the trained model's by "
+        f"at most {export['max_abs_logit_difference']:.2g} (largest logit {export['max_abs_logit']:.3g}; the base "
+        f"differs by {export['base_logit_difference']:.3g}), and its greedy answers are the same on "
+        f"{export['greedy_agreement']:.0%} of {export['prompts']} held-out prompts."
+    )
+    if "base" in export:
+        text += (
+            f" It was {export['base']}: validation loss {export['validation_loss_as_trained']:.3f} as trained, "
+            f"{export['validation_loss_as_shipped']:.3f} as shipped; the scores are of what is shipped."
+        )
+    return text
+
+
+def _details(done: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Every score of every run: name of the score, and a cell for each run."""
+    names = list(dict.fromkeys(name for run in done for name in run["metrics"]))
+    return [(name, [score_text(run["metrics"][name]) for run in done]) for name in names]
+
+
+def _questions(answers: Mapping[str, Sequence[Answer]], split: str) -> list[dict[str, Any]]:
+    """Twenty examples of the split, evenly spread over it, with every method's answer."""
+    if not answers:
+        return []
+    by_id = {method: {a.id: a for a in given if a.split == split} for method, given in answers.items()}
+    ids = [a.id for a in next(iter(answers.values())) if a.split == split]
+    step = max(1, len(ids) // QUESTIONS)
+    first = next(iter(by_id.values()))
+    return [
+        {
+            "id": key,
+            "prompt": first[key].prompt,
+            "reference": first[key].reference,
+            "answers": [(method, given[key].prediction) for method, given in by_id.items()],
+        }
+        for key in ids[::step][:QUESTIONS]
+    ]
+
+
+def _markdown(results: Mapping[str, Any], conclusion: str, description: str) -> str:
+    exports = "\n".join(
+        f"- **{run['method']}**{f' (seed {run["seed"]})' if run['seed'] else ''}: {export_text(run)}"
+        for run in results["runs"]
+        if run["status"] == "done"
+    )
+    failed = "".join(
+        f"- **{run['method']}** failed: {run['error']}\n" for run in results["runs"] if run["status"] != "done"
+    )
+    return f"""# {results["recipe"]}
+
+{description}
+
+{conclusion}
+
+{table(results)}
+
+Scores with 95 % bootstrap intervals. Checkpoint: `{results["checkpoint"]["name"]}`.
+
+## What ships
+
+{exports}
+{failed}"""
+
+
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    source = resources.files("workbench.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["svg"] = Markup
+    return environment.from_string(source)

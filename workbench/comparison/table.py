@@ -1,0 +1,77 @@
+"""The comparison as a table, for the terminal and for Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COST_COLUMNS = ("trained", "seconds", "tokens/s", "memory", "adapter", "ships as")
+
+
+def score_columns(results: Mapping[str, Any]) -> dict[str, str]:
+    """Names in a run's `metrics` -> heads: the headline metric on every split, the others on the first."""
+    headline, splits = results["headline"], results["evaluated_splits"]
+    titles = {name: metric["title"] for name, metric in results["metrics"].items()}
+    found = {f"{headline}[{split}]": f"{titles[headline]} {split}" for split in splits}
+    return found | {f"{name}[{splits[0]}]": title for name, title in titles.items() if name != headline}
+
+
+def head(results: Mapping[str, Any]) -> list[str]:
+    """Heads of all columns."""
+    return ["method", *score_columns(results).values(), *COST_COLUMNS]
+
+
+def rows(results: Mapping[str, Any]) -> list[list[str]]:
+    """A row of cells for each run."""
+    several = len({run["seed"] for run in results["runs"]}) > 1
+    return [cells(run, list(score_columns(results)), several) for run in results["runs"]]
+
+
+def cells(run: Mapping[str, Any], names: Sequence[str], several_seeds: bool) -> list[str]:
+    """One row: scores with their intervals, then costs."""
+    label = f"{run['method']} (seed {run['seed']})" if several_seeds else run["method"]
+    if run["status"] != "done":
+        return [label, f"failed: {run['error']}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]
+    scores = [score_text(run["metrics"][name]) for name in names]
+    speed = run["train_tokens_per_second"]
+    export = run["export"]
+    ships = "plain checkpoint" if export["merged"] else "adapter" if run["adapter_bytes"] else "-"
+    return [
+        label,
+        *scores,
+        count_text(run["trainable_parameters"]),
+        f"{run['train_seconds']:.0f}",
+        f"{speed:.0f}" if speed else "-",
+        bytes_text(run["peak_memory_bytes"]),
+        bytes_text(run["adapter_bytes"]) if run["adapter_bytes"] else "-",
+        ships,
+    ]
+
+
+def score_text(score: Mapping[str, float]) -> str:
+    """A value with its interval, in three or four digits."""
+    digits = 2 if abs(score["value"]) < 10 else 1
+    return f"{score['value']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
+
+
+def count_text(number: int) -> str:
+    """1234567 -> 1.23M."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)
+
+
+def bytes_text(number: int) -> str:
+    """1234567 -> 1.23 MB."""
+    for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number} B"
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The comparison in Markdown, its columns aligned so that a terminal shows it as well."""
+    lines = [head(results), *rows(results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([text[0], rule, *text[1:]])

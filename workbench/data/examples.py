@@ -1,0 +1,159 @@
+"""Examples: checked, deduplicated, in splits."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from workbench.errors import collected
+from workbench.sources.rows import read_rows
+
+ROLES = ("system", "user", "assistant")
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """What the model is asked and what it should answer.
+
+    Attributes:
+        id: unique in its split; stands in `predictions.jsonl`.
+        prompt: the conversation up to the answer, the last message being the user's.
+        completion: the answer.
+        groups: attributes by which scores are broken down, such as `{"language": "en"}`.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    completion: str
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """The prompt's messages but the system's, folded to one line: what tells examples apart."""
+        return " ".join(" ".join(m["content"] for m in self.prompt if m["role"] != "system").lower().split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Examples by split.
+
+    Attributes:
+        examples: split name -> examples, in the order of the source.
+        repeated: training examples left out because the same question and answer stood before.
+        leaked: training examples left out because their question stands in another split.
+    """
+
+    examples: Mapping[str, Sequence[Example]]
+    repeated: int = 0
+    leaked: int = 0
+
+
+def conversation(row: Mapping[str, Any], system: str | None = None, groups: Iterable[str] = ()) -> list[Example]:
+    """Make one example of each assistant turn of a row with `messages`.
+
+    Args:
+        row: with `id` and `messages`, a list of `{"role", "content"}`: an optional system message, then user
+            and assistant in turn, ending with the assistant.
+        system: the system message, where the row has none.
+        groups: columns of the row that become the examples' groups.
+
+    Returns:
+        Examples with the row's id, `#2` and so on added for later turns.
+
+    Raises:
+        ValueError: naming every problem of the row.
+    """
+    messages = row.get("messages")
+    problems = _message_problems(messages)
+    if not row.get("id"):
+        problems.append("no id")
+    problems += [f"no {name!r}" for name in groups if not row.get(name)]
+    if problems:
+        raise ValueError("; ".join(problems))
+    assert isinstance(messages, list)
+    if system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    turns = [position for position, message in enumerate(messages) if message["role"] == "assistant"]
+    return [
+        Example(
+            id=str(row["id"]) if number == 1 else f"{row['id']}#{number}",
+            prompt=tuple(Message(role=m["role"], content=m["content"].strip()) for m in messages[:position]),
+            completion=messages[position]["content"].strip(),
+            groups={name: str(row[name]) for name in groups},
+        )
+        for number, position in enumerate(turns, 1)
+    ]
+
+
+def _message_problems(messages: Any) -> list[str]:
+    if not isinstance(messages, list) or not messages:
+        return ["no messages"]
+    problems = []
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+            return [f"message {number} is not an object with role and content"]
+        if message.get("role") not in ROLES:
+            problems.append(f"message {number} has role {message.get('role')!r}, known: {', '.join(ROLES)}")
+        if not message["content"].strip():
+            problems.append(f"message {number} is empty")
+    roles = [message.get("role") for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    if not problems and (turns != ["user", "assistant"] * (len(turns) // 2) or not turns):
+        problems.append(f"wrong role order: {', '.join(map(str, roles))}; user and assistant must take turns")
+    return problems
+
+
+def load_splits(
+    data: Mapping[str, str | Path],
+    examples: Callable[[Mapping[str, Any]], Iterable[Example]],
+    limit: int | None = None,
+) -> Splits:
+    """Read, check and deduplicate every split.
+
+    Args:
+        data: split name -> source, see `workbench.sources.read_rows`.
+        examples: row -> examples; a ValueError of its names what is wrong with the row.
+        limit: at most so many examples of each split, the first ones.
+
+    Raises:
+        UserError: a source can't be read, or rows are wrong; every wrong row is named by file and line.
+    """
+    problems: list[str] = []
+    found: dict[str, list[Example]] = {}
+    for split, source in data.items():
+        found[split] = []
+        seen: dict[str, str] = {}
+        for row in read_rows(source):
+            try:
+                made = list(examples(row.values))
+            except (ValueError, KeyError, TypeError) as error:
+                what = f"no column {error}" if isinstance(error, KeyError) else error
+                problems.append(f"{row.place}: {what}")
+                continue
+            for example in made:
+                if example.id in seen:
+                    problems.append(f"{row.place}: id {example.id!r} stands at {seen[example.id]} already")
+                seen[example.id] = row.place
+            found[split] += made
+    if problems:
+        raise collected("data", problems)
+    held_out = {example.question for split in found if split != "train" for example in found[split]}
+    kept: dict[tuple[str, str], Example] = {}
+    for example in found["train"]:
+        kept.setdefault((example.question, example.completion), example)
+    train = [example for example in kept.values() if example.question not in held_out]
+    repeated, leaked = len(found["train"]) - len(kept), len(kept) - len(train)
+    found["train"] = train
+    empty = [split for split in found if not found[split]]
+    if empty:
+        raise collected("data", [f"split {split!r} has no examples left" for split in empty])
+    return Splits(
+        examples={split: found[split][:limit] for split in found}, repeated=repeated, leaked=leaked
+    )

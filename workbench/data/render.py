@@ -1,0 +1,136 @@
+"""The one place where messages become text and tokens: training, evaluation, serving and export use it alike."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.data.examples import Example, Message
+from workbench.errors import UserError, collected
+
+# For checkpoints that bring no chat template, such as GPT-2: roles in words, the end-of-text token after each turn.
+# The prompt ends in 'Assistant:' with no space, since byte-level vocabularies keep a space with the word behind it.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+
+PROBE_PROMPT: tuple[Message, ...] = ({"role": "user", "content": "Question"},)
+PROBE_ANSWER = "Answer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """An example as the model sees it.
+
+    Attributes:
+        id: the example's.
+        text: the exact prompt text, template included.
+        prompt_ids: tokens of the prompt.
+        completion_ids: tokens of the answer, the end-of-turn token last; only these are trained on.
+    """
+
+    id: str
+    text: str
+    prompt_ids: list[int]
+    completion_ids: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and completion together."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renderer:
+    """A tokenizer with its chat template, and the token that ends a turn.
+
+    Attributes:
+        tokenizer: of transformers, with a chat template.
+        end_of_turn: id of the token after an answer, at which generation stops.
+    """
+
+    tokenizer: Any
+    end_of_turn: int
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The text up to where the assistant's answer begins."""
+        return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of rendered text; the template has put every special token into it."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def render(self, example: Example) -> Rendered:
+        """Render prompt and completion, and check that training and generation see the same prompt.
+
+        Raises:
+            ValueError: the prompt is not a token prefix of prompt + completion, or no end-of-turn token
+                follows the completion.
+        """
+        text = self.prompt(example.prompt)
+        answer: Message = {"role": "assistant", "content": example.completion}
+        whole = self.tokenizer.apply_chat_template([*example.prompt, answer], tokenize=False)
+        prompt_ids, whole_ids = self.tokens(text), self.tokens(whole)
+        if whole_ids[: len(prompt_ids)] != prompt_ids:
+            raise ValueError("the prompt is not a token prefix of prompt + completion under this chat template")
+        completion_ids = whole_ids[len(prompt_ids) :]
+        if self.end_of_turn not in completion_ids[1:]:
+            raise ValueError("no trained token: the completion is empty or has no end-of-turn token behind it")
+        # Templates put a line break after the end of the turn, which nobody generates.
+        last = len(completion_ids) - completion_ids[::-1].index(self.end_of_turn)
+        return Rendered(id=example.id, text=text, prompt_ids=prompt_ids, completion_ids=completion_ids[:last])
+
+
+def make_renderer(tokenizer: Any) -> Renderer:
+    """Find out how `tokenizer` ends a turn; give it the plain template if it has none.
+
+    Raises:
+        UserError: no special token ends the assistant's turn, so a model trained on it would never stop.
+    """
+    if not tokenizer.chat_template:
+        if tokenizer.eos_token is None:
+            raise UserError("the tokenizer has neither a chat template nor an end-of-sequence token")
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    answer: Message = {"role": "assistant", "content": PROBE_ANSWER}
+    whole = tokenizer.apply_chat_template([*PROBE_PROMPT, answer], tokenize=False)
+    behind = tokenizer(whole.rpartition(PROBE_ANSWER)[2], add_special_tokens=False)["input_ids"]
+    special = set(tokenizer.all_special_ids) | {
+        token for token, added in tokenizer.added_tokens_decoder.items() if added.special
+    }
+    if not behind or behind[0] not in special:
+        raise UserError(
+            "the chat template puts no special token after the assistant's turn: the model could not learn to stop. "
+            "Give a checkpoint whose template ends turns, or set tokenizer.chat_template in a local copy"
+        )
+    return Renderer(tokenizer=tokenizer, end_of_turn=behind[0])
+
+
+def render_all(
+    renderer: Renderer, examples: Iterable[Example], max_tokens: int
+) -> tuple[list[Rendered], list[str]]:
+    """Render `examples`.
+
+    Returns:
+        What fits into `max_tokens`, and the ids of the examples that don't.
+
+    Raises:
+        UserError: naming every example that can't be rendered.
+    """
+    fitting: list[Rendered] = []
+    too_long: list[str] = []
+    problems: list[str] = []
+    for example in examples:
+        try:
+            rendered = renderer.render(example)
+        except ValueError as error:
+            problems.append(f"{example.id}: {error}")
+            continue
+        if rendered.length > max_tokens:
+            too_long.append(example.id)
+        else:
+            fitting.append(rendered)
+    if problems:
+        raise collected("chat template", problems)
+    return fitting, too_long

@@ -1,0 +1,16 @@
+"""The one harness: answers, likelihoods, metrics with intervals."""
+
+from workbench.evaluation.answers import Answer, answer_all, generation_config
+from workbench.evaluation.metrics import Metric, find_metric, known_metrics
+from workbench.evaluation.scores import Score, score_all
+
+__all__ = [
+    "Answer",
+    "Metric",
+    "Score",
+    "answer_all",
+    "find_metric",
+    "generation_config",
+    "known_metrics",
+    "score_all",
+]

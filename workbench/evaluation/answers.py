@@ -1,0 +1,156 @@
+"""What a model answers, and how likely it finds the reference: batched, greedy, in bounded memory."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from workbench.data import Example
+from workbench.data.render import Rendered, Renderer
+from workbench.training.callbacks import progress_bar
+from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+# Tokens, new ones included, of the prompts that are answered together: bounds the cache of keys and values.
+BATCH_TOKENS = 8192
+MOST_TOGETHER = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One prediction beside its reference.
+
+    Attributes:
+        id: the example's.
+        split: the split it stands in.
+        prompt: the exact text the model was given.
+        reference: what it should have said.
+        prediction: what it said.
+        nats: negative log-likelihood of the reference and the end of the turn behind it.
+        tokens: tokens to which `nats` belongs.
+        groups: the example's, such as `{"language": "en"}`.
+    """
+
+    id: str
+    split: str
+    prompt: str
+    reference: str
+    prediction: str
+    nats: float
+    tokens: int
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def language(self) -> str:
+        """Two letters; English where nothing is said."""
+        return self.groups.get("language", "en")
+
+    @property
+    def source(self) -> str:
+        """What is resampled as one: the turns of a conversation are not independent."""
+        return self.id.partition("#")[0]
+
+
+def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int) -> "GenerationConfig":
+    """Greedy decoding that stops at the end of the turn, whatever habits the checkpoint's own settings have."""
+    from transformers import GenerationConfig
+
+    known = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    known = known if isinstance(known, list) else [known] if isinstance(known, int) else []
+    pad = renderer.tokenizer.pad_token_id
+    return GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        bos_token_id=renderer.tokenizer.bos_token_id,
+        eos_token_id=sorted({renderer.end_of_turn, *known}),
+        pad_token_id=renderer.end_of_turn if pad is None else pad,
+    )
+
+
+def answer_all(
+    model: nn.Module,
+    renderer: Renderer,
+    examples: Mapping[str, Sequence[tuple[Example, Rendered]]],
+    max_new_tokens: int,
+    title: str,
+) -> list[Answer]:
+    """Let `model` answer every example, and measure the likelihood of every reference.
+
+    Args:
+        model: with or without an adapter, in evaluation mode.
+        examples: split -> examples with their tokens.
+        max_new_tokens: most tokens of an answer.
+        title: in front of the progress bar.
+
+    Returns:
+        Answers in the order of `examples`.
+    """
+    flat = [(split, example, rendered) for split, pairs in examples.items() for example, rendered in pairs]
+    rendered = [item[2] for item in flat]
+    with progress_bar(title, total=len(flat), unit="answer") as bar:
+        predictions = _generate(model, renderer, rendered, max_new_tokens, bar)
+    nats = reference_nats(model, renderer, rendered)
+    return [
+        Answer(
+            id=example.id,
+            split=split,
+            prompt=item.text,
+            reference=example.completion,
+            prediction=predictions[number],
+            nats=nats[number],
+            tokens=len(item.completion_ids),
+            groups=example.groups,
+        )
+        for number, (split, example, item) in enumerate(flat)
+    ]
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of `lengths`, longest first, in batches of at most BATCH_TOKENS padded tokens."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    while order:
+        together = max(1, min(MOST_TOGETHER, BATCH_TOKENS // lengths[order[0]]))
+        yield order[:together]
+        order = order[together:]
+
+
+def _generate(
+    model: nn.Module, renderer: Renderer, rendered: Sequence[Rendered], max_new_tokens: int, bar: Any
+) -> list[str]:
+    config = generation_config(renderer, model, max_new_tokens)
+    place = next(model.parameters()).device
+    texts = [""] * len(rendered)
+    for batch in _batches([len(item.prompt_ids) + max_new_tokens for item in rendered]):
+        prompts = [rendered[index].prompt_ids for index in batch]
+        longest = max(map(len, prompts))
+        # Left padding: the new tokens of every row follow its last prompt token directly.
+        input_ids = torch.tensor([[config.pad_token_id] * (longest - len(ids)) + ids for ids in prompts], device=place)
+        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=place)
+        with torch.inference_mode():
+            output = model.generate(  # type: ignore[operator]
+                input_ids=input_ids, attention_mask=mask, generation_config=config
+            )
+        for index, tokens in zip(batch, output[:, longest:].tolist(), strict=True):
+            texts[index] = renderer.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        bar.update(len(batch))
+    return texts
+
+
+def reference_nats(model: nn.Module, renderer: Renderer, rendered: Sequence[Rendered]) -> list[float]:
+    """Negative log-likelihood of each completion given its prompt, in nats, summed over its tokens."""
+    place = next(model.parameters()).device
+    collate = RightPadding(renderer.tokenizer.pad_token_id or 0)
+    nats = [0.0] * len(rendered)
+    for batch in _batches([item.length for item in rendered]):
+        inputs = {name: t.to(place) for name, t in collate([labelled(rendered[index]) for index in batch]).items()}
+        with torch.inference_mode():
+            losses, rows = negative_log_likelihoods(model, **inputs)
+            sums = torch.zeros(len(batch), dtype=losses.dtype, device=place).index_add_(0, rows, losses)
+        for index, value in zip(batch, sums.tolist(), strict=True):
+            nats[index] = value
+    return nats

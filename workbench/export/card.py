@@ -1,0 +1,48 @@
+"""The README of what is shipped."""
+
+from collections.abc import Mapping, Sequence
+
+
+def model_card(
+    *,
+    title: str,
+    checkpoint: str,
+    licence: str,
+    method: str,
+    summary: str,
+    recipe: str,
+    seed: int,
+    bits: int,
+    examples: int,
+    scores: Sequence[tuple[str, str]],
+    loading: str,
+    notes: Mapping[str, str],
+) -> str:
+    """A model card in Markdown: what it is, from what it was made, what it scores, how it is loaded."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in scores)
+    remarks = "".join(f"- **{name}:** {text}\n" for name, text in notes.items())
+    return f"""---
+library_name: transformers
+tags: [workbench, {method}]
+---
+# {title}
+
+`{checkpoint}` tuned by `{method}` ({summary}) with the recipe `{recipe}` on {examples} examples, seed {seed},
+the frozen weights held at {bits} bits while training.
+
+- **Licence of the base:** {licence}. It binds what is made from it, this model included.
+{remarks}
+## Scores
+
+On examples that were not trained on, with 95 % bootstrap intervals.
+
+| metric | value |
+|---|---|
+{rows}
+
+## Loading
+
+```python
+{loading}
+```
+"""

@@ -1,0 +1,237 @@
+"""The whole run: methods one after another, the results after each, the report at the end."""
+
+import errno
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from workbench import files
+from workbench.comparison import compare_methods, write_report
+from workbench.errors import MethodError, UserError
+from workbench.evaluation import Answer, Metric, find_metric
+from workbench.job.one import carry_method, read_answers
+from workbench.job.prepare import Job, prepare
+from workbench.job.resources import environment
+from workbench.recipe import load_recipe
+
+logger = logging.getLogger(__name__)
+
+OPTIONS_FILE = "options.json"
+RESULTS_FILE = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for on the command line; kept in the output folder, so that a run can be resumed."""
+
+    recipe: str
+    recipe_sha256: str
+    methods: list[str] | None
+    model: str | None
+    bits: int
+    seed: int
+    seeds: int
+    limit: int | None
+
+
+def open_folder(out: Path, options: Options) -> None:
+    """Make the output folder and leave `options` in it.
+
+    Raises:
+        UserError: it holds something already, or can't be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise UserError(f"{out} is not empty: go on with --resume {out}, or choose another --out")
+        files.write_json(out / OPTIONS_FILE, asdict(options))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise UserError(f"can't write to {out}: {error.strerror}") from error
+
+
+def read_options(out: Path) -> Options:
+    """The options of an earlier run in `out`.
+
+    Raises:
+        UserError: there is none, or its recipe has changed since.
+    """
+    file = out / OPTIONS_FILE
+    if not file.is_file():
+        raise UserError(f"nothing to resume: {out} holds no {OPTIONS_FILE}")
+    options = Options(**json.loads(file.read_text(encoding="utf-8")))
+    load_recipe(Path(options.recipe))
+    if sha256_of(Path(options.recipe)) != options.recipe_sha256:
+        raise UserError(f"{options.recipe} has changed since {out} was begun: start a new run")
+    return options
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file."""
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def carry_out(options: Options, out: Path) -> dict[str, Any]:
+    """Carry out a recipe into the folder `out`, going on where an earlier run was interrupted.
+
+    Returns:
+        The content of `results.json`, which is written anew after every method.
+
+    Raises:
+        UserError: something the user has to mend.
+        OSError: the disk is full, or the like.
+    """
+    job = prepare(
+        Path(options.recipe),
+        methods=options.methods,
+        model=options.model,
+        bits=options.bits,
+        limit=options.limit,
+    )
+    seeds = range(options.seed, options.seed + options.seeds)
+    earlier = _finished(out)
+    results = _header(job)
+    answers: dict[tuple[str, int], list[Answer]] = {}
+    for seed in seeds:
+        for method in job.methods:
+            folder = out / (method.name if options.seeds == 1 else f"{method.name}-seed{seed}")
+            record = earlier.get((method.name, seed))
+            if record is not None:
+                logger.info("%s, seed %d: done before", method.name, seed)
+                answers[method.name, seed] = read_answers(folder)
+            else:
+                record = _attempt(job, method.name, seed, folder)
+                if record["status"] == "done":
+                    answers[method.name, seed] = read_answers(folder)
+            results["runs"].append(record)
+            files.write_json(out / RESULTS_FILE, results)
+    results["comparisons"] = _comparisons(job, answers)
+    files.write_json(out / RESULTS_FILE, results)
+    write_report(
+        out,
+        results,
+        {method: given for (method, seed), given in answers.items() if seed == options.seed},
+        description_of(job),
+    )
+    return results
+
+
+def description_of(job: Job) -> str:
+    """The first sentence of the recipe's docstring."""
+    import ast
+
+    text = ast.get_docstring(ast.parse(job.path.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def _attempt(job: Job, name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """The record of a method, failed or done."""
+    method = next(method for method in job.methods if method.name == name)
+    logger.info("%s, seed %d: %s", name, seed, method.summary)
+    try:
+        return carry_method(job, method, seed, folder).record
+    except MethodError as error:
+        reason = str(error)
+    except UserError as error:
+        reason = str(error)
+    except OSError:
+        raise
+    except Exception as error:  # the traceback goes to the log, the other methods go on
+        logger.exception("%s failed", name)
+        reason = f"{type(error).__name__}: {error}"
+    logger.error("%s, seed %d: %s", name, seed, reason)
+    return {
+        "method": name,
+        "seed": seed,
+        "bits": job.bits,
+        "status": "failed",
+        "error": reason,
+        "metrics": {},
+        "trainable_parameters": 0,
+        "total_parameters": 0,
+        "train_seconds": 0.0,
+        "evaluation_seconds": 0.0,
+        "train_tokens_per_second": None,
+        "peak_memory_bytes": psutil.Process().memory_info().rss,
+        "adapter_bytes": 0,
+        "learning_rate": None,
+        "export": {
+            "merged": False,
+            "reason": f"the method failed: {reason}",
+            "max_abs_logit_difference": None,
+            "greedy_agreement": None,
+        },
+    }
+
+
+def _finished(out: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    file = out / RESULTS_FILE
+    runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
+    return {(run["method"], run["seed"]): run for run in runs if run["status"] == "done"}
+
+
+def _header(job: Job) -> dict[str, Any]:
+    return {
+        "recipe": job.path.stem,
+        "recipe_sha256": job.sha256,
+        "checkpoint": {
+            "name": job.checkpoint.name,
+            "licence": job.checkpoint.licence,
+            "sha256": job.checkpoint.sha256,
+        },
+        "headline": job.recipe.headline,
+        "evaluated_splits": list(job.recipe.evaluated_splits),
+        "metrics": {metric.name: _describe(metric) for metric in job.metrics},
+        "environment": environment(),
+        "data": {
+            "splits": {
+                split: {
+                    "examples": len(pairs),
+                    "tokens": sum(rendered.length for _, rendered in pairs),
+                    "trained_tokens": sum(len(rendered.completion_ids) for _, rendered in pairs),
+                    "too_long": list(job.too_long[split]),
+                    "sha256": job.sources[split],
+                }
+                for split, pairs in job.pairs.items()
+            },
+            "repeated": job.repeated,
+            "leaked": job.leaked,
+        },
+        "runs": [],
+        "comparisons": [],
+    }
+
+
+def _describe(metric: Metric) -> dict[str, Any]:
+    def finite(bound: float) -> float | None:
+        return bound if math.isfinite(bound) else None  # JSON knows no infinity
+
+    return {
+        "title": metric.title,
+        "summary": metric.summary,
+        "higher_is_better": metric.higher_is_better,
+        "worst": finite(metric.worst),
+        "best": finite(metric.best),
+        "chance": metric.chance,
+    }
+
+
+def _comparisons(job: Job, answers: Mapping[tuple[str, int], list[Answer]]) -> list[dict[str, Any]]:
+    """Compare the methods that were carried through with the same seeds."""
+    seeds: dict[str, list[int]] = {}
+    for method, seed in answers:
+        seeds.setdefault(method, []).append(seed)
+    most = max(map(len, seeds.values()), default=0)
+    by_method = {m: [answers[m, seed] for seed in given] for m, given in seeds.items() if len(given) == most}
+    if len(by_method) < 2:
+        return []
+    return compare_methods(find_metric(job.recipe.headline), job.recipe.evaluated_splits[0], by_method)

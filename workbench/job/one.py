@@ -1,0 +1,261 @@
+"""One method with one seed: attach, train, save, evaluate, ship, prove."""
+
+import gc
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench import files
+from workbench.evaluation import Answer, Score, answer_all, generation_config, score_all
+from workbench.evaluation.answers import reference_nats
+from workbench.export import save_adapter, ship_merged
+from workbench.export.card import model_card
+from workbench.export.merge import folder_bytes, proof_sequences, sequence_logits
+from workbench.job.prepare import Job
+from workbench.job.resources import peak_memory
+from workbench.methods import Method
+from workbench.models import attach, bfloat16_is_fast, load_model, size
+from workbench.training import Trained, train
+
+logger = logging.getLogger(__name__)
+
+# Held-out prompts on which an export must give the same text.
+PROOF_PROMPTS = 100
+
+ADAPTER_LOADING = """{before}from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained("PATH OF THE BASE")
+tokenizer = AutoTokenizer.from_pretrained("PATH OF THE BASE")
+model = PeftModel.from_pretrained(base, "adapter")"""
+MERGED_LOADING = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("merged")
+tokenizer = AutoTokenizer.from_pretrained("merged")"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What became of one method with one seed: its record for `results.json`, and its curve for the report."""
+
+    record: dict[str, Any]
+    answers: Sequence[Answer]
+    curve: Sequence[Mapping[str, float]]
+
+
+def carry_method(job: Job, method: Method, seed: int, folder: Path) -> Carried:
+    """Carry one method through, into `folder`.
+
+    Raises:
+        MethodError: the method could not be carried to its end.
+        OSError: files could not be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"method": method.name, "seed": seed, "bits": job.bits, "status": "done", "error": None}
+    with peak_memory() as memory:
+        trained = _train(job, method, seed, folder, record) if method.trains else None
+        gc.collect()
+        model = _for_evaluation(job, method, folder, trained)
+        began = time.perf_counter()
+        answers = answer_all(
+            model, job.renderer, job.evaluated, job.recipe.max_new_tokens, f"{method.name}: answers"
+        )
+        scores = score_all(job.metrics, answers)
+        record["evaluation_seconds"] = time.perf_counter() - began
+        if trained is None:
+            counted = size(model)
+            record.update(trainable_parameters=0, total_parameters=counted.total, train_seconds=0.0)
+            record.update(train_tokens_per_second=None, learning_rate=None, adapter_bytes=0)
+        record["metrics"] = {name: asdict(score) for name, score in scores.items()}
+        record["signatures"] = {metric.name: metric.signature(answers) for metric in job.metrics}
+        files.write_json_lines(folder / "predictions.jsonl", map(_prediction, answers))
+        record["export"] = _export(job, method, seed, folder, model, trained, answers, scores)
+    record["peak_memory_bytes"] = memory.peak_bytes
+    # Checkpoints served an interruption that did not come; TensorBoard's logs stay.
+    for leftover in (*folder.glob("training/checkpoint-*"), folder / "trained"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    (folder / "training" / "best.safetensors").unlink(missing_ok=True)
+    return Carried(record=record, answers=answers, curve=trained.curve if trained else ())
+
+
+def _train(job: Job, method: Method, seed: int, folder: Path, record: dict[str, Any]) -> Trained:
+    # The optimizer needs float32 for weights that it changes: a frozen base can be coarser, a trained one not.
+    base = load_model(job.checkpoint.path, 32 if method.trains_base else job.bits)
+    model = attach(base, method, job.settings(method), job.typical_ids, seed)
+    counted = size(model)
+    rate = job.learning_rate(method)
+    trained = train(
+        model,
+        job.renderer.tokenizer,
+        job.rendered("train"),
+        job.rendered("validation"),
+        job.recipe.training,
+        rate,
+        autocast=job.bits < 32 and bfloat16_is_fast(),
+        folder=folder / "training",
+        seed=seed,
+        title=method.name,
+    )
+    record.update(trainable_parameters=counted.trainable, total_parameters=counted.total)
+    record.update(train_seconds=trained.seconds, train_tokens_per_second=trained.tokens_per_second)
+    record.update(learning_rate=rate, steps=trained.steps, validation_loss=trained.validation_loss)
+    record["curve"] = list(trained.curve)
+    if method.trains_base:
+        with files.whole_folder(folder / "trained") as aside:
+            model.save_pretrained(aside, safe_serialization=True)  # type: ignore[operator]
+        record["adapter_bytes"] = folder_bytes(folder / "trained")
+    else:
+        card = _card(job, method, seed, {}, plain=False)
+        record["adapter_bytes"] = save_adapter(model, folder / "adapter", job.recipe.checkpoint, card)
+    return trained
+
+
+def _shipped_bits(job: Job, method: Method) -> int:
+    """Bits at which the weights are that a user of the result will run.
+
+    What merges is merged into the original weights, and a base that was bfloat16 only to train fast is
+    evaluated in float32, in which batches don't change answers. What stays an adapter on a quantized base is
+    evaluated on it.
+    """
+    return job.bits if job.bits < 16 and not method.merges else 32
+
+
+def _for_evaluation(job: Job, method: Method, folder: Path, trained: Trained | None) -> nn.Module:
+    """The trained model as it was saved, on the base its users will run."""
+    if method.trains_base:
+        return load_model(folder / "trained", 32)
+    base = load_model(job.checkpoint.path, _shipped_bits(job, method))
+    if trained is None:
+        return base
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, folder / "adapter").eval()
+
+
+def _export(
+    job: Job,
+    method: Method,
+    seed: int,
+    folder: Path,
+    model: nn.Module,
+    trained: Trained | None,
+    answers: Sequence[Answer],
+    scores: Mapping[str, Score],
+) -> dict[str, Any]:
+    """Ship what can be shipped; `model` may be changed by it."""
+    record: dict[str, Any] = {
+        "merged": False,
+        "reason": method.no_plain_checkpoint,
+        "max_abs_logit_difference": None,
+        "greedy_agreement": None,
+    }
+    if trained is None:
+        return record
+    if not method.merges:
+        files.write_text(folder / "adapter" / "README.md", _card(job, method, seed, scores, plain=False))
+        return record
+    notes = _merge_notes(job, method, model, trained, record)
+    rendered = [item for split in job.evaluated for item in job.rendered(split)][:PROOF_PROMPTS]
+    sequences = proof_sequences(rendered)
+    trained_logits = sequence_logits(model, sequences)
+    generation = generation_config(job.renderer, model, job.recipe.max_new_tokens)
+    merged = model if method.trains_base else model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
+    base_logits = sequence_logits(load_model(job.checkpoint.path, 32), sequences)
+    proof = ship_merged(
+        merged,
+        job.renderer,
+        generation,
+        folder / "merged",
+        rendered,
+        trained_logits,
+        base_logits,
+        [answer.prediction for answer in answers[: len(rendered)]],
+        _card(job, method, seed, scores, plain=True, notes=notes),
+    )
+    if not proof.holds:
+        logger.warning("%s: no merged checkpoint: %s", method.name, proof.reason)
+    elif not method.trains_base:
+        files.write_text(folder / "adapter" / "README.md", _card(job, method, seed, scores, plain=False, notes=notes))
+    details = {name: value for name, value in asdict(proof).items() if name not in ("holds", "reason")}
+    return {**record, "merged": proof.holds, "reason": proof.reason, **details}
+
+
+def _merge_notes(
+    job: Job, method: Method, model: nn.Module, trained: Trained, record: dict[str, Any]
+) -> dict[str, str]:
+    """Say into which base is merged, and what that did to the validation loss, where training saw another."""
+    if method.trains_base or job.bits == 32:
+        return {}
+    validation = job.rendered("validation")
+    nats = sum(reference_nats(model, job.renderer, validation))
+    shipped = nats / sum(len(item.completion_ids) for item in validation)
+    record["base"] = f"trained on the base at {job.bits} bits, merged into its original weights in float32"
+    record["validation_loss_as_trained"] = trained.validation_loss
+    record["validation_loss_as_shipped"] = shipped
+    return {
+        "Base of the merge": f"{record['base']}; validation loss {trained.validation_loss:.3f} as trained, "
+        f"{shipped:.3f} as shipped. All scores are of what is shipped."
+    }
+
+
+def _prediction(answer: Answer) -> dict[str, Any]:
+    return {
+        "id": answer.id,
+        "split": answer.split,
+        **answer.groups,
+        "prompt": answer.prompt,
+        "reference": answer.reference,
+        "prediction": answer.prediction,
+        "scores": {"reference_nats": answer.nats, "reference_tokens": answer.tokens},
+    }
+
+
+def read_answers(folder: Path) -> list[Answer]:
+    """The answers in `predictions.jsonl` of a method that was carried through before."""
+    known = {"id", "split", "prompt", "reference", "prediction", "scores"}
+    return [
+        Answer(
+            id=row["id"],
+            split=row["split"],
+            prompt=row["prompt"],
+            reference=row["reference"],
+            prediction=row["prediction"],
+            nats=row["scores"]["reference_nats"],
+            tokens=row["scores"]["reference_tokens"],
+            groups={name: value for name, value in row.items() if name not in known},
+        )
+        for row in files.read_json_lines(folder / "predictions.jsonl")
+    ]
+
+
+def _card(
+    job: Job,
+    method: Method,
+    seed: int,
+    scores: Mapping[str, Score],
+    *,
+    plain: bool,
+    notes: Mapping[str, str] | None = None,
+) -> str:
+    before = f"import {method.loads_with}  # makes PEFT know the method\n" if method.loads_with else ""
+    return model_card(
+        title=f"{job.path.stem} by {method.name}",
+        checkpoint=job.recipe.checkpoint,
+        licence=job.checkpoint.licence,
+        method=method.name,
+        summary=method.summary,
+        recipe=job.path.name,
+        seed=seed,
+        bits=32 if method.trains_base else job.bits,
+        examples=len(job.pairs["train"]),
+        scores=[(name, f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})") for name, s in scores.items()],
+        loading=MERGED_LOADING if plain else ADAPTER_LOADING.format(before=before),
+        notes=notes or {},
+    )

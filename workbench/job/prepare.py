@@ -1,0 +1,151 @@
+"""What all methods of a run share: recipe, checkpoint, tokenizer, examples with their tokens."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from workbench.data import Example, load_splits
+from workbench.data.render import Rendered, Renderer, make_renderer, render_all
+from workbench.errors import UserError
+from workbench.evaluation import Metric, find_metric
+from workbench.methods import Method, find_method
+from workbench.models import BITS, load_tokenizer
+from workbench.recipe import Recipe, load_recipe
+from workbench.sources import Checkpoint, fetch_checkpoint
+
+logger = logging.getLogger(__name__)
+
+# Prompts from which methods such as prefix tuning may start.
+TYPICAL_PROMPTS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A recipe, ready to be carried out.
+
+    Attributes:
+        path, sha256: of the recipe's file.
+        pairs: split -> examples with their tokens, those too long left out.
+        too_long: split -> ids of the examples that were too long.
+        repeated, leaked: training examples left out, see `workbench.data.Splits`.
+        sources: split -> sha256 of its file.
+    """
+
+    recipe: Recipe
+    path: Path
+    sha256: str
+    checkpoint: Checkpoint
+    renderer: Renderer
+    methods: Sequence[Method]
+    metrics: Sequence[Metric]
+    bits: int
+    pairs: Mapping[str, Sequence[tuple[Example, Rendered]]]
+    too_long: Mapping[str, Sequence[str]]
+    repeated: int
+    leaked: int
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def rendered(self, split: str) -> list[Rendered]:
+        """The tokens of a split's examples."""
+        return [rendered for _, rendered in self.pairs[split]]
+
+    @property
+    def evaluated(self) -> dict[str, Sequence[tuple[Example, Rendered]]]:
+        """The splits that are scored."""
+        return {split: self.pairs[split] for split in self.recipe.evaluated_splits}
+
+    @property
+    def typical_ids(self) -> list[int]:
+        """Tokens of the first training prompts, one after another."""
+        return [token for item in self.rendered("train")[:TYPICAL_PROMPTS] for token in item.prompt_ids]
+
+    def learning_rate(self, method: Method) -> float:
+        """The recipe's for this method, the recipe's for all, or the method's own."""
+        chosen = self.recipe.settings.get(method.name, {}).get("learning_rate")
+        rate = chosen or self.recipe.training.learning_rate or method.learning_rate
+        assert rate is not None
+        return float(rate)
+
+    def settings(self, method: Method) -> dict[str, Any]:
+        """The recipe's settings of this method, without the learning rate."""
+        chosen = self.recipe.settings.get(method.name, {})
+        return {name: value for name, value in chosen.items() if name != "learning_rate"}
+
+
+def prepare(
+    recipe_path: Path,
+    *,
+    methods: Sequence[str] | None = None,
+    model: str | None = None,
+    bits: int,
+    limit: int | None = None,
+) -> Job:
+    """Load the recipe, the checkpoint's tokenizer and the data, and check all that can be checked cheaply.
+
+    Args:
+        methods: other methods than the recipe's.
+        model: another checkpoint than the recipe's.
+        bits: how the frozen base is held.
+        limit: at most so many examples of each split.
+
+    Raises:
+        UserError: anything the user has to mend.
+    """
+    recipe = load_recipe(recipe_path)
+    recipe = replace(recipe, methods=methods or recipe.methods, checkpoint=model or recipe.checkpoint)
+    chosen = [find_method(name) for name in dict.fromkeys(recipe.methods)]
+    metrics = [find_metric(name) for name in recipe.metrics]
+    for name in recipe.settings:
+        find_method(name)
+    if bits not in BITS:
+        raise UserError(f"{bits} bits: the base can be held at {', '.join(map(str, BITS))}")
+    if bits < 16 and (whole := [method.name for method in chosen if method.trains_base]):
+        raise UserError(
+            f"{', '.join(whole)} trains the base's own weights, which can't be held at {bits} bits: "
+            "leave it out with --methods, or take --bits 16"
+        )
+    splits = load_splits(recipe.data, recipe.examples, limit)
+    checkpoint = fetch_checkpoint(recipe.checkpoint)
+    renderer = make_renderer(load_tokenizer(checkpoint.path))
+    pairs: dict[str, list[tuple[Example, Rendered]]] = {}
+    too_long: dict[str, list[str]] = {}
+    for split, examples in splits.examples.items():
+        rendered, too_long[split] = render_all(renderer, examples, recipe.max_tokens)
+        left_out = set(too_long[split])
+        pairs[split] = list(zip([e for e in examples if e.id not in left_out], rendered, strict=True))
+        if left_out:
+            logger.warning(
+                "%s: %d of %d examples have more than max_tokens=%d and are left out (%s%s)",
+                split, len(left_out), len(examples), recipe.max_tokens,
+                ", ".join(too_long[split][:3]), ", ..." * (len(left_out) > 3),
+            )  # fmt: skip
+        if not pairs[split]:
+            raise UserError(f"{split}: every example has more than max_tokens={recipe.max_tokens} tokens")
+    if splits.repeated or splits.leaked:
+        logger.warning(
+            "train: left out %d repeated examples and %d whose question stands in another split",
+            splits.repeated, splits.leaked,
+        )  # fmt: skip
+    return Job(
+        recipe=recipe,
+        path=recipe_path,
+        sha256=hashlib.sha256(recipe_path.read_bytes()).hexdigest(),
+        checkpoint=checkpoint,
+        renderer=renderer,
+        methods=chosen,
+        metrics=metrics,
+        bits=bits,
+        pairs=pairs,
+        too_long=too_long,
+        repeated=splits.repeated,
+        leaked=splits.leaked,
+        sources={split: _sha256(source) for split, source in recipe.data.items()},
+    )
+
+
+def _sha256(source: str | Path) -> str:
+    path = Path(source)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(source)

@@ -1,0 +1,81 @@
+"""What a method costs, and on what machine."""
+
+import os
+import platform
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from workbench.models import bfloat16_is_fast, device
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "sacrebleu")
+SAMPLING_SECONDS = 0.05
+
+
+@dataclass
+class Memory:
+    """The highest use seen, in bytes: of the accelerator if there is one, else of this process."""
+
+    peak_bytes: int = 0
+
+
+@contextmanager
+def peak_memory() -> Iterator[Memory]:
+    """Watch the memory of this process, or of the accelerator, while the block runs."""
+    memory = Memory()
+    if device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        yield memory
+        memory.peak_bytes = torch.cuda.max_memory_allocated()
+        return
+    process = psutil.Process()
+    done = threading.Event()
+
+    def watch() -> None:
+        while True:
+            memory.peak_bytes = max(memory.peak_bytes, process.memory_info().rss)
+            if done.wait(SAMPLING_SECONDS):
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        done.set()
+        thread.join()
+
+
+def environment() -> dict[str, Any]:
+    """Machine and versions, for the record."""
+    from workbench.version import __version__
+
+    return {
+        "workbench": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "device": torch.cuda.get_device_name() if device().type == "cuda" else device().type,
+        "bfloat16_in_hardware": bfloat16_is_fast(),
+        "threads": torch.get_num_threads(),
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def processor_name() -> str:
+    """The processor's own name for itself, where the system tells it."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

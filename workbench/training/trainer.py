@@ -1,0 +1,228 @@
+"""Train an attached model on rendered examples."""
+
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft.helpers import disable_input_dtype_casting
+from torch import nn
+from transformers import PrinterCallback
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from workbench.data.render import Rendered
+from workbench.errors import MethodError
+from workbench.recipe import Training
+from workbench.training.callbacks import BestState, FiniteLoss, Progress
+from workbench.training.loss import IGNORED, RightPadding, labelled, negative_log_likelihoods
+
+# A user's texts are the user's: nothing reports to a hub that training began.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from trl import SFTConfig, SFTTrainer  # noqa: E402  after the line above, which it reads when it is imported
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training took and how it went.
+
+    Attributes:
+        seconds: wall-clock time, validations included; of the last part only, if it was resumed.
+        tokens_per_second: tokens of the training examples, without padding, over the time without validations.
+        steps: optimizer steps that were made.
+        learning_rate: the peak.
+        validation_loss: of the best state, which is the one the model has now; nats per token.
+        curve: `{"step", "loss"}` and `{"step", "validation_loss"}`, in order.
+    """
+
+    seconds: float
+    tokens_per_second: float
+    steps: int
+    learning_rate: float
+    validation_loss: float
+    curve: Sequence[Mapping[str, float]]
+
+
+class CompletionTrainer(SFTTrainer):
+    """`SFTTrainer` with our loss: exact under accumulation, logits only at labelled positions.
+
+    `mean_labels` is the number of labelled tokens of an average validation example.
+    """
+
+    # compute_loss divides by the labels of the whole step itself.
+    loss_is_scaled_for_ga = True
+    mean_labels = 1.0
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Sum of the labelled tokens' losses over their number in the whole optimizer step.
+
+        In a validation the Trainer averages over examples. Dividing by an average example's labels makes that the
+        mean over tokens, whatever the batches.
+        """
+        losses, _ = negative_log_likelihoods(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        if not model.training:
+            return losses.sum() / (len(inputs["labels"]) * self.mean_labels)
+        loss = losses.sum() / (num_items_in_batch if num_items_in_batch is not None else len(losses))
+        # The items are those of all processes, and their gradients are averaged.
+        return loss * self.accelerator.num_processes
+
+
+def steps_in(training: Training, examples: int) -> tuple[int, int]:
+    """Optimizer steps of the whole training, and steps between two validations."""
+    steps = max(1, math.ceil(training.epochs * math.ceil(examples / training.batch_size)))
+    return steps, max(1, math.ceil(steps / training.validations))
+
+
+def train(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Rendered],
+    validation: Sequence[Rendered],
+    training: Training,
+    learning_rate: float,
+    autocast: bool,
+    folder: Path,
+    seed: int,
+    title: str,
+) -> Trained:
+    """Train `model` in place and leave it in its best state.
+
+    If `folder` holds checkpoints of an interrupted training, that training goes on, to the same result.
+
+    Args:
+        model: its trainable parameters are those with `requires_grad`.
+        autocast: compute in bfloat16 whatever is kept in float32.
+        folder: for checkpoints, the best state and TensorBoard's logs (`logs/`).
+        seed: of the order of the examples and of dropout.
+        title: in front of the progress bar.
+
+    Raises:
+        MethodError: nothing to train, no label, or a loss that is no number.
+    """
+    trainable = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise MethodError("no trainable parameters: nothing would be learned")
+    steps, every = steps_in(training, len(examples))
+    best = BestState(folder / "best.safetensors", training.patience)
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = CompletionTrainer(
+        model=model,
+        args=_config(training, steps, every, learning_rate, autocast, folder, seed),
+        data_collator=RightPadding(tokenizer.pad_token_id or 0),
+        train_dataset=_dataset(examples, "training"),
+        eval_dataset=_dataset(validation, "validation"),
+        processing_class=tokenizer,
+        callbacks=[best, FiniteLoss(), Progress(title), _tensorboard(folder / "logs")],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.model_accepts_loss_kwargs = True
+    trainer.mean_labels = sum(len(e.completion_ids) for e in validation) / len(validation)
+    # SFTTrainer rounds adapters on quantized bases to bfloat16, in which small updates are lost.
+    for name, parameter in model.named_parameters():
+        if name in trainable:
+            parameter.data = trainable[name]
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        if autocast:
+            # Autocast brings inputs and weights together; PEFT's casts of every input to float32 only cost time.
+            stack.enter_context(disable_input_dtype_casting(model))
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+    seconds = time.perf_counter() - began
+    best.restore(model)
+    model.eval()
+    log = trainer.state.log_history
+    validation_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    validating = sum(entry["eval_runtime"] for entry in log if "eval_runtime" in entry)
+    passes = trainer.state.global_step * training.batch_size / len(examples)
+    return Trained(
+        seconds=seconds,
+        tokens_per_second=sum(e.length for e in examples) * passes / max(seconds - validating, 1e-9),
+        steps=trainer.state.global_step,
+        learning_rate=learning_rate,
+        validation_loss=min(validation_losses),
+        curve=[
+            {"step": entry["step"], name: entry[key]}
+            for entry in log
+            for key, name in (("loss", "loss"), ("eval_loss", "validation_loss"))
+            if key in entry
+        ],
+    )
+
+
+def _config(
+    training: Training, steps: int, every: int, learning_rate: float, autocast: bool, folder: Path, seed: int
+) -> SFTConfig:
+    ours = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": training.batch_size // training.accumulation,
+        "per_device_eval_batch_size": training.batch_size // training.accumulation,
+        "gradient_accumulation_steps": training.accumulation,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": training.schedule,
+        "warmup_steps": math.ceil(training.warmup * steps),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "seed": seed,
+        "train_sampling_strategy": "group_by_length",
+        "bf16": autocast,
+        "use_cpu": not torch.accelerator.is_available(),
+        # Stock TRL recomputes activations and so trains at two thirds of the speed; prefix tuning can't do it at all.
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": 1,
+        "prediction_loss_only": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "remove_unused_columns": False,
+        "max_length": None,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return SFTConfig(**{**ours, **training.extra})
+
+
+def _dataset(examples: Sequence[Rendered], what: str) -> Dataset:
+    rows = [labelled(example) for example in examples]
+    unlabelled = [e.id for e, row in zip(examples, rows, strict=True) if all(x == IGNORED for x in row["labels"])]
+    if unlabelled or not rows:
+        raise MethodError(f"{what} examples without a trained token: {', '.join(unlabelled[:5]) or 'all'}")
+    return Dataset.from_list(rows)
+
+
+def _tensorboard(folder: Path) -> TensorBoardCallback:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint in `folder`; one whose writing was interrupted is removed."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        if not (checkpoint / "trainer_state.json").is_file():
+            logger.warning("removing %s, which was not written to its end", checkpoint)
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(folder))
