@@ -10,7 +10,17 @@ from functools import wraps
 
 from workbench.errors import UserError
 
-QUIET = ("transformers", "trl", "peft", "datasets", "accelerate", "huggingface_hub", "httpx", "filelock", "bitsandbytes")
+QUIET = (
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "accelerate",
+    "huggingface_hub",
+    "httpx",
+    "filelock",
+    "bitsandbytes",
+)
 
 
 def command(
@@ -36,7 +46,10 @@ def command(
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 where = f" while writing {error.filename}" if error.filename else ""
-                print(f"error: the disk is full{where}; free some space, then go on with --resume", file=sys.stderr)
+                print(
+                    f"error: the disk is full{where}; free some space, then go on with --resume",
+                    file=sys.stderr,
+                )
                 return 1
             except KeyboardInterrupt:
                 print("\ninterrupted; go on with --resume", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -40,6 +41,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read what `write_json_lines` wrote."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

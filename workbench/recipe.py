@@ -134,7 +134,7 @@ def load_recipe(path: Path) -> Recipe:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001  whatever the user's file raises is told with its line
+    except Exception as error:
         raise UserError(_explained(error, path)) from error
     recipe = getattr(module, "recipe", None)
     if not isinstance(recipe, Recipe):

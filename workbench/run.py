@@ -1,8 +1,8 @@
 """Adapt a checkpoint with several methods, compare them, ship the result.
 
-    python -m workbench.run recipes/finserve.py
-    python -m workbench.run recipes/finserve.py --methods lora,prefix --limit 40
-    python -m workbench.run recipes/finserve.py --check
+python -m workbench.run recipes/finserve.py
+python -m workbench.run recipes/finserve.py --methods lora,prefix --limit 40
+python -m workbench.run recipes/finserve.py --check
 """
 
 import argparse
@@ -36,7 +36,12 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("recipe", nargs="?", type=Path, help="a Python file that defines `recipe`, such as recipes/finserve.py")
+    p.add_argument(
+        "recipe",
+        nargs="?",
+        type=Path,
+        help="a Python file that defines `recipe`, such as recipes/finserve.py",
+    )
     p.add_argument("--methods", metavar="A,B", help="only these methods, in this order (default: the recipe's)")
     p.add_argument(
         "--model", metavar="CHECKPOINT",
@@ -80,15 +85,15 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.recipe:
         load_recipe(arguments.recipe)
 
+    from workbench import job
     from workbench.comparison import table
-    from workbench.job import Options, carry_out
-    from workbench.job.job import open_folder, read_options, sha256_of
+    from workbench.files import sha256_of
     from workbench.models import default_bits
 
     if arguments.resume:
-        out, options = arguments.resume, read_options(arguments.resume)
+        out, options = arguments.resume, job.read_options(arguments.resume)
     else:
-        options = Options(
+        options = job.Options(
             recipe=str(arguments.recipe),
             recipe_sha256=sha256_of(arguments.recipe),
             methods=methods,
@@ -104,8 +109,10 @@ def main(arguments: argparse.Namespace) -> int:
             print(check(options))
             return 0
         out = arguments.out or Path("runs", arguments.recipe.stem, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
-        open_folder(out, options)
-    results = carry_out(options, out)
+    prepared = job.prepare_options(options)
+    if not arguments.resume:
+        job.open_folder(out, options)
+    results = job.carry_out(prepared, options, out)
     print(table(results))
     print(f"report: {out / 'report.html'}", file=sys.stderr)
     return 0 if all(run["status"] == "done" for run in results["runs"]) else 1

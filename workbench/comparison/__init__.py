@@ -2,6 +2,6 @@
 
 from workbench.comparison.paired import compare_methods
 from workbench.comparison.report import write_report
-from workbench.comparison.table import table
+from workbench.comparison.tables import table
 
 __all__ = ["compare_methods", "table", "write_report"]

@@ -8,7 +8,18 @@ from typing import Any
 from workbench.comparison.paired import pareto_front
 
 # Told apart by people who see red and green alike (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#7A5195", "#A05A2C")
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#999999",
+    "#7A5195",
+    "#A05A2C",
+)
 
 
 def colour(methods: Sequence[str], method: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench import files
 from workbench.comparison import charts
-from workbench.comparison.table import head, rows, score_text, table
+from workbench.comparison.tables import head, rows, score_text, table
 from workbench.evaluation import Answer
 
 QUESTIONS = 20
@@ -116,7 +116,7 @@ def _questions(answers: Mapping[str, Sequence[Answer]], split: str) -> list[dict
 
 def _markdown(results: Mapping[str, Any], conclusion: str, description: str) -> str:
     exports = "\n".join(
-        f"- **{run['method']}**{f' (seed {run["seed"]})' if run['seed'] else ''}: {export_text(run)}"
+        f"- **{run['method']}**, seed {run['seed']}: {export_text(run)}"
         for run in results["runs"]
         if run["status"] == "done"
     )

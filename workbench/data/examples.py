@@ -154,6 +154,4 @@ def load_splits(
     empty = [split for split in found if not found[split]]
     if empty:
         raise collected("data", [f"split {split!r} has no examples left" for split in empty])
-    return Splits(
-        examples={split: found[split][:limit] for split in found}, repeated=repeated, leaked=leaked
-    )
+    return Splits(examples={split: found[split][:limit] for split in found}, repeated=repeated, leaked=leaked)

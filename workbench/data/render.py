@@ -107,9 +107,7 @@ def make_renderer(tokenizer: Any) -> Renderer:
     return Renderer(tokenizer=tokenizer, end_of_turn=behind[0])
 
 
-def render_all(
-    renderer: Renderer, examples: Iterable[Example], max_tokens: int
-) -> tuple[list[Rendered], list[str]]:
+def render_all(renderer: Renderer, examples: Iterable[Example], max_tokens: int) -> tuple[list[Rendered], list[str]]:
     """Render `examples`.
 
     Returns:

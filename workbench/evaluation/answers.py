@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
+from workbench.evaluation.decode import Decoded, decode_batch
 from workbench.training.callbacks import progress_bar
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # Tokens, new ones included, of the prompts that are answered together: bounds the cache of keys and values.
 BATCH_TOKENS = 8192
 MOST_TOGETHER = 32
+# Logits that are held at once; at four bytes each.
+BATCH_LOGITS = 2**29
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +95,24 @@ def answer_all(
     """
     flat = [(split, example, rendered) for split, pairs in examples.items() for example, rendered in pairs]
     rendered = [item[2] for item in flat]
+    config = generation_config(renderer, model, max_new_tokens)
+    vocabulary = len(renderer.tokenizer)
+    decoded: dict[int, Decoded] = {}
     with progress_bar(title, total=len(flat), unit="answer") as bar:
-        predictions = _generate(model, renderer, rendered, max_new_tokens, bar)
-    nats = reference_nats(model, renderer, rendered)
+        for batch in _batches([len(item.prompt_ids) + max_new_tokens for item in rendered], vocabulary):
+            found = decode_batch(
+                model, [rendered[i] for i in batch], config.eos_token_id, config.pad_token_id, max_new_tokens
+            )
+            decoded.update(zip(batch, found, strict=True))
+            bar.update(len(batch))
     return [
         Answer(
             id=example.id,
             split=split,
             prompt=item.text,
             reference=example.completion,
-            prediction=predictions[number],
-            nats=nats[number],
+            prediction=renderer.tokenizer.decode(decoded[number].tokens, skip_special_tokens=True).strip(),
+            nats=decoded[number].nats,
             tokens=len(item.completion_ids),
             groups=example.groups,
         )
@@ -110,35 +120,14 @@ def answer_all(
     ]
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of `lengths`, longest first, in batches of at most BATCH_TOKENS padded tokens."""
+def _batches(lengths: Sequence[int], vocabulary: int) -> Iterator[list[int]]:
+    """Indices of `lengths`, longest first, in batches whose cache and whose logits stay bounded."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     while order:
-        together = max(1, min(MOST_TOGETHER, BATCH_TOKENS // lengths[order[0]]))
+        longest = lengths[order[0]]
+        together = max(1, min(MOST_TOGETHER, BATCH_TOKENS // longest, BATCH_LOGITS // (longest * vocabulary)))
         yield order[:together]
         order = order[together:]
-
-
-def _generate(
-    model: nn.Module, renderer: Renderer, rendered: Sequence[Rendered], max_new_tokens: int, bar: Any
-) -> list[str]:
-    config = generation_config(renderer, model, max_new_tokens)
-    place = next(model.parameters()).device
-    texts = [""] * len(rendered)
-    for batch in _batches([len(item.prompt_ids) + max_new_tokens for item in rendered]):
-        prompts = [rendered[index].prompt_ids for index in batch]
-        longest = max(map(len, prompts))
-        # Left padding: the new tokens of every row follow its last prompt token directly.
-        input_ids = torch.tensor([[config.pad_token_id] * (longest - len(ids)) + ids for ids in prompts], device=place)
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=place)
-        with torch.inference_mode():
-            output = model.generate(  # type: ignore[operator]
-                input_ids=input_ids, attention_mask=mask, generation_config=config
-            )
-        for index, tokens in zip(batch, output[:, longest:].tolist(), strict=True):
-            texts[index] = renderer.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        bar.update(len(batch))
-    return texts
 
 
 def reference_nats(model: nn.Module, renderer: Renderer, rendered: Sequence[Rendered]) -> list[float]:
@@ -146,7 +135,7 @@ def reference_nats(model: nn.Module, renderer: Renderer, rendered: Sequence[Rend
     place = next(model.parameters()).device
     collate = RightPadding(renderer.tokenizer.pad_token_id or 0)
     nats = [0.0] * len(rendered)
-    for batch in _batches([item.length for item in rendered]):
+    for batch in _batches([item.length for item in rendered], len(renderer.tokenizer)):
         inputs = {name: t.to(place) for name, t in collate([labelled(rendered[index]) for index in batch]).items()}
         with torch.inference_mode():
             losses, rows = negative_log_likelihoods(model, **inputs)

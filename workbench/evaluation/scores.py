@@ -20,7 +20,9 @@ class Score:
     high: float
 
 
-def score_all(metrics: Sequence[Metric], answers: Sequence[Answer], groups: Sequence[str] = ("language",)) -> dict[str, Score]:
+def score_all(
+    metrics: Sequence[Metric], answers: Sequence[Answer], groups: Sequence[str] = ("language",)
+) -> dict[str, Score]:
     """Score `answers` by every metric.
 
     Returns:

@@ -144,7 +144,14 @@ def _reload(
         files.write_json(asked, request)
         # -I keeps this project and the caller's environment out of the process; transformers stays offline.
         result = subprocess.run(
-            [sys.executable, "-I", str(Path(__file__).with_name("reload.py")), str(folder), str(asked), str(answered)],
+            [
+                sys.executable,
+                "-I",
+                str(Path(__file__).with_name("reload.py")),
+                str(folder),
+                str(asked),
+                str(answered),
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -183,7 +190,9 @@ def compare(
     if not difference <= LOGIT_TOLERANCE * largest:
         reason = f"its logits differ from the trained model's by {difference:.2g} (largest logit {largest:.3g})"
     elif not base_difference > BASE_DISTANCE * difference:
-        reason = f"it can't be told from the base, whose logits differ from the trained model's by {base_difference:.2g}"
+        reason = (
+            f"it can't be told from the base, whose logits differ from the trained model's by {base_difference:.2g}"
+        )
     elif agreement < GREEDY_TOLERANCE:
         reason = f"its greedy answers equal the trained model's on {agreement:.1%} of {len(texts)} prompts only"
     return Proof(

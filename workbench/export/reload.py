@@ -47,7 +47,7 @@ def main() -> None:
                 max_new_tokens=request["max_new_tokens"],
             )
             for index, tokens in zip(batch, output[:, longest:].tolist(), strict=True):
-                continued[index] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                continued[index] = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         new_tokens = [continued[index] for index in range(len(prompts))]
     loaded = {"peft", "workbench"} & set(sys.modules)
     if loaded:

@@ -1,6 +1,5 @@
 """A recipe carried out: every method trained, scored, exported, recorded."""
 
-from workbench.job.job import Options, carry_out
-from workbench.job.prepare import Job, prepare
+from workbench.job.job import Options, carry_out, open_folder, prepare_options, read_options
 
-__all__ = ["Job", "Options", "carry_out", "prepare"]
+__all__ = ["Options", "carry_out", "open_folder", "prepare_options", "read_options"]

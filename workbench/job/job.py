@@ -68,35 +68,35 @@ def read_options(out: Path) -> Options:
         raise UserError(f"nothing to resume: {out} holds no {OPTIONS_FILE}")
     options = Options(**json.loads(file.read_text(encoding="utf-8")))
     load_recipe(Path(options.recipe))
-    if sha256_of(Path(options.recipe)) != options.recipe_sha256:
+    if files.sha256_of(Path(options.recipe)) != options.recipe_sha256:
         raise UserError(f"{options.recipe} has changed since {out} was begun: start a new run")
     return options
 
 
-def sha256_of(path: Path) -> str:
-    """Checksum of a file."""
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def carry_out(options: Options, out: Path) -> dict[str, Any]:
-    """Carry out a recipe into the folder `out`, going on where an earlier run was interrupted.
-
-    Returns:
-        The content of `results.json`, which is written anew after every method.
+def prepare_options(options: Options) -> Job:
+    """Prepare what `options` ask for.
 
     Raises:
-        UserError: something the user has to mend.
-        OSError: the disk is full, or the like.
+        UserError: anything the user has to mend.
     """
-    job = prepare(
+    return prepare(
         Path(options.recipe),
         methods=options.methods,
         model=options.model,
         bits=options.bits,
         limit=options.limit,
     )
+
+
+def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
+    """Carry out a job into the folder `out`, going on where an earlier run was interrupted.
+
+    Returns:
+        The content of `results.json`, which is written anew after every method.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
     seeds = range(options.seed, options.seed + options.seeds)
     earlier = _finished(out)
     results = _header(job)

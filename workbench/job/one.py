@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from workbench import files
@@ -58,15 +57,19 @@ def carry_method(job: Job, method: Method, seed: int, folder: Path) -> Carried:
         OSError: files could not be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"method": method.name, "seed": seed, "bits": job.bits, "status": "done", "error": None}
+    record: dict[str, Any] = {
+        "method": method.name,
+        "seed": seed,
+        "bits": job.bits,
+        "status": "done",
+        "error": None,
+    }
     with peak_memory() as memory:
         trained = _train(job, method, seed, folder, record) if method.trains else None
         gc.collect()
         model = _for_evaluation(job, method, folder, trained)
         began = time.perf_counter()
-        answers = answer_all(
-            model, job.renderer, job.evaluated, job.recipe.max_new_tokens, f"{method.name}: answers"
-        )
+        answers = answer_all(model, job.renderer, job.evaluated, job.recipe.max_new_tokens, f"{method.name}: answers")
         scores = score_all(job.metrics, answers)
         record["evaluation_seconds"] = time.perf_counter() - began
         if trained is None:
@@ -87,7 +90,7 @@ def carry_method(job: Job, method: Method, seed: int, folder: Path) -> Carried:
 
 def _train(job: Job, method: Method, seed: int, folder: Path, record: dict[str, Any]) -> Trained:
     # The optimizer needs float32 for weights that it changes: a frozen base can be coarser, a trained one not.
-    base = load_model(job.checkpoint.path, 32 if method.trains_base else job.bits)
+    base = load_model(job.checkpoint.path, 32 if method.trains_base else job.bits, training=True)
     model = attach(base, method, job.settings(method), job.typical_ids, seed)
     counted = size(model)
     rate = job.learning_rate(method)
@@ -166,7 +169,7 @@ def _export(
     sequences = proof_sequences(rendered)
     trained_logits = sequence_logits(model, sequences)
     generation = generation_config(job.renderer, model, job.recipe.max_new_tokens)
-    merged = model if method.trains_base else model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
+    merged: Any = model if method.trains_base else model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     base_logits = sequence_logits(load_model(job.checkpoint.path, 32), sequences)
     proof = ship_merged(
         merged,

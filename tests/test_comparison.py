@@ -1,0 +1,61 @@
+"""Comparisons: paired, corrected, and a report that needs nothing else."""
+
+import pytest
+
+from workbench.comparison import compare_methods
+from workbench.comparison.paired import pareto_front
+from workbench.evaluation import Answer, find_metric
+
+
+def answers(right: list[bool], prefix: str = "") -> list[Answer]:
+    return [
+        Answer(
+            id=f"{prefix}{n}",
+            split="test",
+            prompt="",
+            reference="€5",
+            prediction="€5" if ok else "€6",
+            nats=1,
+            tokens=1,
+        )
+        for n, ok in enumerate(right)
+    ]
+
+
+def test_a_clear_difference_is_found_and_equal_methods_are_not_told_apart() -> None:
+    good, poor = [n % 10 != 0 for n in range(100)], [n % 2 == 0 for n in range(100)]
+    other = [n % 10 != 1 for n in range(100)]
+    found = compare_methods(
+        find_metric("figures"),
+        "test",
+        {"poor": [answers(poor)], "good": [answers(good)], "other": [answers(other)]},
+    )
+    by_pair = {(c["a"], c["b"]): c for c in found}
+    clear = by_pair["poor", "good"]
+    assert clear["difference"] == pytest.approx(40)
+    assert clear["low"] > 0
+    assert clear["p_adjusted"] < 0.01
+    equal = by_pair["good", "other"]
+    assert equal["difference"] == 0
+    assert equal["low"] < 0 < equal["high"]
+    assert equal["p_adjusted"] > 0.5
+
+
+def test_pairing_sees_what_separate_intervals_do_not() -> None:
+    """One method is the other plus a little: every conversation agrees, though conversations differ much."""
+    hard = [n % 2 == 0 for n in range(200)]
+    better = [ok or n % 20 == 1 for n, ok in enumerate(hard)]
+    found = compare_methods(find_metric("figures"), "test", {"a": [answers(hard)], "b": [answers(better)]})[0]
+    assert found["low"] > 0
+
+
+def test_more_pairs_make_each_less_certain() -> None:
+    methods = {f"m{k}": [answers([(n * 7 + k * 13) % 10 < 5 + k % 2 for n in range(60)])] for k in range(4)}
+    found = compare_methods(find_metric("figures"), "test", methods)
+    assert len(found) == 6
+    assert all(c["p_adjusted"] >= c["p"] for c in found)
+
+
+def test_the_pareto_front_leaves_out_what_is_beaten() -> None:
+    points = {"cheap": (1.0, 5.0), "good": (3.0, 9.0), "beaten": (3.5, 8.0), "twin": (1.0, 5.0)}
+    assert set(pareto_front(points)) == {"cheap", "good", "twin"}

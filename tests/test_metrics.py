@@ -1,0 +1,132 @@
+"""Metrics: equal to the standard tools, with intervals that hold their value."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workbench.errors import UserError
+from workbench.evaluation import Answer, find_metric, known_metrics, score_all
+from workbench.evaluation.metrics import EvaluateMetric
+from workbench.evaluation.metrics.figures import figures
+from workbench.evaluation.scores import by_source
+
+ENGLISH = [
+    ("The fee is €15, because 0.5% of €3,000 is €15.", "It costs €15: 0.5% of €3,000."),
+    ("Freeze the card in the app.", "Freeze the card in the app under Cards, then Freeze."),
+    ("", "An empty answer counts too."),
+]
+CHINESE = [
+    ("手续费是15欧元。", "手续费为15欧元，4个工作日到账。"),
+    ("请在App里冻结银行卡。", "请立即在App的“卡片”里冻结银行卡。"),
+]
+
+
+def answers(pairs: Sequence[tuple[str, str]], language: str = "en", split: str = "test") -> list[Answer]:
+    return [
+        Answer(
+            id=f"{language}-{n}",
+            split=split,
+            prompt="",
+            reference=reference,
+            prediction=prediction,
+            nats=2.0 * (n + 1),
+            tokens=4,
+            groups={"language": language},
+        )
+        for n, (prediction, reference) in enumerate(pairs)
+    ]
+
+
+@pytest.mark.parametrize(("pairs", "language", "tokenizer"), [(ENGLISH, "en", "13a"), (CHINESE, "zh", "zh")])
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_bleu_and_chrf_are_what_the_sacrebleu_command_prints(
+    pairs: list[tuple[str, str]], language: str, tokenizer: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "hyp").write_text("".join(p + "\n" for p, _ in pairs), encoding="utf-8")
+    (tmp_path / "ref").write_text("".join(r + "\n" for _, r in pairs), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "sacrebleu",
+        str(tmp_path / "ref"),
+        "-i",
+        str(tmp_path / "hyp"),
+        "-m",
+        name,
+        "-w",
+        "4",
+    ]
+    command += ["--tokenize", tokenizer] if name == "bleu" else []
+    printed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    metric = find_metric(name)
+    assert round(metric.value(answers(pairs, language)), 4) == printed["score"]
+    assert metric.signature(answers(pairs, language)) == printed["signature"]
+
+
+def test_rouge_l_reads_chinese() -> None:
+    metric = find_metric("rouge_l")
+    assert metric.value(answers([("手续费", "手续费")], "zh")) == 100
+    assert 0 < metric.value(answers(CHINESE, "zh")) < 100
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("€1,250.50 and 2 %", {(1250.5, "euro"): 1, (2.0, "percent"): 1}),
+        ("0.5% of €3,000 is €15", {(0.5, "percent"): 1, (3000.0, "euro"): 1, (15.0, "euro"): 1}),
+        ("within 5 business days, before 15:00", {(5.0, "business day"): 1, ("15:00", "time"): 1}),
+        ("5 days is not 5 business days", {(5.0, "day"): 1, (5.0, "business day"): 1}),
+        ("15欧元，4个工作日，3个月", {(15.0, "euro"): 1, (4.0, "business day"): 1, (3.0, "month"): 1}),
+    ],
+)
+def test_figures_have_value_and_unit(text: str, expected: dict) -> None:
+    assert dict(figures(text)) == expected
+
+
+def test_right_figures_are_counted_with_multiplicity() -> None:
+    metric = find_metric("figures")
+    assert metric.value(answers([("€15 and €15", "€15"), ("4 days", "4 business days and €8")])) == pytest.approx(
+        100 / 3
+    )
+
+
+def test_perplexity_is_of_tokens_not_of_answers() -> None:
+    given = answers(ENGLISH)
+    assert find_metric("perplexity").value(given) == pytest.approx(np.exp((2 + 4 + 6) / 12))
+
+
+def test_each_is_an_evaluate_metric() -> None:
+    predictions, references = zip(*ENGLISH, strict=True)
+    for name in ("bleu", "chrf", "rouge_l", "figures"):
+        found = EvaluateMetric(find_metric(name)).compute(predictions=list(predictions), references=list(references))
+        assert found == {name: pytest.approx(find_metric(name).value(answers(ENGLISH)))}
+
+
+def test_scores_by_split_and_language_with_intervals() -> None:
+    given = answers(ENGLISH) + answers(CHINESE, "zh", "test_unseen")
+    scores = score_all([find_metric(name) for name in known_metrics()], given)
+    assert {"bleu", "bleu[test]", "bleu[test_unseen]", "bleu[en]", "bleu[zh]"} <= set(scores)
+    for name, score in scores.items():
+        assert score.low <= score.value <= score.high, name
+    assert scores["bleu[test]"].value == find_metric("bleu").value(answers(ENGLISH))
+    assert scores["rouge_l[test]"].low < scores["rouge_l[test]"].high
+
+
+def test_the_turns_of_a_conversation_are_drawn_together() -> None:
+    summed = by_source(np.array([[1.0], [2.0], [4.0]]), ["a", "b", "a"])
+    assert summed.tolist() == [[5.0], [2.0]]
+
+
+def test_a_metric_carries_direction_and_range() -> None:
+    for metric in known_metrics().values():
+        assert (metric.best > metric.worst) == metric.higher_is_better
+
+
+def test_an_unknown_metric_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean bleu"):
+        find_metric("blue")

@@ -1,0 +1,62 @@
+"""Recipes: what is wrong is said with its line, and with what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from workbench import Recipe, Training
+from workbench.errors import UserError
+from workbench.recipe import load_recipe
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_recipes_of_this_repository_load() -> None:
+    paths = sorted(Path(__file__).parent.parent.glob("recipes/*.py"))
+    assert len(paths) >= 2
+    for path in paths:
+        assert isinstance(load_recipe(path), Recipe)
+
+
+def test_a_missing_file_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    written(tmp_path, "")
+    with pytest.raises(UserError, match=r"mine\.py"):
+        load_recipe(tmp_path / "mime.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = (\n", r"mine\.py:1: SyntaxError"),
+        ("\nimport nothing_of_this_name\n", r"mine\.py:2: ModuleNotFoundError"),
+        ("x = 1\n", "defines no `recipe"),
+        ("from workbench import Recipe\nrecipe = Recipe(metods=())\n", r"mine\.py:2: .*did you mean methods"),
+        ("from workbench import Training\nTraining(epochs=0, warmup=2)\n", r"(?s)2 problems.*epochs.*warmup"),
+    ],
+)
+def test_an_error_names_file_line_and_remedy(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        load_recipe(written(tmp_path, text))
+
+
+def test_every_problem_of_a_recipe_is_told_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        Recipe(
+            checkpoint="x",
+            data={"train": "a"},
+            examples=lambda row: [],
+            methods=(),
+            metrics=("bleu",),
+            headline="f1",
+        )
+    for word in ("validation", "evaluate", "methods is empty", "headline 'f1'"):
+        assert word in str(caught.value)
+
+
+def test_accumulation_must_divide_the_batch() -> None:
+    with pytest.raises(UserError, match="must divide"):
+        Training(batch_size=8, accumulation=3)

@@ -1,0 +1,50 @@
+"""From messages to tokens: what is trained is exactly the answer and the end of the turn."""
+
+from typing import Any
+
+import pytest
+from conftest import rows
+
+from workbench.data import conversation
+from workbench.data.render import make_renderer, render_all
+from workbench.errors import UserError
+
+
+def test_the_prompt_is_a_prefix_and_the_end_of_turn_is_trained(tokenizer: Any) -> None:
+    renderer = make_renderer(tokenizer)
+    example = conversation(rows(1)[0])[0]
+    rendered = renderer.render(example)
+    assert tokenizer.decode(rendered.prompt_ids) == rendered.text
+    assert tokenizer.decode(rendered.completion_ids) == example.completion + "<|im_end|>"
+    assert rendered.completion_ids[-1] == renderer.end_of_turn == tokenizer.eos_token_id
+
+
+def test_a_tokenizer_without_template_gets_one_that_ends_turns(tokenizer: Any) -> None:
+    tokenizer.chat_template = None
+    renderer = make_renderer(tokenizer)
+    rendered = renderer.render(conversation(rows(1)[0])[0])
+    assert rendered.text.endswith("Assistant:")
+    assert rendered.completion_ids[-1] == tokenizer.eos_token_id
+
+
+def test_a_template_that_never_ends_a_turn_is_refused(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    with pytest.raises(UserError, match="no special token after"):
+        make_renderer(tokenizer)
+
+
+def test_a_template_whose_prompt_is_no_prefix_is_refused(tokenizer: Any) -> None:
+    renderer = make_renderer(tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "bot\n")
+    with pytest.raises(UserError, match=r"row-0: the prompt is not a token prefix"):
+        render_all(renderer, conversation(rows(1)[0]), 100)
+
+
+def test_what_is_too_long_is_left_out_whole_and_named(tokenizer: Any) -> None:
+    renderer = make_renderer(tokenizer)
+    examples = [example for row in rows(2) for example in conversation(row)]
+    length = renderer.render(examples[0]).length
+    fitting, too_long = render_all(renderer, examples, length)
+    assert [item.id for item in fitting] == ["row-0"] or len(fitting) == 2
+    assert render_all(renderer, examples, length - 1)[1][0] == "row-0"
+    assert set(too_long) | {item.id for item in fitting} == {"row-0", "row-1"}

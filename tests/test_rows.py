@@ -1,0 +1,84 @@
+"""Reading data: every wrong row is named by file and line."""
+
+from pathlib import Path
+
+import pytest
+from conftest import rows, write_rows
+
+from workbench.data import conversation, load_splits
+from workbench.errors import UserError
+from workbench.sources import read_rows
+
+
+def test_json_lines_csv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    values = [{"id": "a", "text": "one, two"}, {"id": "b", "text": "中文"}]
+    write_rows(tmp_path / "d.jsonl", values)
+    (tmp_path / "d.csv").write_text('id,text\na,"one, two"\nb,中文\n', encoding="utf-8")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(values), tmp_path / "d.parquet")
+    for name in ("d.jsonl", "d.csv", "d.parquet"):
+        assert [dict(row.values) for row in read_rows(tmp_path / name)] == values
+
+
+def test_all_malformed_lines_are_named(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_bytes(b'{"id": 1}\n{"id": \n[1]\n\xff\n')
+    with pytest.raises(UserError) as caught:
+        read_rows(tmp_path / "d.jsonl")
+    for line in (2, 3, 4):
+        assert f"d.jsonl:{line}:" in str(caught.value)
+    assert "d.jsonl:1:" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("d.csv", "a,b\n1,2\n1\n", "d.csv:3"),
+        ("d.parquet", "no", "not a Parquet file"),
+        ("d.txt", "x", "unknown kind of data file"),
+        ("d.jsonl", "\n", "holds no rows"),
+    ],
+)
+def test_what_is_no_data_is_refused(tmp_path: Path, name: str, content: str, expected: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=expected):
+        read_rows(tmp_path / name)
+
+
+def splits(tmp_path: Path, **values: list[dict]) -> dict[str, Path]:
+    return {split: write_rows(tmp_path / f"{split}.jsonl", given) for split, given in values.items()}
+
+
+def test_every_wrong_conversation_is_named(tmp_path: Path) -> None:
+    wrong = rows(5)
+    wrong[0]["messages"].reverse()
+    wrong[1]["messages"][1]["content"] = " "
+    wrong[2]["messages"][0]["role"] = "customer"
+    wrong[3]["id"] = "row-4"
+    del wrong[4]["messages"]
+    wrong.append(rows(1, 4)[0])
+    with pytest.raises(UserError) as caught:
+        load_splits(splits(tmp_path, train=wrong, validation=rows(1, 50), test=rows(1, 60)), conversation)
+    text = str(caught.value)
+    assert "train.jsonl:1: wrong role order: assistant, user" in text
+    assert "train.jsonl:2: message 2 is empty" in text
+    assert "train.jsonl:3: message 1 has role 'customer'" in text
+    assert "train.jsonl:5: no messages" in text
+    assert "train.jsonl:6: id 'row-4' stands at train.jsonl:4 already" in text
+
+
+def test_repeated_and_leaked_training_rows_are_left_out(tmp_path: Path) -> None:
+    twice = [*rows(3), {**rows(1)[0], "id": "again"}]
+    leaked = [{**rows(1, 60)[0], "id": "leak"}]
+    found = load_splits(splits(tmp_path, train=twice + leaked, validation=rows(2, 50), test=rows(2, 60)), conversation)
+    assert (found.repeated, found.leaked) == (1, 1)
+    assert [example.id for example in found.examples["train"]] == ["row-0", "row-1", "row-2"]
+
+
+def test_every_turn_of_the_agent_is_an_example() -> None:
+    row = rows(1)[0]
+    row["messages"] += [{"role": "user", "content": "And abroad?"}, {"role": "assistant", "content": "More."}]
+    first, second = conversation(row, system="You help.")
+    assert [m["role"] for m in second.prompt] == ["system", "user", "assistant", "user"]
+    assert (first.id, second.id, second.completion) == ("row-0", "row-0#2", "More.")

@@ -1,0 +1,173 @@
+"""The command, from the outside: files, exit codes, resuming, and one clear line for each mistake."""
+
+import errno
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.job import one as one_module
+from workbench.run import main
+
+ALL = "untuned,full,lora,houlsby,prefix"
+
+
+def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_every_method_to_the_end(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    code, printed, _ = run(recipe_file, "--methods", ALL, "--bits", 32, "--out", out, capsys=capsys)
+    assert code == 0
+    results = json.loads((out / "results.json").read_text())
+    runs = {record["method"]: record for record in results["runs"]}
+    assert list(runs) == ALL.split(",")
+    for name, record in runs.items():
+        assert record["status"] == "done", record["error"]
+        assert record["bits"] == 32
+        rows = [json.loads(line) for line in (out / name / "predictions.jsonl").open()]
+        assert len(rows) == 12
+        assert rows[0]["prompt"].endswith("<|im_start|>assistant\n")
+        assert record["export"]["merged"] == (name in ("full", "lora")) == (out / name / "merged").exists()
+        assert record["export"]["merged"] or record["export"]["reason"]
+        assert (out / name / "adapter").exists() == (name in ("lora", "houlsby", "prefix"))
+        assert record["peak_memory_bytes"] > 10**6
+        # The table on stdout has a row for it, and nothing but the table is there.
+        assert re.search(rf"^\| {name} +\|", printed, re.MULTILINE)
+    assert all(line.startswith("|") for line in printed.splitlines())
+    assert len(results["comparisons"]) == 10
+    assert not list(out.rglob("checkpoint-*"))
+    assert list(out.glob("*/training/logs/events*"))
+    page = (out / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["']https?:""", page)
+    assert "merged/ is a plain checkpoint" in (out / "report.md").read_text()
+
+
+def test_the_same_seed_gives_the_same_predictions(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        assert run(recipe_file, "--methods", "lora", "--out", tmp_path / name, capsys=capsys)[0] == 0
+    a, b = ((tmp_path / name / "lora" / "predictions.jsonl").read_text() for name in ("a", "b"))
+    assert a == b
+
+
+def test_several_seeds_stand_beside_each_other(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(recipe_file, "--methods", "lora", "--seeds", 2, "--limit", 8, "--out", out, capsys=capsys)[0] == 0
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"lora-seed0", "lora-seed1"}
+    assert [record["seed"] for record in json.loads((out / "results.json").read_text())["runs"]] == [0, 1]
+
+
+def test_an_interrupted_run_is_resumed_without_repeating(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one_module, "train", interrupted)
+        assert run(recipe_file, "--out", out, "--limit", 8, capsys=capsys)[0] == 130
+    before = (out / "untuned" / "predictions.jsonl").stat().st_mtime_ns
+    code, printed, _ = run("--resume", out, capsys=capsys)
+    assert code == 0
+    assert (out / "untuned" / "predictions.jsonl").stat().st_mtime_ns == before
+    assert "| lora" in printed
+
+
+def test_a_method_that_fails_is_recorded_and_the_others_go_on(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = recipe_file.read_text().replace('"num_virtual_tokens": 4', '"num_virtual_tokens": 100000')
+    recipe_file.write_text(text)
+    out = tmp_path / "out"
+    code, printed, _ = run(recipe_file, "--methods", "prefix,untuned", "--out", out, capsys=capsys)
+    assert code == 1
+    failed, done = json.loads((out / "results.json").read_text())["runs"]
+    assert (failed["status"], done["status"]) == ("failed", "done")
+    assert "prefix of 100000 tokens" in failed["error"]
+    assert "failed: prefix of 100000" in printed
+
+
+def test_check_shows_and_trains_nothing(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = run(recipe_file, "--check", "--methods", ALL, capsys=capsys)
+    assert code == 0
+    assert re.search(r"^train +24 ", printed, re.MULTILINE)
+    assert "<|im_start|>assistant\n⟦It costs €1, and takes 1 days.<|im_end|>⟧" in printed
+    assert "optimizer steps" in printed
+    for name in ALL.split(","):
+        assert re.search(rf"^{name} ", printed, re.MULTILINE)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["{recipe}x"], "unknown recipe"),
+        ([], "give a recipe"),
+        (["{recipe}", "--methods", "lora,hulsby"], "did you mean houlsby"),
+        (["{recipe}", "--model", "/no/such/folder"], "no checkpoint folder"),
+        (["{recipe}", "--model", "nobody/nothing"], "Without a hub"),
+        (["{recipe}", "--methods", "full", "--bits", "8"], "can't be held at 8 bits"),
+        (["{recipe}", "--out", "{file}"], "can't write to"),
+        (["{recipe}", "--out", "{file}/inside"], "can't write to"),
+        (["{recipe}", "--out", "{full}"], "is not empty"),
+        (["--resume", "{full}"], "nothing to resume"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments: list[str], expected: str, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    places = {"recipe": recipe_file, "file": tmp_path / "file", "full": tmp_path / "full"}
+    given = [argument.format(**places) for argument in arguments]
+    if given and "--out" not in given and "--resume" not in given:
+        given += ["--out", str(tmp_path / "out")]
+    code, printed, err = run(*given, capsys=capsys)
+    assert (code, printed) == (2, "")
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert expected in err
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_broken_data_row_is_named(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"id": "x", "language": "en", "messages": []}\n')
+    code, _, err = run(recipe_file, "--out", tmp_path / "out", capsys=capsys)
+    assert code == 2
+    assert "train.jsonl:25: no messages" in err
+
+
+def test_a_full_disk_is_one_line_and_exit_1(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "predictions.jsonl")
+
+    monkeypatch.setattr(one_module.files, "write_json_lines", full)
+    code, printed, err = run(recipe_file, "--methods", "untuned", "--out", tmp_path / "out", capsys=capsys)
+    assert (code, printed) == (1, "")
+    assert "error: the disk is full while writing predictions.jsonl" in err
+    assert not (tmp_path / "out" / "untuned" / "predictions.jsonl").exists()
+
+
+def test_a_changed_recipe_is_not_resumed(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(recipe_file, "--methods", "untuned", "--limit", 2, "--out", out, capsys=capsys)[0] == 0
+    recipe_file.write_text(recipe_file.read_text() + "\n")
+    code, _, err = run("--resume", out, capsys=capsys)
+    assert code == 2
+    assert "has changed since" in err

@@ -1,0 +1,132 @@
+"""The trainer: the best state, resuming, accumulation, and losses that are no numbers."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_model, make_tokenizer, rows
+
+from workbench.data import conversation
+from workbench.data.render import Rendered, make_renderer, render_all
+from workbench.errors import MethodError
+from workbench.methods import find_method
+from workbench.models import attach
+from workbench.recipe import Training
+from workbench.training import Trained, train
+from workbench.training import trainer as trainer_module
+
+TRAINING = Training(epochs=2, batch_size=8, validations=4, patience=0)
+SETTINGS = {"prefix": {"num_virtual_tokens": 4}, "houlsby": {"bottleneck_size": 4}, "lora": {"r": 4}}
+
+
+def rendered(count: int, start: int = 0) -> list[Rendered]:
+    examples = [example for row in rows(count, start) for example in conversation(row)]
+    return render_all(make_renderer(make_tokenizer()), examples, 200)[0]
+
+
+def trained(folder: Path, name: str = "lora", training: Training = TRAINING, rate: float = 1e-2) -> tuple[Any, Trained]:
+    model = attach(make_model("llama"), find_method(name), SETTINGS.get(name, {}), list(range(3, 30)), seed=0)
+    result = train(
+        model, make_tokenizer(), rendered(32), rendered(8, 100), training, rate, False, folder, 0, name
+    )  # fmt: skip
+    return model, result
+
+
+def weights(model: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("name", ["lora", "houlsby", "prefix", "full"])
+def test_it_learns_and_keeps_the_best_state(name: str, tmp_path: Path) -> None:
+    model, result = trained(tmp_path, name, rate=3e-2 if name == "prefix" else 1e-2)
+    validations = [point["validation_loss"] for point in result.curve if "validation_loss" in point]
+    assert len(validations) == 4
+    assert min(validations) < validations[0]
+    assert result.validation_loss == min(validations)
+    from workbench.evaluation.answers import reference_nats
+
+    held_out = rendered(8, 100)
+    nats = sum(reference_nats(model, make_renderer(make_tokenizer()), held_out))
+    # The state left behind is the one that had this loss, which is a mean over tokens.
+    assert nats / sum(len(item.completion_ids) for item in held_out) == pytest.approx(result.validation_loss, rel=1e-4)
+
+
+def overfitted(folder: Path, patience: int) -> Trained:
+    """Too many passes over too few examples."""
+    model = attach(make_model("llama"), find_method("full"), {}, [], seed=0)
+    training = Training(epochs=40, batch_size=4, validations=10, patience=patience, schedule="constant")
+    tokenizer = make_tokenizer()
+    return train(model, tokenizer, rendered(8), rendered(8, 100), training, 2e-2, False, folder, 0, "full")
+
+
+def test_a_worse_end_is_undone(tmp_path: Path) -> None:
+    result = overfitted(tmp_path, patience=0)
+    validations = [point["validation_loss"] for point in result.curve if "validation_loss" in point]
+    assert validations[-1] > min(validations)
+    assert result.validation_loss == min(validations)
+
+
+def test_patience_ends_it_early(tmp_path: Path) -> None:
+    result = overfitted(tmp_path, patience=2)
+    validations = [point["validation_loss"] for point in result.curve if "validation_loss" in point]
+    assert result.steps < 80
+    assert validations.index(min(validations)) == len(validations) - 3
+
+
+@pytest.mark.parametrize("name", ["lora", "prefix"])
+def test_resumed_equals_uninterrupted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, result = trained(tmp_path / "whole", name)
+
+    class InterruptionError(Exception):
+        pass
+
+    steps = trainer_module.CompletionTrainer.training_step
+    calls = 0
+
+    def interrupting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise InterruptionError
+        return steps(self, *args, **kwargs)
+
+    monkeypatch.setattr(trainer_module.CompletionTrainer, "training_step", interrupting)
+    with pytest.raises(InterruptionError):
+        trained(tmp_path / "parts", name)
+    monkeypatch.setattr(trainer_module.CompletionTrainer, "training_step", steps)
+    half = tmp_path / "parts" / "checkpoint-99"
+    half.mkdir()  # as an interruption while saving leaves it
+    resumed, again = trained(tmp_path / "parts", name)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [p for p in again.curve if "loss" in p] == [p for p in result.curve if "loss" in p]
+
+
+def test_accumulation_does_not_change_the_loss(tmp_path: Path) -> None:
+    together, one = trained(tmp_path / "a")
+    parts, two = trained(tmp_path / "b", training=replace(TRAINING, accumulation=4))
+    losses = [[point["loss"] for point in result.curve if "loss" in point] for result in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert torch.allclose(weights(together), weights(parts), atol=2e-3)
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    assert torch.equal(weights(trained(tmp_path / "a")[0]), weights(trained(tmp_path / "b")[0]))
+
+
+def test_a_loss_that_is_no_number_ends_the_method(tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match=r"at step \d+: lower the learning rate"):
+        trained(tmp_path, "full", rate=1e30, training=replace(TRAINING, warmup=0.0, max_grad_norm=1e30))
+
+
+def test_nothing_to_train_ends_the_method(tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="nothing would be learned"):
+        trained(tmp_path, "untuned")
+
+
+def test_examples_without_a_label_end_the_method(tmp_path: Path) -> None:
+    unlabelled = [replace(item, completion_ids=[]) for item in rendered(4)]
+    model = attach(make_model("llama"), find_method("lora"), {}, [], seed=0)
+    with pytest.raises(MethodError, match="without a trained token: row-0"):
+        train(model, make_tokenizer(), unlabelled, rendered(4), TRAINING, 1e-3, False, tmp_path, 0, "lora")

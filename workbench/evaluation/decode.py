@@ -1,0 +1,164 @@
+"""Greedy answers and the likelihood of the references out of one pass over each batch.
+
+`generate` would read every prompt once for its answer and once more for the likelihood of its reference, and
+would go on computing rows that have ended. Here prompt and reference are read together, the reference's keys
+and values are cropped off the cache again, and rows that have ended leave the batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench.data.render import Rendered
+from workbench.training.loss import output_layer
+
+# Rows leave the batch, which copies the cache, when this share of it has ended.
+LEAVING = 0.125
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What came of one example: new tokens without the end of turn, and the reference's likelihood in nats."""
+
+    tokens: list[int]
+    nats: float
+
+
+@dataclass(frozen=True)
+class Context:
+    """A model ready to read: the module to call, and a cache of the virtual tokens in front of every row."""
+
+    module: nn.Module
+    cache: Any
+    virtual_tokens: int
+
+
+def open_context(model: nn.Module, rows: int) -> Context:
+    """Put the virtual tokens of prompt learning into a cache; any other model begins with an empty one.
+
+    The cache keeps all keys and values, of layers with a sliding window too (their mask does the sliding): what
+    a window has dropped could not come back when the reference is cropped off.
+    """
+    from transformers import DynamicCache
+
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning:
+        return Context(model, DynamicCache(), 0)
+    base = model.get_base_model()  # type: ignore[operator]
+    prompt = model.get_prompt(rows)  # type: ignore[operator]
+    if isinstance(prompt, torch.Tensor):  # embeddings, not keys and values
+        embedded = prompt.to(base.get_input_embeddings().weight.dtype)
+        prompt = base(inputs_embeds=embedded, use_cache=True).past_key_values
+    whole = DynamicCache([(layer.keys, layer.values) for layer in prompt.layers])
+    return Context(base, whole, config.num_virtual_tokens)
+
+
+@torch.inference_mode()
+def decode_batch(
+    model: nn.Module, batch: Sequence[Rendered], end_ids: Sequence[int], pad_id: int, max_new_tokens: int
+) -> list[Decoded]:
+    """Answer the prompts of `batch` greedily, and measure their references.
+
+    Args:
+        model: causal language model, with or without an adapter, in evaluation mode.
+        end_ids: tokens at which an answer ends.
+        pad_id: fills up shorter rows; it is never attended to.
+        max_new_tokens: most tokens of an answer.
+    """
+    place = next(model.parameters()).device
+    context = open_context(model, len(batch))
+    prompt_length = max(len(item.prompt_ids) for item in batch)
+    reference_length = max(len(item.completion_ids) for item in batch)
+    window = getattr(context.module.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr,operator]
+    columns = context.virtual_tokens + prompt_length + max(reference_length, max_new_tokens)
+    if context.virtual_tokens and window and columns > window and len(batch) > 1:
+        # A window counts columns: padding between virtual tokens and prompt would push them out of it too early.
+        return [decode_batch(model, [item], end_ids, pad_id, max_new_tokens)[0] for item in batch]
+    # Prompts end in the same column, references begin in the next one.
+    rows, masks = [], []
+    for item in batch:
+        left, right = prompt_length - len(item.prompt_ids), reference_length - len(item.completion_ids)
+        rows.append([pad_id] * left + item.prompt_ids + item.completion_ids + [pad_id] * right)
+        masks.append([0] * left + [1] * item.length + [0] * right)
+    input_ids, mask = torch.tensor(rows, device=place), torch.tensor(masks, device=place)
+    virtual = torch.ones(len(batch), context.virtual_tokens, dtype=mask.dtype, device=place)
+    mask = torch.cat([virtual, mask], dim=1)
+
+    predicts = torch.zeros_like(input_ids, dtype=torch.bool)
+    predicts[:, prompt_length - 1 : -1] = mask[:, context.virtual_tokens + prompt_length :].bool()
+    logits, cache = _read(context, input_ids, mask, predicts)
+    targets = input_ids[:, 1:][predicts[:, :-1]]
+    losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    row_of = predicts.nonzero()[:, 0]
+    nats = torch.zeros(len(batch), device=place).index_add_(0, row_of, losses)
+    # The first labelled position of a row is the end of its prompt.
+    first = torch.tensor([0, *torch.bincount(row_of, minlength=len(batch)).cumsum(0)[:-1].tolist()], device=place)
+    next_tokens = logits[first].argmax(dim=-1)
+    del logits
+    cache.crop(-reference_length)
+    mask = mask[:, : context.virtual_tokens + prompt_length]
+    answers = _continue(context.module, cache, mask, next_tokens, end_ids, max_new_tokens)
+    return [Decoded(tokens=tokens, nats=value) for tokens, value in zip(answers, nats.tolist(), strict=True)]
+
+
+def _read(
+    context: Context, input_ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor
+) -> tuple[torch.Tensor, Any]:
+    """Logits at the positions of `predicts`, of shape (positions, vocabulary), and the cache behind the batch."""
+    hook = output_layer(context.module).register_forward_pre_hook(lambda _, arguments: (arguments[0][predicts],))
+    try:
+        output = context.module(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=_positions(mask)[:, context.virtual_tokens :],
+            past_key_values=context.cache,
+            use_cache=True,
+        )
+    finally:
+        hook.remove()
+    return output.logits, output.past_key_values
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """Positions counted over what is attended to: padding takes none."""
+    return (mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def _continue(
+    module: nn.Module,
+    cache: Any,
+    mask: torch.Tensor,
+    next_tokens: torch.Tensor,
+    end_ids: Sequence[int],
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """New tokens of each row, up to its end of turn."""
+    answers: list[list[int]] = [[] for _ in range(len(mask))]
+    ends = torch.tensor(list(end_ids), device=mask.device)
+    rows = list(range(len(mask)))  # which answer each row of the batch belongs to
+    open_rows = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+    for count in range(1, max_new_tokens + 1):
+        open_rows &= ~torch.isin(next_tokens, ends)
+        for row, token, is_open in zip(rows, next_tokens.tolist(), open_rows.tolist(), strict=True):
+            if is_open:
+                answers[row].append(token)
+        if count == max_new_tokens or not open_rows.any():
+            break
+        if (~open_rows).float().mean() >= LEAVING:
+            staying = open_rows.nonzero()[:, 0]
+            cache.batch_select_indices(staying)
+            rows = [rows[index] for index in staying.tolist()]
+            mask, next_tokens, open_rows = mask[staying], next_tokens[staying], open_rows[staying]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        output = module(
+            input_ids=next_tokens[:, None],
+            attention_mask=mask,
+            position_ids=_positions(mask)[:, -1:],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        next_tokens = output.logits[:, -1].argmax(dim=-1)
+    return answers

@@ -1,0 +1,162 @@
+"""`--check`: everything a person should look at before training, without training."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from workbench.comparison.tables import bytes_text, count_text
+from workbench.data.render import Rendered, Renderer
+from workbench.job.job import Options, prepare_options
+from workbench.job.prepare import Job
+from workbench.methods import Method
+from workbench.models import attach, bfloat16_is_fast, load_model, size
+from workbench.training import steps_in
+from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES_SHOWN = 3
+TRAINED_OPEN, TRAINED_CLOSE = "⟦", "⟧"
+
+
+def check(options: Options) -> str:
+    """Describe splits, lengths, examples, sizes and the time and memory that a run would take.
+
+    Raises:
+        UserError: whatever would be an error in a run.
+    """
+    job = prepare_options(options)
+    parts = [
+        f"# {job.path.stem}: {job.checkpoint.name}, base held at {job.bits} bits",
+        _splits(job),
+        _lengths(job),
+        _examples(job),
+        _methods(job, options.seeds),
+    ]
+    return "\n\n".join(parts)
+
+
+def _splits(job: Job) -> str:
+    lines = ["## Splits", f"{'':14}{'examples':>9}{'tokens':>9}{'trained':>9}{'too long':>9}"]
+    for split, pairs in job.pairs.items():
+        tokens = sum(rendered.length for _, rendered in pairs)
+        trained = sum(len(rendered.completion_ids) for _, rendered in pairs)
+        lines.append(f"{split:14}{len(pairs):9}{tokens:9}{trained:9}{len(job.too_long[split]):9}")
+    lines.append(f"left out of train: {job.repeated} repeated, {job.leaked} whose question stands in another split")
+    return "\n".join(lines)
+
+
+def _lengths(job: Job) -> str:
+    lengths = torch.tensor([float(r.length) for split in job.pairs for r in job.rendered(split)])
+    quantiles = torch.quantile(lengths, torch.tensor([0.0, 0.5, 0.9, 0.99, 1.0])).long().tolist()
+    names = ("shortest", "median", "90 %", "99 %", "longest")
+    shown = ", ".join(f"{name} {value}" for name, value in zip(names, quantiles, strict=True))
+    width = max(1, int(lengths.max().item()) // 8 + 1)
+    counts = torch.bincount(lengths.long() // width, minlength=8)
+    bars = [
+        f"{index * width:5} to {(index + 1) * width - 1:5}  {'#' * int(50 * count / counts.max()):50} {int(count)}"
+        for index, count in enumerate(counts)
+    ]
+    return "\n".join(
+        ["## Lengths (tokens, prompt and completion)", f"{shown}; max_tokens {job.recipe.max_tokens}", *bars]
+    )
+
+
+def _examples(job: Job) -> str:
+    rendered = job.rendered("train")
+    chosen = [rendered[index] for index in sorted({0, len(rendered) // 2, len(rendered) - 1})][:EXAMPLES_SHOWN]
+    shown = [f"--- {item.id}\n{marked(job.renderer, item)}" for item in chosen]
+    legend = f"## Examples as the model sees them (trained tokens between {TRAINED_OPEN} and {TRAINED_CLOSE})"
+    return "\n".join([legend, *shown])
+
+
+def marked(renderer: Renderer, item: Rendered) -> str:
+    """The text of an example with its trained tokens marked."""
+    decode = renderer.tokenizer.decode
+    return f"{decode(item.prompt_ids)}{TRAINED_OPEN}{decode(item.completion_ids)}{TRAINED_CLOSE}"
+
+
+def _methods(job: Job, seeds: int) -> str:
+    lines = ["## Methods", f"{'':10}{'trained':>9}{'of':>9}{'rate':>9}{'minutes':>9}{'memory':>10}  ships as"]
+    total = 0.0
+    for method in job.methods:
+        model = attach(
+            load_model(job.checkpoint.path, 32 if method.trains_base else job.bits),
+            method, job.settings(method), job.typical_ids, 0,
+        )  # fmt: skip
+        counted = size(model)
+        training = _training_seconds(job, model) if method.trains else 0.0
+        seconds = training + _answering_seconds(job, model)
+        total += seconds * seeds
+        rate = f"{job.learning_rate(method):.0e}" if method.trains else "-"
+        # Gradients and Adam's two moments in float32 for what is trained; activations of a batch are seen in the RSS.
+        memory = sum(p.numel() * p.element_size() for p in model.parameters()) + 12 * counted.trainable
+        lines.append(
+            f"{method.name:10}{count_text(counted.trainable):>9}{count_text(counted.total):>9}{rate:>9}"
+            f"{seconds / 60:9.1f}{bytes_text(memory):>10}  {_ships(method)}"
+        )
+        del model
+    steps, every = steps_in(job.recipe.training, len(job.pairs["train"]))
+    lines.append(f"{steps} optimizer steps each, validated every {every}; about {total / 60:.0f} minutes in all")
+    lines.append("minutes: from two steps and one batch of answers made now; memory: weights, gradients and optimizer")
+    return "\n".join(lines)
+
+
+def _ships(method: Method) -> str:
+    if method.merges:
+        return "plain checkpoint, and adapter" if not method.trains_base else "plain checkpoint"
+    return f"adapter only: {method.no_plain_checkpoint}" if method.trains else "-"
+
+
+def _training_seconds(job: Job, model: nn.Module) -> float:
+    """Time of the whole training, from a step on a typical batch (the second: the first one warms up)."""
+    batch_size = job.recipe.training.batch_size
+    rendered = sorted(job.rendered("train"), key=lambda item: item.length)
+    middle = max(0, len(rendered) // 2 - batch_size // 2)
+    inputs = _batch(job, model, rendered[middle : middle + batch_size])
+    model.train()
+    autocast = job.bits < 32 and bfloat16_is_fast()
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=autocast):
+            losses, _ = negative_log_likelihoods(model, **inputs)
+        losses.mean().backward()
+        seconds = time.perf_counter() - began
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    steps, _ = steps_in(job.recipe.training, len(rendered))
+    validation = job.recipe.training.validations * len(job.pairs["validation"]) / batch_size / 3
+    return seconds * (steps + validation)
+
+
+def _answering_seconds(job: Job, model: nn.Module) -> float:
+    """Time for all answers, from a few new tokens for a batch."""
+    rendered = [item for split in job.evaluated for item in job.rendered(split)]
+    together = min(32, len(rendered))
+    prompts = [item.prompt_ids[:64] for item in rendered[:together]]
+    longest = max(map(len, prompts))
+    place = next(model.parameters()).device
+    ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=place)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=place)
+    began = time.perf_counter()
+    with torch.inference_mode():
+        model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            min_new_tokens=8,
+            max_new_tokens=8,
+            pad_token_id=0,
+        )
+    seconds = (time.perf_counter() - began) / 8
+    answer = sorted(len(item.completion_ids) for item in rendered)[-1]
+    return seconds * min(answer, job.recipe.max_new_tokens) * len(rendered) / together
+
+
+def _batch(job: Job, model: nn.Module, rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
+    collate = RightPadding(job.renderer.tokenizer.pad_token_id or 0)
+    place = next(model.parameters()).device
+    return {name: tensor.to(place) for name, tensor in collate([labelled(item) for item in rendered]).items()}
