@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 
@@ -67,6 +68,9 @@ def _be_quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Deprecations inside the libraries are for us to read, in the tests.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r".*fan_in_fan_out.*")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -57,10 +57,12 @@ def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title:
 
 
 def learning_curves(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Training loss, smoothed, and validation loss by optimizer step."""
+    """Training loss, smoothed, and validation loss by optimizer step, of the runs that were trained."""
     methods = list(dict.fromkeys(run["method"] for run in runs))
     figure, axes = _figure(1, 2, (11, 3.6))
     for run in runs:
+        if not run.get("curve"):
+            continue
         hue = colour(methods, run["method"])
         training = [(point["step"], point["loss"]) for point in run["curve"] if "loss" in point]
         validation = [(p["step"], p["validation_loss"]) for p in run["curve"] if "validation_loss" in p]

@@ -28,7 +28,6 @@ def write_report(
     compared = f"{results['headline']}[{split}]"
     title = results["metrics"][results["headline"]]["title"]
     conclusion = conclude(results, compared, f"{title} on {split}")
-    trained = [run for run in done if run.get("curve")]
     page = _template().render(
         results=results,
         description=description,
@@ -39,7 +38,7 @@ def write_report(
         exports=[(run["method"], run["seed"], export_text(run)) for run in done],
         details=_details(done),
         quality=charts.quality_against_costs(done, compared, f"{title} on {split}") if done else "",
-        curves=charts.learning_curves(trained) if trained else "",
+        curves=charts.learning_curves(done) if any(run.get("curve") for run in done) else "",
         questions=_questions(answers, split),
         several=len({run["seed"] for run in results["runs"]}) > 1,
     )

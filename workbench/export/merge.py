@@ -62,9 +62,10 @@ def save_adapter(model: nn.Module, folder: Path, checkpoint: str, card: str) -> 
         Bytes of its files.
     """
     with files.whole_folder(folder) as aside:
-        for config in model.peft_config.values():  # type: ignore[union-attr,operator]
+        for config in model.peft_config.values():
             config.base_model_name_or_path = checkpoint
-        model.save_pretrained(aside, safe_serialization=True)  # type: ignore[operator]
+        # No method here changes the vocabulary; asked to find out, PEFT would look for the base on a hub.
+        model.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)  # type: ignore[operator]
         files.write_text(aside / "README.md", card)
     return folder_bytes(folder)
 

@@ -26,7 +26,7 @@ METHODS = (
         attach=_bottleneck,
         settings={"bottleneck_size": 64, "activation": "gelu", "dropout": 0.0},
         no_plain_checkpoint="a bottleneck with an activation in the middle of a block is not a weight of the plain "
-        "architecture; load adapter/ with PEFT after `import workbench.methods.bottleneck`",
+        "architecture; load adapter/ with PEFT after importing workbench.methods.bottleneck",
         loads_with="workbench.methods.bottleneck",
     ),
 )
