@@ -171,3 +171,15 @@ def test_a_changed_recipe_is_not_resumed(recipe_file: Path, tmp_path: Path, caps
     code, _, err = run("--resume", out, capsys=capsys)
     assert code == 2
     assert "has changed since" in err
+
+
+def test_adapters_on_a_base_of_8_bits(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    methods = "untuned,lora,houlsby,prefix"
+    assert run(recipe_file, "--methods", methods, "--bits", 8, "--out", out, capsys=capsys)[0] == 0
+    runs = {record["method"]: record for record in json.loads((out / "results.json").read_text())["runs"]}
+    assert {record["bits"] for record in runs.values()} == {8}
+    shipped = runs["lora"]["export"]
+    assert shipped["merged"]
+    assert "trained on the base at 8 bits, merged into its original weights in float32" in shipped["base"]
+    assert shipped["validation_loss_as_shipped"] == pytest.approx(shipped["validation_loss_as_trained"], rel=0.05)
