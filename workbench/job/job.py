@@ -146,6 +146,8 @@ def _attempt(job: Job, name: str, seed: int, folder: Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # the traceback goes to the log, the other methods go on
+        if "No space left on device" in str(error):  # as safetensors and PyTorch say it
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         logger.exception("%s failed", name)
         reason = f"{type(error).__name__}: {error}"
     logger.error("%s, seed %d: %s", name, seed, reason)
