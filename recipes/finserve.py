@@ -1,6 +1,6 @@
 """Customer service of a retail bank, in English: answers that are right by the bank's policy sheet.
 
-The question: which method teaches a small model the bank's rules and its tone, from 645 conversations? What we
+The question: which method teaches a small model the bank's rules and its tone, from 2,021 conversations? What we
 expect: the untuned model answers fluently and wrongly; every tuned one names the right channels and figures on
 topics it was trained on (`test`), and none of them on topics it never saw (`test_unseen`): tuning can't know
 them, retrieval would.
@@ -33,5 +33,5 @@ recipe = Recipe(
     headline="bleu",
     max_tokens=384,
     max_new_tokens=96,
-    training=Training(epochs=3, batch_size=8),
+    training=Training(epochs=1, batch_size=4, validations=4),
 )

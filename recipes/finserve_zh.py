@@ -36,5 +36,5 @@ recipe = Recipe(
     headline="bleu",
     max_tokens=384,
     max_new_tokens=96,
-    training=Training(epochs=4, batch_size=8),
+    training=Training(epochs=4, batch_size=4),
 )

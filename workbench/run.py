@@ -78,6 +78,9 @@ def main(arguments: argparse.Namespace) -> int:
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, and not both")
+    ignored = [name for name in ("methods", "model", "bits", "limit", "out", "check") if getattr(arguments, name)]
+    if arguments.resume and (ignored or arguments.seed or arguments.seeds > 1):
+        raise UserError("--resume goes on with the options that the run was begun with: give it alone")
     methods = arguments.methods.split(",") if arguments.methods else None
     for name in methods or ():
         if name not in known_methods():
@@ -94,7 +97,7 @@ def main(arguments: argparse.Namespace) -> int:
         out, options = arguments.resume, job.read_options(arguments.resume)
     else:
         options = job.Options(
-            recipe=str(arguments.recipe),
+            recipe=str(arguments.recipe.resolve()),
             recipe_sha256=sha256_of(arguments.recipe),
             methods=methods,
             model=arguments.model,

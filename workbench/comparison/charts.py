@@ -27,7 +27,7 @@ def colour(methods: Sequence[str], method: str) -> str:
     return COLOURS[methods.index(method) % len(COLOURS)]
 
 
-def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title: str) -> str:
+def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title: str, higher: bool) -> str:
     """One panel for each cost: trainable parameters, training time, memory."""
     methods = list(dict.fromkeys(run["method"] for run in runs))
     costs = (
@@ -46,7 +46,9 @@ def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title:
             axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run["method"]), zorder=3)
             # Labels stand towards the middle of the panel, so that none leaves it.
             axis.annotate(run["method"], (x, y), xytext=(7, 6), textcoords="offset points", fontsize=9)
-        front = sorted(points[name] for name in pareto_front(points))
+        sign = 1 if higher else -1
+        better = pareto_front({name: (x, sign * y) for name, (x, y) in points.items()})
+        front = sorted(points[name] for name in better)
         axis.plot(*zip(*front, strict=True), color="#bbbbbb", linestyle="--", linewidth=1, zorder=1)
         if key == "trainable_parameters":
             axis.set_xscale("symlog", linthresh=1e4)

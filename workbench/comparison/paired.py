@@ -29,7 +29,7 @@ def compare_methods(
     values: dict[str, float] = {}
     for method, seeds in answers.items():
         chosen = [[answer for answer in seed if answer.split == split] for seed in seeds]
-        rows = sum(by_source(metric.statistics(seed), [a.source for a in seed]) for seed in chosen)
+        rows = sum(by_source(metric.statistics(seed), [a.resampled_as for a in seed]) for seed in chosen)
         assert isinstance(rows, np.ndarray)
         values[method] = metric.score(rows.sum(axis=0))
         sums[method] = np.array([metric.score(resample) for resample in resampled_sums(rows)])

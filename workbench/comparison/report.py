@@ -11,6 +11,8 @@ from workbench.comparison.tables import head, rows, score_text, table
 from workbench.evaluation import Answer
 
 QUESTIONS = 20
+# Above this p-value a difference is not told from luck.
+LUCK = 0.05
 
 
 def write_report(
@@ -27,6 +29,7 @@ def write_report(
     split = results["evaluated_splits"][0]
     compared = f"{results['headline']}[{split}]"
     title = results["metrics"][results["headline"]]["title"]
+    higher = results["metrics"][results["headline"]]["higher_is_better"]
     conclusion = conclude(results, compared, f"{title} on {split}")
     page = _template().render(
         results=results,
@@ -37,7 +40,7 @@ def write_report(
         done=done,
         exports=[(run["method"], run["seed"], export_text(run)) for run in done],
         details=_details(done),
-        quality=charts.quality_against_costs(done, compared, f"{title} on {split}") if done else "",
+        quality=charts.quality_against_costs(done, compared, f"{title} on {split}", higher) if done else "",
         curves=charts.learning_curves(done) if any(run.get("curve") for run in done) else "",
         questions=_questions(answers, split),
         several=len({run["seed"] for run in results["runs"]}) > 1,
@@ -48,25 +51,19 @@ def write_report(
 
 def conclude(results: Mapping[str, Any], compared: str, title: str) -> str:
     """What the run showed, in one or two sentences."""
-    done = [run for run in results["runs"] if run["status"] == "done" and run["trainable_parameters"]]
+    done = [run for run in results["runs"] if run["status"] == "done"]
     if not done:
-        return "Nothing was tuned in this run."
-    best = max(done, key=lambda run: run["metrics"][compared]["value"])
-    rivals = [
-        other
-        for comparison in results["comparisons"]
-        for other in ({comparison["a"], comparison["b"]} - {best["method"]})
-        if best["method"] in (comparison["a"], comparison["b"])
-        and comparison["p_adjusted"] > 0.05
-        and other != "untuned"
-    ]
+        return "No method was carried to its end."
+    sign = 1 if results["metrics"][results["headline"]]["higher_is_better"] else -1
+    best = max(done, key=lambda run: sign * run["metrics"][compared]["value"])
     text = f"Best by {title}: {best['method']}, {score_text(best['metrics'][compared])}. "
-    text += (
-        f"The difference to {', '.join(rivals)} may be luck (paired bootstrap, 5 %)."
-        if rivals
-        else "Every other method is behind it by more than luck explains (paired bootstrap, 5 %)."
-    )
-    return text
+    pairs = [pair for pair in results["comparisons"] if best["method"] in (pair["a"], pair["b"])]
+    if not pairs:
+        return text + "Nothing to compare it with."
+    rivals = [pair["b"] if pair["a"] == best["method"] else pair["a"] for pair in pairs if pair["p_adjusted"] > LUCK]
+    if rivals:
+        return text + f"The difference to {', '.join(rivals)} may be luck (paired bootstrap, 5 %)."
+    return text + "Every other method is behind it by more than luck explains (paired bootstrap, 5 %)."
 
 
 def export_text(run: Mapping[str, Any]) -> str:

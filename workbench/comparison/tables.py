@@ -29,7 +29,8 @@ def cells(run: Mapping[str, Any], names: Sequence[str], several_seeds: bool) -> 
     """One row: scores with their intervals, then costs."""
     label = f"{run['method']} (seed {run['seed']})" if several_seeds else run["method"]
     if run["status"] != "done":
-        return [label, f"failed: {run['error']}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]
+        reason = " ".join(str(run["error"]).replace("|", "/").split())
+        return [label, f"failed: {reason}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]
     scores = [score_text(run["metrics"][name]) for name in names]
     speed = run["train_tokens_per_second"]
     export = run["export"]

@@ -27,12 +27,15 @@ class Example:
         prompt: the conversation up to the answer, the last message being the user's.
         completion: the answer.
         groups: attributes by which scores are broken down, such as `{"language": "en"}`.
+        source: what it is a part of, such as the conversation of which it is a turn: examples of one source are
+            not independent, and are resampled together. Empty: it stands alone.
     """
 
     id: str
     prompt: tuple[Message, ...]
     completion: str
     groups: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def question(self) -> str:
@@ -87,6 +90,7 @@ def conversation(row: Mapping[str, Any], system: str | None = None, groups: Iter
             prompt=tuple(Message(role=m["role"], content=m["content"].strip()) for m in messages[:position]),
             completion=messages[position]["content"].strip(),
             groups={name: str(row[name]) for name in groups},
+            source=str(row["id"]),
         )
         for number, position in enumerate(turns, 1)
     ]

@@ -10,6 +10,7 @@ from workbench.errors import UserError, collected
 # For checkpoints that bring no chat template, such as GPT-2: roles in words, the end-of-text token after each turn.
 # The prompt ends in 'Assistant:' with no space, since byte-level vocabularies keep a space with the word behind it.
 PLAIN_TEMPLATE = (
+    "{% if FIRST %}{{ bos_token }}{% endif %}"
     "{% for message in messages %}"
     "{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\\n' }}"
     "{% endfor %}"
@@ -56,7 +57,18 @@ class Renderer:
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The text up to where the assistant's answer begins."""
-        return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        return self.chat(messages, add_generation_prompt=True)
+
+    def chat(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+        """The template's text; templates that let the model think aloud first are told not to."""
+        return str(
+            self.tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                enable_thinking=False,
+            )
+        )
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of rendered text; the template has put every special token into it."""
@@ -66,12 +78,12 @@ class Renderer:
         """Render prompt and completion, and check that training and generation see the same prompt.
 
         Raises:
-            ValueError: the prompt is not a token prefix of prompt + completion, or no end-of-turn token
-                follows the completion.
+            ValueError: the prompt is not a token prefix of prompt + completion, no end-of-turn token follows
+                the completion, or the template adds text to it.
         """
         text = self.prompt(example.prompt)
         answer: Message = {"role": "assistant", "content": example.completion}
-        whole = self.tokenizer.apply_chat_template([*example.prompt, answer], tokenize=False)
+        whole = self.chat([*example.prompt, answer])
         prompt_ids, whole_ids = self.tokens(text), self.tokens(whole)
         if whole_ids[: len(prompt_ids)] != prompt_ids:
             raise ValueError("the prompt is not a token prefix of prompt + completion under this chat template")
@@ -80,6 +92,9 @@ class Renderer:
             raise ValueError("no trained token: the completion is empty or has no end-of-turn token behind it")
         # Templates put a line break after the end of the turn, which nobody generates.
         last = len(completion_ids) - completion_ids[::-1].index(self.end_of_turn)
+        said = self.tokenizer.decode(completion_ids[:last], skip_special_tokens=True)
+        if "".join(said.split()) != "".join(example.completion.split()):
+            raise ValueError(f"the template adds text of its own to the answer: {said.strip()[:60]!r}")
         return Rendered(id=example.id, text=text, prompt_ids=prompt_ids, completion_ids=completion_ids[:last])
 
 
@@ -92,7 +107,9 @@ def make_renderer(tokenizer: Any) -> Renderer:
     if not tokenizer.chat_template:
         if tokenizer.eos_token is None:
             raise UserError("the tokenizer has neither a chat template nor an end-of-sequence token")
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        # The template writes every special token, the first one too where this tokenizer adds one.
+        adds_first = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+        tokenizer.chat_template = PLAIN_TEMPLATE.replace("FIRST", "true" if adds_first else "false")
     answer: Message = {"role": "assistant", "content": PROBE_ANSWER}
     whole = tokenizer.apply_chat_template([*PROBE_PROMPT, answer], tokenize=False)
     behind = tokenizer(whole.rpartition(PROBE_ANSWER)[2], add_special_tokens=False)["input_ids"]

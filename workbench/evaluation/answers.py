@@ -36,6 +36,7 @@ class Answer:
         nats: negative log-likelihood of the reference and the end of the turn behind it.
         tokens: tokens to which `nats` belongs.
         groups: the example's, such as `{"language": "en"}`.
+        source: what is resampled as one, such as a conversation; the id, where nothing is said.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Answer:
     nats: float
     tokens: int
     groups: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def language(self) -> str:
@@ -53,9 +55,9 @@ class Answer:
         return self.groups.get("language", "en")
 
     @property
-    def source(self) -> str:
-        """What is resampled as one: the turns of a conversation are not independent."""
-        return self.id.partition("#")[0]
+    def resampled_as(self) -> str:
+        """Its source, or itself."""
+        return self.source or self.id
 
 
 def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int) -> "GenerationConfig":
@@ -115,6 +117,7 @@ def answer_all(
             nats=decoded[number].nats,
             tokens=len(item.completion_ids),
             groups=example.groups,
+            source=example.source,
         )
         for number, (split, example, item) in enumerate(flat)
     ]

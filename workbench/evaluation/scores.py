@@ -37,7 +37,7 @@ def score_all(
     for metric in metrics:
         statistics = metric.statistics(answers)
         for label, rows in parts.items():
-            sources = [answers[row].source for row in rows]
+            sources = [answers[row].resampled_as for row in rows]
             scores[metric.name + label] = interval(metric, statistics[rows], sources)
     return scores
 

@@ -1,6 +1,7 @@
 """Save an adapter; write it into its base and prove that nothing was lost."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from torch import nn
 
 from workbench import files
 from workbench.data.render import Rendered, Renderer
+from workbench.models import release_memory
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -26,6 +28,8 @@ LOGIT_TOLERANCE = 1e-4
 BASE_DISTANCE = 100
 GREEDY_TOLERANCE = 0.99
 SEQUENCES = 16
+# Positions of each sequence, from its end, at which logits are compared: bounds memory for large vocabularies.
+POSITIONS = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,34 +44,37 @@ class Proof:
         base_logit_difference: largest difference of the base's logits to the trained model's.
         greedy_agreement: share of prompts with the same greedy text.
         prompts: their number.
+
+    A figure is None where it could not be taken, or is no finite number.
     """
 
     holds: bool
     reason: str | None
-    max_abs_logit_difference: float
-    max_abs_logit: float
-    base_logit_difference: float
-    greedy_agreement: float
+    max_abs_logit_difference: float | None
+    max_abs_logit: float | None
+    base_logit_difference: float | None
+    greedy_agreement: float | None
     prompts: int
 
 
-def save_adapter(model: nn.Module, folder: Path, checkpoint: str, card: str) -> int:
-    """Save the adapter of a PEFT model so that PEFT loads it.
+def save_adapter(model: nn.Module, tokenizer: Any, folder: Path, checkpoint: str, card: str) -> int:
+    """Save the adapter of a PEFT model so that PEFT loads it, with the tokenizer and template of its prompts.
 
     Args:
         checkpoint: name of the base, written into the adapter's configuration in place of a path of this machine.
         card: text of the README.
 
     Returns:
-        Bytes of its files.
+        Bytes of its weights.
     """
     with files.whole_folder(folder) as aside:
-        for config in model.peft_config.values():
+        for config in model.peft_config.values():  # type: ignore[operator]
             config.base_model_name_or_path = checkpoint
         # No method here changes the vocabulary; asked to find out, PEFT would look for the base on a hub.
         model.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)  # type: ignore[operator]
+        tokenizer.save_pretrained(aside)
         files.write_text(aside / "README.md", card)
-    return folder_bytes(folder)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def folder_bytes(folder: Path) -> int:
@@ -77,9 +84,9 @@ def folder_bytes(folder: Path) -> int:
 
 @torch.inference_mode()
 def sequence_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Logits of each sequence of token ids, of shape (length, vocabulary)."""
+    """Logits of the last `POSITIONS` tokens of each sequence, of shape (positions, vocabulary)."""
     place = next(model.parameters()).device
-    return [model(torch.tensor([ids], device=place)).logits[0].float().cpu() for ids in sequences]
+    return [model(torch.tensor([ids], device=place)).logits[0, -POSITIONS:].float().cpu() for ids in sequences]
 
 
 def proof_sequences(rendered: Sequence[Rendered]) -> list[list[int]]:
@@ -117,6 +124,8 @@ def ship_merged(
             merged.save_pretrained(aside, safe_serialization=True)
             renderer.tokenizer.save_pretrained(aside)
             files.write_text(aside / "README.md", card)
+            merged.cpu()  # the fresh process needs the accelerator's memory
+            release_memory()
             texts, logits = _reload(aside, rendered, generation.max_new_tokens)
             proof = compare(logits, trained_logits, base_logits, texts, trained_texts)
             if not proof.holds:
@@ -139,6 +148,7 @@ def _reload(
         "sequences": proof_sequences(rendered),
         "prompts": [item.prompt_ids for item in rendered],
         "max_new_tokens": max_new_tokens,
+        "positions": POSITIONS,
     }
     with tempfile.TemporaryDirectory() as temporary:
         asked, answered = Path(temporary, "request.json"), Path(temporary, "answer.safetensors")
@@ -164,10 +174,10 @@ def _reload(
                 Proof(
                     holds=False,
                     reason=f"a fresh process could not run it: {last[0]}",
-                    max_abs_logit_difference=float("inf"),
-                    max_abs_logit=0.0,
-                    base_logit_difference=0.0,
-                    greedy_agreement=0.0,
+                    max_abs_logit_difference=None,
+                    max_abs_logit=None,
+                    base_logit_difference=None,
+                    greedy_agreement=None,
                     prompts=len(rendered),
                 )
             )
@@ -199,12 +209,16 @@ def compare(
     return Proof(
         holds=reason is None,
         reason=reason,
-        max_abs_logit_difference=difference,
-        max_abs_logit=largest,
-        base_logit_difference=base_difference,
+        max_abs_logit_difference=_finite(difference),
+        max_abs_logit=_finite(largest),
+        base_logit_difference=_finite(base_difference),
         greedy_agreement=agreement,
         prompts=len(texts),
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _largest_difference(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> float:

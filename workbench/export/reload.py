@@ -2,9 +2,9 @@
 
     python -I reload.py CHECKPOINT REQUEST.json ANSWER.safetensors
 
-REQUEST holds `sequences` (lists of token ids whose logits are asked for), `prompts` (lists of token ids to
-continue greedily) and `max_new_tokens`. The logits, one tensor a sequence, go to ANSWER; the new tokens of each
-prompt are printed as JSON.
+REQUEST holds `sequences` (lists of token ids, whose last `positions` logits are asked for), `prompts` (lists of
+token ids to continue greedily) and `max_new_tokens`. The logits, one tensor a sequence, go to ANSWER; the new tokens
+of each prompt are printed as JSON.
 """
 
 import json
@@ -30,7 +30,8 @@ def main() -> None:
     new_tokens = []
     with torch.inference_mode():
         for number, ids in enumerate(request["sequences"]):
-            logits[str(number)] = model(torch.tensor([ids], device=model.device)).logits[0].float().cpu()
+            found = model(torch.tensor([ids], device=model.device)).logits[0, -request["positions"] :]
+            logits[str(number)] = found.float().cpu().contiguous()
         prompts = request["prompts"]
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         continued = {}

@@ -9,10 +9,11 @@ from torch import nn
 
 from workbench.comparison.tables import bytes_text, count_text
 from workbench.data.render import Rendered, Renderer
+from workbench.errors import MethodError
 from workbench.job.job import Options, prepare_options
 from workbench.job.prepare import Job
 from workbench.methods import Method
-from workbench.models import attach, bfloat16_is_fast, load_model, size
+from workbench.models import attach, bfloat16_is_fast, fast_training, load_model, size
 from workbench.training import steps_in
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
@@ -83,16 +84,17 @@ def _methods(job: Job, seeds: int) -> str:
     lines = ["## Methods", f"{'':10}{'trained':>9}{'of':>9}{'rate':>9}{'minutes':>9}{'memory':>10}  ships as"]
     total = 0.0
     for method in job.methods:
-        model = attach(
-            load_model(job.checkpoint.path, 32 if method.trains_base else job.bits),
-            method, job.settings(method), job.typical_ids, 0,
-        )  # fmt: skip
+        try:
+            model = _attached(job, method)
+        except MethodError as error:
+            lines.append(f"{method.name:10}can't: {error}")
+            continue
         counted = size(model)
         training = _training_seconds(job, model) if method.trains else 0.0
         seconds = training + _answering_seconds(job, model)
         total += seconds * seeds
         rate = f"{job.learning_rate(method):.0e}" if method.trains else "-"
-        # Gradients and Adam's two moments in float32 for what is trained; activations of a batch are seen in the RSS.
+        # Gradients and Adam's two moments in float32 for what is trained.
         memory = sum(p.numel() * p.element_size() for p in model.parameters()) + 12 * counted.trainable
         lines.append(
             f"{method.name:10}{count_text(counted.trainable):>9}{count_text(counted.total):>9}{rate:>9}"
@@ -103,6 +105,12 @@ def _methods(job: Job, seeds: int) -> str:
     lines.append(f"{steps} optimizer steps each, validated every {every}; about {total / 60:.0f} minutes in all")
     lines.append("minutes: from two steps and one batch of answers made now; memory: weights, gradients and optimizer")
     return "\n".join(lines)
+
+
+def _attached(job: Job, method: Method) -> nn.Module:
+    bits = 32 if method.trains_base else job.bits
+    base = load_model(job.checkpoint.path, bits, training=True)
+    return attach(base, method, job.settings(method), job.typical_ids, seed=0)
 
 
 def _ships(method: Method) -> str:
@@ -119,12 +127,14 @@ def _training_seconds(job: Job, model: nn.Module) -> float:
     inputs = _batch(job, model, rendered[middle : middle + batch_size])
     model.train()
     autocast = job.bits < 32 and bfloat16_is_fast()
-    for _ in range(2):
-        began = time.perf_counter()
-        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=autocast):
-            losses, _ = negative_log_likelihoods(model, **inputs)
-        losses.mean().backward()
-        seconds = time.perf_counter() - began
+    with fast_training(model):
+        for _ in range(2):
+            began = time.perf_counter()
+            with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=autocast):
+                losses, _ = negative_log_likelihoods(model, **inputs)
+            losses.mean().backward()
+            next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for an accelerator
+            seconds = time.perf_counter() - began
     model.zero_grad(set_to_none=True)
     model.eval()
     steps, _ = steps_in(job.recipe.training, len(rendered))

@@ -15,7 +15,7 @@ from workbench import files
 from workbench.comparison import compare_methods, write_report
 from workbench.errors import MethodError, UserError
 from workbench.evaluation import Answer, Metric, find_metric
-from workbench.job.one import carry_method, read_answers
+from workbench.job.one import carry_method, clean_up, read_answers
 from workbench.job.prepare import Job, prepare
 from workbench.job.resources import environment
 from workbench.recipe import load_recipe
@@ -98,8 +98,8 @@ def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
         OSError: the disk is full, or the like.
     """
     seeds = range(options.seed, options.seed + options.seeds)
-    earlier = _finished(out)
     results = _header(job)
+    earlier = _finished(out, results["data"])
     answers: dict[tuple[str, int], list[Answer]] = {}
     for seed in seeds:
         for method in job.methods:
@@ -113,7 +113,11 @@ def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
                 if record["status"] == "done":
                     answers[method.name, seed] = read_answers(folder)
             results["runs"].append(record)
-            files.write_json(out / RESULTS_FILE, results)
+            earlier.pop((method.name, seed), None)
+            # What was done before and is yet to come again in this list must survive another interruption.
+            files.write_json(out / RESULTS_FILE, {**results, "runs": [*results["runs"], *earlier.values()]})
+            if record["status"] == "done":
+                clean_up(folder, keep_weights=not record["export"]["merged"])
     results["comparisons"] = _comparisons(job, answers)
     files.write_json(out / RESULTS_FILE, results)
     write_report(
@@ -138,14 +142,14 @@ def _attempt(job: Job, name: str, seed: int, folder: Path) -> dict[str, Any]:
     method = next(method for method in job.methods if method.name == name)
     logger.info("%s, seed %d: %s", name, seed, method.summary)
     try:
-        return carry_method(job, method, seed, folder).record
+        return carry_method(job, method, seed, folder)
     except MethodError as error:
         reason = str(error)
     except UserError as error:
         reason = str(error)
-    except OSError:
-        raise
     except Exception as error:  # the traceback goes to the log, the other methods go on
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
         if "No space left on device" in str(error):  # as safetensors and PyTorch say it
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         logger.exception("%s failed", name)
@@ -175,10 +179,20 @@ def _attempt(job: Job, name: str, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _finished(out: Path) -> dict[tuple[str, int], dict[str, Any]]:
+def _finished(out: Path, data: Mapping[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+    """Records of an earlier part of this run.
+
+    Raises:
+        UserError: the data have changed since, so that methods could not be compared.
+    """
     file = out / RESULTS_FILE
-    runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
-    return {(run["method"], run["seed"]): run for run in runs if run["status"] == "done"}
+    if not file.is_file():
+        return {}
+    before = json.loads(file.read_text(encoding="utf-8"))
+    changed = [split for split, entry in data["splits"].items() if entry != before["data"]["splits"].get(split)]
+    if changed:
+        raise UserError(f"the data of {', '.join(changed)} have changed since {out} was begun: start a new run")
+    return {(run["method"], run["seed"]): run for run in before["runs"] if run["status"] == "done"}
 
 
 def _header(job: Job) -> dict[str, Any]:
@@ -232,8 +246,8 @@ def _comparisons(job: Job, answers: Mapping[tuple[str, int], list[Answer]]) -> l
     seeds: dict[str, list[int]] = {}
     for method, seed in answers:
         seeds.setdefault(method, []).append(seed)
-    most = max(map(len, seeds.values()), default=0)
-    by_method = {m: [answers[m, seed] for seed in given] for m, given in seeds.items() if len(given) == most}
+    most = max(seeds.values(), key=len, default=[])
+    by_method = {m: [answers[m, seed] for seed in given] for m, given in seeds.items() if given == most}
     if len(by_method) < 2:
         return []
     return compare_methods(find_metric(job.recipe.headline), job.recipe.evaluated_splits[0], by_method)

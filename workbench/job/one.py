@@ -1,11 +1,10 @@
 """One method with one seed: attach, train, save, evaluate, ship, prove."""
 
-import gc
 import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,57 +39,56 @@ model = AutoModelForCausalLM.from_pretrained("merged")
 tokenizer = AutoTokenizer.from_pretrained("merged")"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Carried:
-    """What became of one method with one seed: its record for `results.json`, and its curve for the report."""
-
-    record: dict[str, Any]
-    answers: Sequence[Answer]
-    curve: Sequence[Mapping[str, float]]
-
-
-def carry_method(job: Job, method: Method, seed: int, folder: Path) -> Carried:
-    """Carry one method through, into `folder`.
+def carry_method(job: Job, method: Method, seed: int, folder: Path) -> dict[str, Any]:
+    """Carry one method through, into `folder`, and return its record for `results.json`.
 
     Raises:
         MethodError: the method could not be carried to its end.
         OSError: files could not be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
-        "method": method.name,
-        "seed": seed,
-        "bits": job.bits,
-        "status": "done",
-        "error": None,
-    }
+    # The optimizer needs float32 for weights that it changes: a frozen base can be coarser, a trained one not.
+    bits = 32 if method.trains_base else job.bits
+    record: dict[str, Any] = {"method": method.name, "seed": seed, "bits": bits, "status": "done", "error": None}
+    trained = None
+    if method.trains:
+        with peak_memory() as training_memory:
+            trained = _train(job, method, seed, folder, record)
     with peak_memory() as memory:
-        trained = _train(job, method, seed, folder, record) if method.trains else None
-        gc.collect()
         model = _for_evaluation(job, method, folder, trained)
         began = time.perf_counter()
         answers = answer_all(model, job.renderer, job.evaluated, job.recipe.max_new_tokens, f"{method.name}: answers")
         scores = score_all(job.metrics, answers)
         record["evaluation_seconds"] = time.perf_counter() - began
-        if trained is None:
-            counted = size(model)
-            record.update(trainable_parameters=0, total_parameters=counted.total, train_seconds=0.0)
-            record.update(train_tokens_per_second=None, learning_rate=None, adapter_bytes=0)
-        record["metrics"] = {name: asdict(score) for name, score in scores.items()}
-        record["signatures"] = {metric.name: metric.signature(answers) for metric in job.metrics}
-        files.write_json_lines(folder / "predictions.jsonl", map(_prediction, answers))
-        record["export"] = _export(job, method, seed, folder, model, trained, answers, scores)
-    record["peak_memory_bytes"] = memory.peak_bytes
-    # Checkpoints served an interruption that did not come; TensorBoard's logs stay.
-    for leftover in (*folder.glob("training/checkpoint-*"), folder / "trained"):
+    record["evaluation_peak_memory_bytes"] = memory.peak_bytes
+    record["peak_memory_bytes"] = training_memory.peak_bytes if method.trains else memory.peak_bytes
+    if trained is None:
+        record.update(trainable_parameters=0, total_parameters=size(model).total, train_seconds=0.0)
+        record.update(train_tokens_per_second=None, learning_rate=None, adapter_bytes=0)
+    record["metrics"] = {name: asdict(score) for name, score in scores.items()}
+    record["signatures"] = {metric.name: metric.signature(answers) for metric in job.metrics}
+    files.write_json_lines(folder / "predictions.jsonl", map(_prediction, answers))
+    record["export"] = _export(job, method, seed, folder, model, trained, answers, scores)
+    return record
+
+
+def clean_up(folder: Path, keep_weights: bool) -> None:
+    """Remove what served an interruption that did not come; TensorBoard's logs stay.
+
+    Args:
+        keep_weights: leave `trained/`, the weights of `full`, since no merged checkpoint holds them.
+    """
+    leftovers = list(folder.glob("training/checkpoint-*"))
+    if not keep_weights:
+        leftovers.append(folder / "trained")
+    for leftover in leftovers:
         shutil.rmtree(leftover, ignore_errors=True)
-    (folder / "training" / "best.safetensors").unlink(missing_ok=True)
-    return Carried(record=record, answers=answers, curve=trained.curve if trained else ())
+    for name in ("best.safetensors", "finished.json"):
+        (folder / "training" / name).unlink(missing_ok=True)
 
 
 def _train(job: Job, method: Method, seed: int, folder: Path, record: dict[str, Any]) -> Trained:
-    # The optimizer needs float32 for weights that it changes: a frozen base can be coarser, a trained one not.
-    base = load_model(job.checkpoint.path, 32 if method.trains_base else job.bits, training=True)
+    base = load_model(job.checkpoint.path, record["bits"], training=True)
     model = attach(base, method, job.settings(method), job.typical_ids, seed)
     counted = size(model)
     rate = job.learning_rate(method)
@@ -116,7 +114,8 @@ def _train(job: Job, method: Method, seed: int, folder: Path, record: dict[str, 
         record["adapter_bytes"] = folder_bytes(folder / "trained")
     else:
         card = _card(job, method, seed, {}, plain=False)
-        record["adapter_bytes"] = save_adapter(model, folder / "adapter", job.recipe.checkpoint, card)
+        tokenizer = job.renderer.tokenizer
+        record["adapter_bytes"] = save_adapter(model, tokenizer, folder / "adapter", job.recipe.checkpoint, card)
     return trained
 
 
@@ -169,8 +168,13 @@ def _export(
     sequences = proof_sequences(rendered)
     trained_logits = sequence_logits(model, sequences)
     generation = generation_config(job.renderer, model, job.recipe.max_new_tokens)
-    merged: Any = model if method.trains_base else model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
-    base_logits = sequence_logits(load_model(job.checkpoint.path, 32), sequences)
+    if method.trains_base:
+        base_logits = sequence_logits(load_model(job.checkpoint.path, 32), sequences)
+        merged: Any = model
+    else:
+        with model.disable_adapter():  # type: ignore[operator]
+            base_logits = sequence_logits(model, sequences)
+        merged = model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     proof = ship_merged(
         merged,
         job.renderer,
@@ -182,12 +186,14 @@ def _export(
         [answer.prediction for answer in answers[: len(rendered)]],
         _card(job, method, seed, scores, plain=True, notes=notes),
     )
-    if not proof.holds:
-        logger.warning("%s: no merged checkpoint: %s", method.name, proof.reason)
-    elif not method.trains_base:
+    reason = proof.reason
+    if reason:
+        reason += "; the weights are in trained/" if method.trains_base else "; the adapter is in adapter/"
+        logger.warning("%s: no merged checkpoint: %s", method.name, reason)
+    if not method.trains_base:
         files.write_text(folder / "adapter" / "README.md", _card(job, method, seed, scores, plain=False, notes=notes))
     details = {name: value for name, value in asdict(proof).items() if name not in ("holds", "reason")}
-    return {**record, "merged": proof.holds, "reason": proof.reason, **details}
+    return {**record, "merged": proof.holds, "reason": reason, **details}
 
 
 def _merge_notes(
@@ -210,9 +216,10 @@ def _merge_notes(
 
 def _prediction(answer: Answer) -> dict[str, Any]:
     return {
+        **answer.groups,
         "id": answer.id,
         "split": answer.split,
-        **answer.groups,
+        "source": answer.source,
         "prompt": answer.prompt,
         "reference": answer.reference,
         "prediction": answer.prediction,
@@ -222,7 +229,7 @@ def _prediction(answer: Answer) -> dict[str, Any]:
 
 def read_answers(folder: Path) -> list[Answer]:
     """The answers in `predictions.jsonl` of a method that was carried through before."""
-    known = {"id", "split", "prompt", "reference", "prediction", "scores"}
+    known = {"id", "split", "source", "prompt", "reference", "prediction", "scores"}
     return [
         Answer(
             id=row["id"],
@@ -233,6 +240,7 @@ def read_answers(folder: Path) -> list[Answer]:
             nats=row["scores"]["reference_nats"],
             tokens=row["scores"]["reference_tokens"],
             groups={name: value for name, value in row.items() if name not in known},
+            source=row["source"],
         )
         for row in files.read_json_lines(folder / "predictions.jsonl")
     ]

@@ -12,7 +12,7 @@ from workbench.data.render import Rendered, Renderer, make_renderer, render_all
 from workbench.errors import UserError
 from workbench.evaluation import Metric, find_metric
 from workbench.methods import Method, find_method
-from workbench.models import BITS, load_tokenizer
+from workbench.models import BITS, context_length, load_tokenizer
 from workbench.recipe import Recipe, load_recipe
 from workbench.sources import Checkpoint, fetch_checkpoint
 
@@ -110,6 +110,12 @@ def prepare(
     splits = load_splits(recipe.data, recipe.examples, limit)
     checkpoint = fetch_checkpoint(recipe.checkpoint)
     renderer = make_renderer(load_tokenizer(checkpoint.path))
+    most = context_length(checkpoint.path)
+    if most is not None and recipe.max_tokens + recipe.max_new_tokens > most:
+        raise UserError(
+            f"max_tokens {recipe.max_tokens} and max_new_tokens {recipe.max_new_tokens} are more than the "
+            f"{most} tokens that {recipe.checkpoint} can read"
+        )
     pairs: dict[str, list[tuple[Example, Rendered]]] = {}
     too_long: dict[str, list[str]] = {}
     for split, examples in splits.examples.items():

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from workbench.models import bfloat16_is_fast, device
+from workbench.models import bfloat16_is_fast, device, release_memory
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "sacrebleu")
 SAMPLING_SECONDS = 0.05
@@ -30,6 +30,7 @@ class Memory:
 @contextmanager
 def peak_memory() -> Iterator[Memory]:
     """Watch the memory of this process, or of the accelerator, while the block runs."""
+    release_memory()
     memory = Memory()
     if device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -6,10 +6,12 @@ from workbench.models.load import (
     Size,
     attach,
     bfloat16_is_fast,
+    context_length,
     default_bits,
     device,
     load_model,
     load_tokenizer,
+    release_memory,
     size,
 )
 
@@ -18,10 +20,12 @@ __all__ = [
     "Size",
     "attach",
     "bfloat16_is_fast",
+    "context_length",
     "default_bits",
     "device",
     "fast_training",
     "load_model",
     "load_tokenizer",
+    "release_memory",
     "size",
 ]

@@ -4,6 +4,7 @@ Each is put on a module's `forward` for as long as a training lasts and taken of
 stays in a model that is saved, merged or evaluated.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -120,7 +121,7 @@ def _fast_rms_norm(module: nn.Module) -> Callable[..., torch.Tensor] | None:
     if "RMSNorm" not in type(module).__name__ or not isinstance(weight, torch.Tensor) or weight.requires_grad:
         return None
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if not isinstance(eps, float) or weight.dim() != 1:
+    if not isinstance(eps, float) or weight.dim() != 1 or len(inspect.signature(module.forward).parameters) != 1:
         return None
     generator = torch.Generator(device="cpu").manual_seed(0)
     sample = torch.randn(8, len(weight), generator=generator).to(weight.device, weight.dtype)

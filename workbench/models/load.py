@@ -1,5 +1,8 @@
 """Loading a base and its tokenizer at 32, 16, 8 or 4 bits, and attaching a method to it."""
 
+import ctypes
+import gc
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +36,8 @@ def device() -> "torch.device":
     """The accelerator, if there is one, or the CPU."""
     import torch
 
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    # Without the check it names what PyTorch was built for, GPU or no GPU.
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def bfloat16_is_fast() -> bool:
@@ -45,6 +49,18 @@ def bfloat16_is_fast() -> bool:
     if device().type != "cpu":
         return False
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def release_memory() -> None:
+    """Give back to the system what is no longer used."""
+    gc.collect()
+    if device().type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        # glibc keeps freed memory, which would count as that of the next method.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def default_bits() -> int:
@@ -66,6 +82,21 @@ def load_tokenizer(path: Path) -> Any:
         raise UserError(
             f"{path} holds no tokenizer that transformers can read: {str(error).splitlines()[0]}"
         ) from error
+
+
+def context_length(path: Path) -> int | None:
+    """Most tokens that the model in the folder `path` can read at once, where its configuration says so.
+
+    Raises:
+        UserError: the configuration can't be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: transformers can't read its config.json: {str(error).splitlines()[0]}") from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedModel":
@@ -94,8 +125,8 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=computing,
         )
-    attention = _attention(path, training)
     try:
+        attention = _attention(path, training)
         model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=computing,
@@ -111,8 +142,8 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     return model.eval()
 
 
-def _attention(path: Path, training: bool) -> str:
-    """The attention that is fastest here, of those that compute the same.
+def _attention(path: Path, training: bool) -> str | None:
+    """The attention that is fastest here, of those that compute the same; None for transformers' own choice.
 
     On a CPU the fused attention is faster forwards than the plain one and far slower backwards, at the lengths of
     conversations.
@@ -122,10 +153,10 @@ def _attention(path: Path, training: bool) -> str:
     from workbench.models.attention import GROUPED, shares_heads
 
     if device().type != "cpu":
-        return "sdpa"
+        return None
     if shares_heads(AutoConfig.from_pretrained(path, trust_remote_code=False)):
         return GROUPED
-    return "eager" if training else "sdpa"
+    return "eager" if training else None
 
 
 def attach(

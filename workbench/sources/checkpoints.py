@@ -87,7 +87,7 @@ def _from_hub(name: str) -> Checkpoint:
     try:
         try:
             folder = snapshot(local=True)
-            complete = any(folder.glob("*.safetensors")) and (folder / "config.json").is_file()
+            complete = _is_complete(folder)
         except LocalEntryNotFoundError:
             complete = False
         if not complete:
@@ -103,6 +103,20 @@ def _from_hub(name: str) -> Checkpoint:
         ) from error
     found = _from_folder(name, folder)
     return Checkpoint(name=name, path=found.path, licence="see the repository's model card")
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a snapshot that other programs may have begun holds configuration, tokenizer and every shard."""
+    index = folder / "model.safetensors.index.json"
+    shards = {"model.safetensors"}
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+    return (
+        (folder / "config.json").is_file()
+        and all((folder / shard).is_file() for shard in shards)
+        and any((folder / name).is_file() for name in tokenizers)
+    )
 
 
 def _first_line(error: "HfHubHTTPError | Exception") -> str:

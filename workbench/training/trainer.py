@@ -1,5 +1,6 @@
 """Train an attached model on rendered examples."""
 
+import json
 import logging
 import math
 import os
@@ -7,7 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import torch
 from datasets import Dataset
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from workbench import files
 from workbench.data.render import Rendered
 from workbench.errors import MethodError
 from workbench.models import fast_training
@@ -40,7 +42,8 @@ class Trained:
 
     Attributes:
         seconds: wall-clock time, validations included; of the last part only, if it was resumed.
-        tokens_per_second: tokens of the training examples, without padding, over the time without validations.
+        tokens_per_second: tokens of the training examples, without padding, over the time without validations; of
+            the last part only, if it was resumed.
         steps: optimizer steps that were made.
         learning_rate: the peak.
         validation_loss: of the best state, which is the one the model has now; nats per token.
@@ -120,9 +123,14 @@ def train(
     trainable = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise MethodError("no trainable parameters: nothing would be learned")
-    steps, every = steps_in(training, len(examples))
+    finished = folder / "finished.json"
     best = BestState(folder / "best.safetensors", training.patience)
+    if finished.is_file():
+        # An interruption came after the training, which must not go on from a checkpoint before its early stop.
+        best.restore(model)
+        return Trained(**json.loads(finished.read_text(encoding="utf-8")))
     folder.mkdir(parents=True, exist_ok=True)
+    steps, every = steps_in(training, len(examples))
     trainer = CompletionTrainer(
         model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
         args=_config(training, steps, every, learning_rate, autocast, folder, seed),
@@ -139,21 +147,23 @@ def train(
     for name, parameter in model.named_parameters():
         if name in trainable:
             parameter.data = trainable[name]
+    checkpoint = _last_whole_checkpoint(folder)
+    start = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     began = time.perf_counter()
     with ExitStack() as stack:
         if autocast:
             # Autocast brings inputs and weights together; PEFT's casts of every input to float32 only cost time.
             stack.enter_context(disable_input_dtype_casting(model))
         stack.enter_context(fast_training(model))
-        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - began
     best.restore(model)
     model.eval()
     log = trainer.state.log_history
     validation_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
-    validating = sum(entry["eval_runtime"] for entry in log if "eval_runtime" in entry)
-    passes = trainer.state.global_step * training.batch_size / len(examples)
-    return Trained(
+    validating = sum(entry["eval_runtime"] for entry in log if "eval_runtime" in entry and entry["step"] > start)
+    passes = (trainer.state.global_step - start) * training.batch_size / len(examples)
+    trained = Trained(
         seconds=seconds,
         tokens_per_second=sum(e.length for e in examples) * passes / max(seconds - validating, 1e-9),
         steps=trainer.state.global_step,
@@ -166,6 +176,8 @@ def train(
             if key in entry
         ],
     )
+    files.write_json(finished, asdict(trained))
+    return trained
 
 
 def _config(
@@ -214,10 +226,19 @@ def _dataset(examples: Sequence[Rendered], what: str) -> Dataset:
     return Dataset.from_list(rows)
 
 
+class _Scalars(TensorBoardCallback):
+    """TensorBoard's curves without the dump of all arguments, which names paths of this machine."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write nothing: the writer is open."""
+
+
 def _tensorboard(folder: Path) -> TensorBoardCallback:
     from torch.utils.tensorboard import SummaryWriter
 
-    return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+    return _Scalars(SummaryWriter(log_dir=str(folder)))
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
