@@ -32,6 +32,6 @@ recipe = Recipe(
     metrics=("bleu", "chrf", "rouge_l", "figures", "perplexity"),
     headline="bleu",
     max_tokens=384,
-    max_new_tokens=96,
+    max_new_tokens=88,
     training=Training(epochs=1, batch_size=4, validations=4),
 )

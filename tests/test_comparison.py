@@ -4,6 +4,7 @@ import pytest
 
 from workbench.comparison import compare_methods
 from workbench.comparison.paired import pareto_front
+from workbench.comparison.report import conclude
 from workbench.evaluation import Answer, find_metric
 
 
@@ -59,3 +60,24 @@ def test_more_pairs_make_each_less_certain() -> None:
 def test_the_pareto_front_leaves_out_what_is_beaten() -> None:
     points = {"cheap": (1.0, 5.0), "good": (3.0, 9.0), "beaten": (3.5, 8.0), "twin": (1.0, 5.0)}
     assert set(pareto_front(points)) == {"cheap", "good", "twin"}
+
+
+def results(perplexities: dict[str, float], p_adjusted: float) -> dict:
+    names = list(perplexities)
+    return {
+        "headline": "perplexity",
+        "metrics": {"perplexity": {"title": "perplexity", "higher_is_better": False}},
+        "runs": [
+            {"method": name, "status": "done", "metrics": {"x": {"value": value, "low": value, "high": value}}}
+            for name, value in perplexities.items()
+        ],
+        "comparisons": [{"a": names[0], "b": name, "p_adjusted": p_adjusted} for name in names[1:]],
+    }
+
+
+def test_the_conclusion_knows_which_way_is_better() -> None:
+    text = conclude(results({"lora": 2.0, "prefix": 50.0}, 0.001), "x", "perplexity on test")
+    assert text.startswith("Best by perplexity on test: lora")
+    assert "more than luck" in text
+    assert "prefix may be luck" in conclude(results({"lora": 2.0, "prefix": 2.1}, 0.6), "x", "perplexity")
+    assert "Nothing to compare" in conclude(results({"lora": 2.0}, 0.6), "x", "perplexity")

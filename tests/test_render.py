@@ -48,3 +48,17 @@ def test_what_is_too_long_is_left_out_whole_and_named(tokenizer: Any) -> None:
     assert [item.id for item in fitting] == ["row-0"] or len(fitting) == 2
     assert render_all(renderer, examples, length - 1)[1][0] == "row-0"
     assert set(too_long) | {item.id for item in fitting} == {"row-0", "row-1"}
+
+
+def test_a_template_that_adds_to_the_answer_is_refused(tokenizer: Any) -> None:
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "m['content'] +", "('<think></think>' if m['role'] == 'assistant' else '') + m['content'] +"
+    )
+    with pytest.raises(UserError, match="adds text of its own to the answer: '<think></think>It costs"):
+        render_all(make_renderer(tokenizer), conversation(rows(1)[0]), 100)
+
+
+def test_a_template_that_can_think_aloud_is_told_not_to(tokenizer: Any) -> None:
+    think = "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}"
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n' }}", "assistant\n' }}" + think)
+    assert "<think>" not in make_renderer(tokenizer).render(conversation(rows(1)[0])[0]).text

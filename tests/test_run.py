@@ -183,3 +183,42 @@ def test_adapters_on_a_base_of_8_bits(recipe_file: Path, tmp_path: Path, capsys:
     assert shipped["merged"]
     assert "trained on the base at 8 bits, merged into its original weights in float32" in shipped["base"]
     assert shipped["validation_loss_as_shipped"] == pytest.approx(shipped["validation_loss_as_trained"], rel=0.05)
+
+
+def test_what_was_done_survives_a_second_interruption(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    train = one_module.train
+    answer = {"lora": RuntimeError("out of memory"), "houlsby": None}
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if error := answer[kwargs["title"]]:
+            raise error
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(one_module, "train", failing)
+    methods = "untuned,lora,houlsby"
+    assert run(recipe_file, "--methods", methods, "--limit", 8, "--out", out, capsys=capsys)[0] == 1
+    answer["lora"] = KeyboardInterrupt()  # type: ignore[assignment]
+    assert run("--resume", out, capsys=capsys)[0] == 130
+    done = [r["method"] for r in json.loads((out / "results.json").read_text())["runs"] if r["status"] == "done"]
+    assert done == ["untuned", "houlsby"]
+
+
+def test_changed_data_are_not_compared_with_what_was_done(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(recipe_file, "--methods", "untuned", "--limit", 2, "--out", out, capsys=capsys)[0] == 0
+    test = tmp_path / "test.jsonl"
+    test.write_text(test.read_text() + "\n")
+    code, _, err = run("--resume", out, capsys=capsys)
+    assert code == 2
+    assert "the data of test have changed" in err
+
+
+def test_resume_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run("--resume", tmp_path, "--check", capsys=capsys)
+    assert code == 2
+    assert "give it alone" in err

@@ -130,3 +130,11 @@ def test_examples_without_a_label_end_the_method(tmp_path: Path) -> None:
     model = attach(make_model("llama"), find_method("lora"), {}, [], seed=0)
     with pytest.raises(MethodError, match="without a trained token: row-0"):
         train(model, make_tokenizer(), unlabelled, rendered(4), TRAINING, 1e-3, False, tmp_path, 0, "lora")
+
+
+def test_a_finished_training_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, result = trained(tmp_path)
+    monkeypatch.setattr(trainer_module, "CompletionTrainer", lambda **kwargs: pytest.fail("trained again"))
+    again, record = trained(tmp_path)
+    assert torch.equal(weights(whole), weights(again))
+    assert record == result

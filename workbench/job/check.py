@@ -1,6 +1,5 @@
 """`--check`: everything a person should look at before training, without training."""
 
-import logging
 import time
 from collections.abc import Sequence
 
@@ -16,8 +15,6 @@ from workbench.methods import Method
 from workbench.models import attach, bfloat16_is_fast, fast_training, load_model, size
 from workbench.training import steps_in
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
-
-logger = logging.getLogger(__name__)
 
 EXAMPLES_SHOWN = 3
 TRAINED_OPEN, TRAINED_CLOSE = "⟦", "⟧"
