@@ -1,5 +1,6 @@
 """From messages to tokens: what is trained is exactly the answer and the end of the turn."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,12 +43,13 @@ def test_a_template_whose_prompt_is_no_prefix_is_refused(tokenizer: Any) -> None
 
 def test_what_is_too_long_is_left_out_whole_and_named(tokenizer: Any) -> None:
     renderer = make_renderer(tokenizer)
-    examples = [example for row in rows(2) for example in conversation(row)]
-    length = renderer.render(examples[0]).length
-    fitting, too_long = render_all(renderer, examples, length)
-    assert [item.id for item in fitting] == ["row-0"] or len(fitting) == 2
-    assert render_all(renderer, examples, length - 1)[1][0] == "row-0"
-    assert set(too_long) | {item.id for item in fitting} == {"row-0", "row-1"}
+    short, long = [example for row in rows(2) for example in conversation(row)]
+    long = replace(long, completion=long.completion + " And more than that.")
+    most = renderer.render(short).length
+    fitting, too_long = render_all(renderer, [short, long], most)
+    assert ([item.id for item in fitting], too_long) == (["row-0"], ["row-1"])
+    assert fitting[0] == renderer.render(short)
+    assert render_all(renderer, [short, long], most - 1) == ([], ["row-0", "row-1"])
 
 
 def test_a_template_that_adds_to_the_answer_is_refused(tokenizer: Any) -> None:

@@ -57,18 +57,7 @@ class Renderer:
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The text up to where the assistant's answer begins."""
-        return self.chat(messages, add_generation_prompt=True)
-
-    def chat(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        """The template's text; templates that let the model think aloud first are told not to."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                list(messages),
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                enable_thinking=False,
-            )
-        )
+        return _chat(self.tokenizer, messages, add_generation_prompt=True)
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of rendered text; the template has put every special token into it."""
@@ -83,7 +72,7 @@ class Renderer:
         """
         text = self.prompt(example.prompt)
         answer: Message = {"role": "assistant", "content": example.completion}
-        whole = self.chat([*example.prompt, answer])
+        whole = _chat(self.tokenizer, [*example.prompt, answer])
         prompt_ids, whole_ids = self.tokens(text), self.tokens(whole)
         if whole_ids[: len(prompt_ids)] != prompt_ids:
             raise ValueError("the prompt is not a token prefix of prompt + completion under this chat template")
@@ -96,6 +85,14 @@ class Renderer:
         if "".join(said.split()) != "".join(example.completion.split()):
             raise ValueError(f"the template adds text of its own to the answer: {said.strip()[:60]!r}")
         return Rendered(id=example.id, text=text, prompt_ids=prompt_ids, completion_ids=completion_ids[:last])
+
+
+def _chat(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    """The template's text; templates that let the model think aloud first are told not to."""
+    text = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
+    )
+    return str(text)
 
 
 def make_renderer(tokenizer: Any) -> Renderer:
@@ -111,7 +108,7 @@ def make_renderer(tokenizer: Any) -> Renderer:
         adds_first = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
         tokenizer.chat_template = PLAIN_TEMPLATE.replace("FIRST", "true" if adds_first else "false")
     answer: Message = {"role": "assistant", "content": PROBE_ANSWER}
-    whole = tokenizer.apply_chat_template([*PROBE_PROMPT, answer], tokenize=False)
+    whole = _chat(tokenizer, [*PROBE_PROMPT, answer])
     behind = tokenizer(whole.rpartition(PROBE_ANSWER)[2], add_special_tokens=False)["input_ids"]
     special = set(tokenizer.all_special_ids) | {
         token for token, added in tokenizer.added_tokens_decoder.items() if added.special

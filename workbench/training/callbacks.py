@@ -1,7 +1,6 @@
 """What the trainer does beside training: keep the best state, stop early, refuse NaN, show progress."""
 
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,6 @@ class Progress(TrainerCallback):
 
 def progress_bar(title: str, total: int, unit: str, initial: int = 0) -> "tqdm[Any]":
     """A bar on stderr with the time left; in a log file it prints a line every ten seconds at most."""
-    terminal = sys.stderr.isatty() or "WORKBENCH_PROGRESS" in os.environ
     return tqdm(
         total=total,
         initial=initial,
@@ -128,5 +126,5 @@ def progress_bar(title: str, total: int, unit: str, initial: int = 0) -> "tqdm[A
         unit=unit,
         file=sys.stderr,
         dynamic_ncols=True,
-        mininterval=0.2 if terminal else 10,
+        mininterval=0.2 if sys.stderr.isatty() else 10,
     )
