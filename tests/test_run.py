@@ -143,6 +143,23 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+def test_a_wrong_setting_is_found_before_any_training(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        recipe_file.read_text()
+        .replace('{"r": 4}', '{"rank": 4}')
+        .replace('"bottleneck_size": 4', '"bottleneck_size": 0')
+    )
+    recipe_file.write_text(text)
+    code, _, err = run(recipe_file, "--methods", ALL, "--out", tmp_path / "out", capsys=capsys)
+    assert code == 2
+    assert "settings: 2 problems" in err
+    assert "unexpected keyword argument 'rank'" in err
+    assert "bottleneck_size must be at least 1" in err
+    assert not (tmp_path / "out" / "untuned").exists()
+
+
 def test_a_broken_data_row_is_named(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write('{"id": "x", "language": "en", "messages": []}\n')

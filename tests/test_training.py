@@ -138,3 +138,10 @@ def test_a_finished_training_is_not_gone_on_with(tmp_path: Path, monkeypatch: py
     again, record = trained(tmp_path)
     assert torch.equal(weights(whole), weights(again))
     assert record == result
+
+
+def test_a_single_step_learns_something(tmp_path: Path) -> None:
+    model, result = trained(tmp_path, training=replace(TRAINING, epochs=0.1, warmup=0.1))
+    assert result.steps == 1
+    untouched = attach(make_model("llama"), find_method("lora"), SETTINGS["lora"], list(range(3, 30)), seed=0)
+    assert not torch.equal(weights(model), weights(untouched))

@@ -10,17 +10,19 @@ from torch import nn
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
 from workbench.evaluation.decode import Decoded, decode_batch
+from workbench.models import has_plain_output, keep_memory
 from workbench.training.callbacks import progress_bar
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-# Tokens, new ones included, of the prompts that are answered together: bounds the cache of keys and values.
-BATCH_TOKENS = 8192
-MOST_TOGETHER = 32
-# Logits that are held at once; at four bytes each.
-BATCH_LOGITS = 2**29
+# Bounds of what is answered together: prompts, their tokens with the new ones, and what the keys and values of
+# those and the logits of all positions take.
+MOST_TOGETHER = 128
+MOST_TOKENS = 2**14
+CACHE_BYTES = 2**31
+LOGIT_BYTES = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +100,15 @@ def answer_all(
     flat = [(split, example, rendered) for split, pairs in examples.items() for example, rendered in pairs]
     rendered = [item[2] for item in flat]
     config = generation_config(renderer, model, max_new_tokens)
-    vocabulary = len(renderer.tokenizer)
+    plain_output = has_plain_output(model)
+    lengths = [len(item.prompt_ids) + max_new_tokens for item in rendered]
     decoded: dict[int, Decoded] = {}
+    keep_memory()
     with progress_bar(title, total=len(flat), unit="answer") as bar:
-        for batch in _batches([len(item.prompt_ids) + max_new_tokens for item in rendered], vocabulary):
+        for batch in _batches(lengths, _most_tokens(model, plain_output)):
+            together = [rendered[i] for i in batch]
             found = decode_batch(
-                model, [rendered[i] for i in batch], config.eos_token_id, config.pad_token_id, max_new_tokens
+                model, together, config.eos_token_id, config.pad_token_id, max_new_tokens, plain_output
             )
             decoded.update(zip(batch, found, strict=True))
             bar.update(len(batch))
@@ -123,14 +128,23 @@ def answer_all(
     ]
 
 
-def _batches(lengths: Sequence[int], vocabulary: int) -> Iterator[list[int]]:
-    """Indices of `lengths`, longest first, in batches whose cache and whose logits stay bounded."""
+def _batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+    """Indices of `lengths`, longest first, in batches of at most so many tokens."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     while order:
-        longest = lengths[order[0]]
-        together = max(1, min(MOST_TOGETHER, BATCH_TOKENS // longest, BATCH_LOGITS // (longest * vocabulary)))
+        together = max(1, min(MOST_TOGETHER, most_tokens // lengths[order[0]]))
         yield order[:together]
         order = order[together:]
+
+
+def _most_tokens(model: nn.Module, plain_output: bool) -> int:
+    """How many tokens `model` can read at once in bounded memory."""
+    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = next(model.parameters()).element_size()
+    most = min(MOST_TOKENS, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * size))
+    return most if plain_output else min(most, LOGIT_BYTES // (4 * config.vocab_size))
 
 
 def reference_nats(model: nn.Module, renderer: Renderer, rendered: Sequence[Rendered]) -> list[float]:
@@ -138,10 +152,11 @@ def reference_nats(model: nn.Module, renderer: Renderer, rendered: Sequence[Rend
     place = next(model.parameters()).device
     collate = RightPadding(renderer.tokenizer.pad_token_id or 0)
     nats = [0.0] * len(rendered)
-    for batch in _batches([item.length for item in rendered], len(renderer.tokenizer)):
+    plain_output = has_plain_output(model)
+    for batch in _batches([item.length for item in rendered], _most_tokens(model, plain_output)):
         inputs = {name: t.to(place) for name, t in collate([labelled(rendered[index]) for index in batch]).items()}
         with torch.inference_mode():
-            losses, rows = negative_log_likelihoods(model, **inputs)
+            losses, rows = negative_log_likelihoods(model, **inputs, plain_output=plain_output)
             sums = torch.zeros(len(batch), dtype=losses.dtype, device=place).index_add_(0, rows, losses)
         for index, value in zip(batch, sums.tolist(), strict=True):
             nats[index] = value

@@ -11,10 +11,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.cache_utils import Cache
 
 from workbench.data.render import Rendered
-from workbench.training.loss import output_layer
+from workbench.evaluation.cache import joined
+from workbench.models import linear_cross_entropy, output_layer
 
+# Tokens that are read at once: on a CPU, activations that fit into its cache are read faster than larger ones.
+READ_TOKENS = {"cpu": 2**10}
+READ_TOKENS_ELSEWHERE = 2**14
 # Rows leave the batch, which copies the cache, when this share of it has ended.
 LEAVING = 0.125
 
@@ -58,7 +63,12 @@ def open_context(model: nn.Module, rows: int) -> Context:
 
 @torch.inference_mode()
 def decode_batch(
-    model: nn.Module, batch: Sequence[Rendered], end_ids: Sequence[int], pad_id: int, max_new_tokens: int
+    model: nn.Module,
+    batch: Sequence[Rendered],
+    end_ids: Sequence[int],
+    pad_id: int,
+    max_new_tokens: int,
+    plain_output: bool = False,
 ) -> list[Decoded]:
     """Answer the prompts of `batch` greedily, and measure their references.
 
@@ -67,59 +77,96 @@ def decode_batch(
         end_ids: tokens at which an answer ends.
         pad_id: fills up shorter rows; it is never attended to.
         max_new_tokens: most tokens of an answer.
+        plain_output: `has_plain_output(model)` said so: references are then measured without their logits.
     """
-    place = next(model.parameters()).device
-    context = open_context(model, len(batch))
     prompt_length = max(len(item.prompt_ids) for item in batch)
-    reference_length = max(len(item.completion_ids) for item in batch)
-    window = getattr(context.module.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr,operator]
-    columns = context.virtual_tokens + prompt_length + max(reference_length, max_new_tokens)
-    if context.virtual_tokens and window and columns > window and len(batch) > 1:
+    longest = prompt_length + max(*(len(item.completion_ids) for item in batch), max_new_tokens)
+    if len(batch) > 1 and _leaves_window(model, longest):
         # A window counts columns: padding between virtual tokens and prompt would push them out of it too early.
-        return [decode_batch(model, [item], end_ids, pad_id, max_new_tokens)[0] for item in batch]
+        alone = (end_ids, pad_id, max_new_tokens, plain_output)
+        return [decode_batch(model, [item], *alone)[0] for item in batch]
+    together = max(1, READ_TOKENS.get(model.device.type, READ_TOKENS_ELSEWHERE) // longest)  # type: ignore[union-attr]
+    parts = [batch[start : start + together] for start in range(0, len(batch), together)]
+    read = [_read(model, part, prompt_length, pad_id, plain_output) for part in parts]
+    answers = _continue(
+        read[0].module,
+        joined([part.cache for part in read], max_new_tokens),
+        torch.cat([part.mask for part in read]),
+        torch.cat([part.next_tokens for part in read]),
+        end_ids,
+        max_new_tokens,
+    )
+    nats = torch.cat([part.nats for part in read]).tolist()
+    return [Decoded(tokens=tokens, nats=value) for tokens, value in zip(answers, nats, strict=True)]
+
+
+def _leaves_window(model: nn.Module, longest: int) -> bool:
+    """Whether virtual tokens could fall out of a sliding window that counts `longest` columns behind them."""
+    config = getattr(model, "active_peft_config", None)
+    window = getattr(model.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr,operator]
+    prompting = config is not None and config.is_prompt_learning
+    return bool(prompting and window and config.num_virtual_tokens + longest > window)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Prompts that were read: what goes on from them, and how likely their references are."""
+
+    module: nn.Module
+    cache: Any
+    mask: torch.Tensor
+    next_tokens: torch.Tensor
+    nats: torch.Tensor
+
+
+def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_id: int, plain_output: bool) -> _Reading:
+    """Read prompts, padded on the left to `prompt_length`, and their references behind them."""
+    context, layer = open_context(model, len(batch)), output_layer(model)
+    place, virtual = layer.weight.device, context.virtual_tokens
+    reference_length = max(len(item.completion_ids) for item in batch)
     # Prompts end in the same column, references begin in the next one.
     rows, masks = [], []
     for item in batch:
         left, right = prompt_length - len(item.prompt_ids), reference_length - len(item.completion_ids)
         rows.append([pad_id] * left + item.prompt_ids + item.completion_ids + [pad_id] * right)
-        masks.append([0] * left + [1] * item.length + [0] * right)
+        masks.append([1] * virtual + [0] * left + [1] * item.length + [0] * right)
     input_ids, mask = torch.tensor(rows, device=place), torch.tensor(masks, device=place)
-    virtual = torch.ones(len(batch), context.virtual_tokens, dtype=mask.dtype, device=place)
-    mask = torch.cat([virtual, mask], dim=1)
-
     predicts = torch.zeros_like(input_ids, dtype=torch.bool)
-    predicts[:, prompt_length - 1 : -1] = mask[:, context.virtual_tokens + prompt_length :].bool()
-    logits, cache = _read(context, input_ids, mask, predicts)
+    predicts[:, prompt_length - 1 : -1] = mask[:, virtual + prompt_length :].bool()
     targets = input_ids[:, 1:][predicts[:, :-1]]
-    losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-    row_of = predicts.nonzero()[:, 0]
-    nats = torch.zeros(len(batch), device=place).index_add_(0, row_of, losses)
-    # The first labelled position of a row is the end of its prompt.
-    first = torch.tensor([0, *torch.bincount(row_of, minlength=len(batch)).cumsum(0)[:-1].tolist()], device=place)
-    next_tokens = logits[first].argmax(dim=-1)
-    del logits
-    cache.crop(-reference_length)
-    mask = mask[:, : context.virtual_tokens + prompt_length]
-    answers = _continue(context.module, cache, mask, next_tokens, end_ids, max_new_tokens)
-    return [Decoded(tokens=tokens, nats=value) for tokens, value in zip(answers, nats.tolist(), strict=True)]
+    counts = predicts.sum(dim=1)
+    first = counts.cumsum(0) - counts  # among all positions that predict, the ends of the prompts
+    hidden: list[torch.Tensor] = []
 
+    def only_predicting(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden.append(arguments[0][predicts])
+        return (hidden[0][first] if plain_output else hidden[0],)
 
-def _read(
-    context: Context, input_ids: torch.Tensor, mask: torch.Tensor, predicts: torch.Tensor
-) -> tuple[torch.Tensor, Any]:
-    """Logits at the positions of `predicts`, of shape (positions, vocabulary), and the cache behind the batch."""
-    hook = output_layer(context.module).register_forward_pre_hook(lambda _, arguments: (arguments[0][predicts],))
+    hook = layer.register_forward_pre_hook(only_predicting)
     try:
         output = context.module(
             input_ids=input_ids,
             attention_mask=mask,
-            position_ids=_positions(mask)[:, context.virtual_tokens :],
+            position_ids=_positions(mask)[:, virtual:],
             past_key_values=context.cache,
             use_cache=True,
         )
     finally:
         hook.remove()
-    return output.logits, output.past_key_values
+    if plain_output:
+        losses, behind_prompts = linear_cross_entropy(hidden[0], layer.weight, targets), output.logits
+    else:
+        losses = nn.functional.cross_entropy(output.logits.float(), targets, reduction="none")
+        behind_prompts = output.logits[first]
+    cache = output.past_key_values
+    cache.crop(-reference_length)
+    return _Reading(
+        module=context.module,
+        cache=cache,
+        mask=mask[:, : virtual + prompt_length],
+        next_tokens=behind_prompts.argmax(dim=-1),
+        nats=torch.zeros(len(batch), device=place).index_add_(0, predicts.nonzero()[:, 0], losses),
+    )
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:
@@ -129,7 +176,7 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 
 def _continue(
     module: nn.Module,
-    cache: Any,
+    cache: Cache,
     mask: torch.Tensor,
     next_tokens: torch.Tensor,
     end_ids: Sequence[int],

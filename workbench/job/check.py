@@ -12,8 +12,9 @@ from workbench.errors import MethodError
 from workbench.job.job import Options, prepare_options
 from workbench.job.prepare import Job
 from workbench.methods import Method
-from workbench.models import attach, bfloat16_is_fast, fast_training, load_model, size
+from workbench.models import attach, bfloat16_is_fast, fast_training, has_plain_output, load_model, size
 from workbench.training import steps_in
+from workbench.training.joined import joined
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
 EXAMPLES_SHOWN = 3
@@ -98,7 +99,7 @@ def _methods(job: Job, seeds: int) -> str:
             f"{seconds / 60:9.1f}{bytes_text(memory):>10}  {_ships(method)}"
         )
         del model
-    steps, every = steps_in(job.recipe.training, len(job.pairs["train"]))
+    steps, every = steps_in(job.recipe.training, len(joined(job.rendered("train"))))
     lines.append(f"{steps} optimizer steps each, validated every {every}; about {total / 60:.0f} minutes in all")
     lines.append("minutes: from two steps and one batch of answers made now; memory: weights, gradients and optimizer")
     return "\n".join(lines)
@@ -124,17 +125,18 @@ def _training_seconds(job: Job, model: nn.Module) -> float:
     inputs = _batch(job, model, rendered[middle : middle + batch_size])
     model.train()
     autocast = job.bits < 32 and bfloat16_is_fast()
+    plain = has_plain_output(model)
     with fast_training(model):
         for _ in range(2):
             began = time.perf_counter()
             with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=autocast):
-                losses, _ = negative_log_likelihoods(model, **inputs)
+                losses, _ = negative_log_likelihoods(model, **inputs, plain_output=plain)
             losses.mean().backward()
             next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for an accelerator
             seconds = time.perf_counter() - began
     model.zero_grad(set_to_none=True)
     model.eval()
-    steps, _ = steps_in(job.recipe.training, len(rendered))
+    steps, _ = steps_in(job.recipe.training, len(joined(rendered)))
     validation = job.recipe.training.validations * len(job.pairs["validation"]) / batch_size / 3
     return seconds * (steps + validation)
 

@@ -9,10 +9,10 @@ from typing import Any
 from workbench import files
 from workbench.data import Example, load_splits
 from workbench.data.render import Rendered, Renderer, make_renderer, render_all
-from workbench.errors import UserError
+from workbench.errors import UserError, collected
 from workbench.evaluation import Metric, find_metric
 from workbench.methods import Method, find_method
-from workbench.models import BITS, context_length, load_tokenizer
+from workbench.models import BITS, context_length, load_tokenizer, rehearse
 from workbench.recipe import Recipe, load_recipe
 from workbench.sources import Checkpoint, fetch_checkpoint
 
@@ -135,7 +135,7 @@ def prepare(
             "train: left out %d repeated examples and %d whose question stands in another split",
             splits.repeated, splits.leaked,
         )  # fmt: skip
-    return Job(
+    job = Job(
         recipe=recipe,
         path=recipe_path,
         sha256=files.sha256_of(recipe_path),
@@ -153,3 +153,18 @@ def prepare(
             for split, source in recipe.data.items()
         },
     )
+    _require_settings(job)
+    return job
+
+
+def _require_settings(job: Job) -> None:
+    """Find a wrong setting of a method now, and not when its turn comes after hours of others."""
+    problems = []
+    for method in job.methods:
+        try:
+            if job.settings(method):
+                rehearse(job.checkpoint.path, method, job.settings(method), job.typical_ids)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise collected("settings", problems)

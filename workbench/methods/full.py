@@ -10,11 +10,18 @@ if TYPE_CHECKING:
 
 
 def _as_it_is(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
+    _require_none(settings)
     return attachment.model
 
 
 def _all_weights(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
+    _require_none(settings)
     return attachment.model.requires_grad_(True)
+
+
+def _require_none(settings: Mapping[str, Any]) -> None:
+    if settings:
+        raise TypeError(f"there is nothing to set beside the learning rate, and so no {', '.join(settings)}")
 
 
 METHODS = (

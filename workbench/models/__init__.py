@@ -9,11 +9,14 @@ from workbench.models.load import (
     context_length,
     default_bits,
     device,
+    keep_memory,
     load_model,
     load_tokenizer,
+    rehearse,
     release_memory,
     size,
 )
+from workbench.models.output import has_plain_output, linear_cross_entropy, output_layer
 
 __all__ = [
     "BITS",
@@ -24,8 +27,13 @@ __all__ = [
     "default_bits",
     "device",
     "fast_training",
+    "has_plain_output",
+    "keep_memory",
+    "linear_cross_entropy",
     "load_model",
     "load_tokenizer",
+    "output_layer",
+    "rehearse",
     "release_memory",
     "size",
 ]

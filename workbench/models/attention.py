@@ -44,8 +44,8 @@ def grouped_attention(
     scores = torch.matmul(stacked, key.transpose(2, 3)).view(batch, groups, heads // groups, length, cached)
     if attention_mask is not None:
         scores = scores + attention_mask[:, :, None, :, :cached]
-    # In bfloat16 the sums of a softmax are taken in float32 inside.
-    weights = nn.functional.dropout(torch.softmax(scores, dim=-1), p=dropout, training=module.training)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     mixed = torch.matmul(weights.view(batch, groups, -1, cached).to(value.dtype), value)
     return mixed.view(batch, heads, length, width).transpose(1, 2).contiguous(), None
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from workbench.data.render import Rendered
+from workbench.models import linear_cross_entropy, output_layer
 
 IGNORED = -100
 
@@ -23,13 +24,19 @@ def labelled(rendered: Rendered) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RightPadding:
-    """Collates examples of `labelled` to tensors of shape (batch, longest)."""
+    """Collates examples of `labelled` to tensors of shape (batch, longest, up to a multiple of `multiple`).
+
+    oneDNN builds a kernel for every shape of a matrix that it meets, and keeps a thousand: lengths of one
+    multiple meet again.
+    """
 
     pad_id: int
+    multiple: int = 1
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Pad on the right; padding has neither attention nor a label."""
         longest = max(len(example["input_ids"]) for example in examples)
+        longest += -longest % self.multiple
 
         def padded(key: str, fill: int) -> torch.Tensor:
             return torch.tensor([[*example[key], *[fill] * (longest - len(example[key]))] for example in examples])
@@ -43,7 +50,11 @@ class RightPadding:
 
 
 def negative_log_likelihoods(
-    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor,
+    plain_output: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative log-likelihood of each labelled token.
 
@@ -55,6 +66,7 @@ def negative_log_likelihoods(
         input_ids: (batch, length).
         attention_mask: (batch, length), 0 on padding.
         labels: (batch, length), `IGNORED` where nothing is to be predicted.
+        plain_output: `has_plain_output(model)` said so: the loss then needs no logits.
 
     Returns:
         The likelihoods in nats, of shape (labelled tokens,), and the row in the batch of each.
@@ -62,28 +74,22 @@ def negative_log_likelihoods(
     predicts = torch.zeros_like(labels, dtype=torch.bool)
     predicts[:, :-1] = labels[:, 1:] != IGNORED
 
+    layer, targets, labelled_hidden = output_layer(model), labels[:, 1:][predicts[:, :-1]], []
+
     def only_labelled(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = arguments[0]
         # Virtual tokens of prompt tuning stand in front of the text.
         virtual = hidden.shape[1] - predicts.shape[1]
-        return (hidden[:, virtual:][predicts],)
+        labelled_hidden.append(hidden[:, virtual:][predicts])
+        return (labelled_hidden[0][:1] if plain_output else labelled_hidden[0],)
 
-    hook = output_layer(model).register_forward_pre_hook(only_labelled)
+    hook = layer.register_forward_pre_hook(only_labelled)
     try:
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
     finally:
         hook.remove()
-    losses = nn.functional.cross_entropy(logits.float(), labels[:, 1:][predicts[:, :-1]], reduction="none")
+    if plain_output:
+        losses = linear_cross_entropy(labelled_hidden[0], layer.weight, targets)
+    else:
+        losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     return losses, predicts.nonzero()[:, 0]
-
-
-def output_layer(model: nn.Module) -> nn.Module:
-    """The layer that maps hidden states to logits.
-
-    Raises:
-        TypeError: the model has none.
-    """
-    layer = model.get_output_embeddings()  # type: ignore[operator]
-    if not isinstance(layer, nn.Module):
-        raise TypeError(f"{type(model).__name__} has no output embeddings: it is no causal language model")
-    return layer

@@ -23,15 +23,20 @@ from transformers.trainer_utils import get_last_checkpoint
 from workbench import files
 from workbench.data.render import Rendered
 from workbench.errors import MethodError
-from workbench.models import fast_training
+from workbench.models import fast_training, has_plain_output, keep_memory
 from workbench.recipe import Training
 from workbench.training.callbacks import BestState, FiniteLoss, Progress
-from workbench.training.loss import IGNORED, RightPadding, labelled, negative_log_likelihoods
+from workbench.training.joined import joined
+from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
 # A user's texts are the user's: nothing reports to a hub that training began.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from trl import SFTConfig, SFTTrainer
+
+# Lengths that are multiples of this need few kernels; more of them than oneDNN's 1,024 are kept.
+MULTIPLE = 8
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +47,7 @@ class Trained:
 
     Attributes:
         seconds: wall-clock time, validations included; of the last part only, if it was resumed.
-        tokens_per_second: tokens of the training examples, without padding, over the time without validations; of
+        tokens_per_second: tokens of the rows trained on, without padding, over the time without validations; of
             the last part only, if it was resumed.
         steps: optimizer steps that were made.
         learning_rate: the peak.
@@ -61,12 +66,14 @@ class Trained:
 class CompletionTrainer(SFTTrainer):
     """`SFTTrainer` with our loss: exact under accumulation, logits only at labelled positions.
 
-    `mean_labels` is the number of labelled tokens of an average validation example.
+    `mean_labels` is the number of labelled tokens of an average validation example, `plain_output` whether the
+    model has a plain output layer.
     """
 
     # compute_loss divides by the labels of the whole step itself.
     loss_is_scaled_for_ga: bool | None = True  # type: ignore[assignment]  # TRL's base class says None
     mean_labels = 1.0
+    plain_output = False
 
     def compute_loss(
         self,
@@ -80,7 +87,9 @@ class CompletionTrainer(SFTTrainer):
         In a validation the Trainer averages over examples. Dividing by an average example's labels makes that the
         mean over tokens, whatever the batches.
         """
-        losses, _ = negative_log_likelihoods(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        losses, _ = negative_log_likelihoods(
+            model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"], self.plain_output
+        )
         if not model.training:
             return losses.sum() / (len(inputs["labels"]) * self.mean_labels)
         loss = losses.sum() / (num_items_in_batch if num_items_in_batch is not None else len(losses))
@@ -88,9 +97,9 @@ class CompletionTrainer(SFTTrainer):
         return loss * self.accelerator.num_processes
 
 
-def steps_in(training: Training, examples: int) -> tuple[int, int]:
+def steps_in(training: Training, rows: int) -> tuple[int, int]:
     """Optimizer steps of the whole training, and steps between two validations."""
-    steps = max(1, math.ceil(training.epochs * math.ceil(examples / training.batch_size)))
+    steps = max(1, math.ceil(training.epochs * math.ceil(rows / training.batch_size)))
     return steps, max(1, math.ceil(steps / training.validations))
 
 
@@ -130,13 +139,16 @@ def train(
         best.restore(model)
         return Trained(**json.loads(finished.read_text(encoding="utf-8")))
     folder.mkdir(parents=True, exist_ok=True)
-    steps, every = steps_in(training, len(examples))
+    _require_labels(examples, "training")
+    _require_labels(validation, "validation")
+    rows = joined(examples)
+    steps, every = steps_in(training, len(rows))
     trainer = CompletionTrainer(
         model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
         args=_config(training, steps, every, learning_rate, autocast, folder, seed),
-        data_collator=RightPadding(tokenizer.pad_token_id or 0),
-        train_dataset=_dataset(examples, "training"),
-        eval_dataset=_dataset(validation, "validation"),
+        data_collator=RightPadding(tokenizer.pad_token_id or 0, _multiple(model)),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list([labelled(example) for example in validation]),
         processing_class=tokenizer,
         callbacks=[best, FiniteLoss(), Progress(title), _tensorboard(folder / "logs")],
     )
@@ -150,11 +162,13 @@ def train(
     checkpoint = _last_whole_checkpoint(folder)
     start = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     began = time.perf_counter()
+    keep_memory()
     with ExitStack() as stack:
+        trainer.plain_output = has_plain_output(model)
+        stack.enter_context(fast_training(model))
         if autocast:
             # Autocast brings inputs and weights together; PEFT's casts of every input to float32 only cost time.
             stack.enter_context(disable_input_dtype_casting(model))
-        stack.enter_context(fast_training(model))
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - began
     best.restore(model)
@@ -162,10 +176,10 @@ def train(
     log = trainer.state.log_history
     validation_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     validating = sum(entry["eval_runtime"] for entry in log if "eval_runtime" in entry and entry["step"] > start)
-    passes = (trainer.state.global_step - start) * training.batch_size / len(examples)
+    passes = (trainer.state.global_step - start) * training.batch_size / len(rows)
     trained = Trained(
         seconds=seconds,
-        tokens_per_second=sum(e.length for e in examples) * passes / max(seconds - validating, 1e-9),
+        tokens_per_second=sum(row["length"] for row in rows) * passes / max(seconds - validating, 1e-9),
         steps=trainer.state.global_step,
         learning_rate=learning_rate,
         validation_loss=min(validation_losses),
@@ -191,7 +205,8 @@ def _config(
         "gradient_accumulation_steps": training.accumulation,
         "learning_rate": learning_rate,
         "lr_scheduler_type": training.schedule,
-        "warmup_steps": math.ceil(training.warmup * steps),
+        # The rate is 0 in the first step of a warm-up, and something has to be learned after it.
+        "warmup_steps": min(math.ceil(training.warmup * steps), steps - 1),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": seed,
@@ -218,12 +233,16 @@ def _config(
     return SFTConfig(**{**ours, **training.extra})
 
 
-def _dataset(examples: Sequence[Rendered], what: str) -> Dataset:
-    rows = [labelled(example) for example in examples]
-    unlabelled = [e.id for e, row in zip(examples, rows, strict=True) if all(x == IGNORED for x in row["labels"])]
-    if unlabelled or not rows:
+def _multiple(model: nn.Module) -> int:
+    """Lengths are padded to a multiple of this, if the model's context has room for it."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
+    return MULTIPLE if context is None or context % MULTIPLE == 0 else 1
+
+
+def _require_labels(examples: Sequence[Rendered], what: str) -> None:
+    unlabelled = [example.id for example in examples if not example.completion_ids]
+    if unlabelled or not examples:
         raise MethodError(f"{what} examples without a trained token: {', '.join(unlabelled[:5]) or 'all'}")
-    return Dataset.from_list(rows)
 
 
 class _Scalars(TensorBoardCallback):

@@ -1,0 +1,62 @@
+"""A cache of keys and values with room for the answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values of a layer at the front of buffers that are longer than they are.
+
+    `DynamicLayer` copies all of its keys and values for every new token; here a new one is written behind them.
+    """
+
+    def __init__(self, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], room: int) -> None:
+        """Take over keys and values, (batch, heads, length, width) each, of the parts of a batch."""
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys[0].dtype, keys[0].device, True
+        self.length = keys[0].shape[-2]
+        self.buffers = [_with_room(parts, self.length + room) for parts in (keys, values)]
+        self._show()
+
+    def _show(self) -> None:
+        self.keys, self.values = (buffer[..., : self.length, :] for buffer in self.buffers)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append; returns all keys and values.
+
+        Raises:
+            RuntimeError: there is no room left.
+        """
+        start, self.length = self.length, self.length + key_states.shape[-2]
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[..., start : self.length, :] = states
+        self._show()
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows."""
+        self.buffers = [buffer[indices] for buffer in self.buffers]
+        self._show()
+
+
+def _with_room(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    rows = sum(len(part) for part in parts)
+    buffer = parts[0].new_empty(rows, parts[0].shape[1], length, parts[0].shape[3])
+    start = 0
+    for part in parts:
+        buffer[start : start + len(part), :, : part.shape[2]] = part
+        start += len(part)
+    return buffer
+
+
+def joined(caches: Sequence[Any], room: int) -> Cache:
+    """One cache for the rows of all `caches`, which are equally long, with room for so many more tokens."""
+    layers = zip(*(cache.layers for cache in caches), strict=True)
+    return Cache(
+        layers=[RoomyLayer([one.keys for one in parts], [one.values for one in parts], room) for parts in layers]
+    )

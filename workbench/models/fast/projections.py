@@ -1,0 +1,231 @@
+"""Linear layers that read the same input, computed as one product, with LoRA inside."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A frozen linear layer, with the LoRA update beside it if there is one.
+
+    Attributes:
+        module: what the model calls.
+        base: the frozen layer: `module` itself, or what a LoRA layer wraps.
+        down, up: factors of the update, of shapes (r, in) and (out, r).
+        scale: of the update.
+    """
+
+    module: nn.Module
+    base: nn.Linear
+    down: nn.Parameter | None = None
+    up: nn.Parameter | None = None
+    scale: float = 0.0
+
+
+@dataclass
+class Group:
+    """Projections of one and the same input.
+
+    Called one after the other, the first computes the outputs of all, and the others hand out theirs. Should one
+    of them be called with another tensor, all are computed for that.
+    """
+
+    projections: Sequence[Projection]
+    source: torch.Tensor | None = None
+    waiting: dict[int, torch.Tensor] = field(default_factory=dict)
+    weight: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+
+    def share_storage(self) -> None:
+        """Put the frozen weights one below the other in one matrix, of which each layer keeps its rows."""
+        bases = [projection.base for projection in self.projections]
+        self.weight, self.bias = bases[0].weight.data, None if bases[0].bias is None else bases[0].bias.data
+        if len(bases) == 1:
+            return
+        self.weight = torch.cat([base.weight.data for base in bases])
+        self.bias = None if self.bias is None else torch.cat([base.bias.data for base in bases])
+        for base, rows in zip(bases, self.weight.split([base.out_features for base in bases]), strict=True):
+            base.weight.data = rows
+
+    def part_storage(self) -> None:
+        """Give each layer a matrix of its own again."""
+        if len(self.projections) > 1:
+            for projection in self.projections:
+                projection.base.weight.data = projection.base.weight.data.clone()
+        self.weight = self.bias = self.source = None
+        self.waiting.clear()
+
+    def forwards(self) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
+        """What takes the place of each module's `forward`."""
+        return {projection.module: partial(self._output, index) for index, projection in enumerate(self.projections)}
+
+    def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        if self.source is not x or index not in self.waiting:
+            self.waiting = dict(enumerate(self._outputs(x)))
+            self.source = x
+        output = self.waiting.pop(index)
+        if not self.waiting:
+            self.source = None
+        return output
+
+    def _outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        updated = [p for p in self.projections if p.down is not None]
+        sizes = tuple(p.base.out_features for p in self.projections)
+        scales = tuple(p.scale for p in updated)
+        factors = [p.down for p in updated] + [p.up for p in updated]
+        return _Projections.apply(x, self.weight, self.bias, sizes, scales, *factors)
+
+
+class _Projections(torch.autograd.Function):
+    """`x W' + b + scale * x A' B'` for several layers at once, every product accumulated in place, and W frozen.
+
+    PEFT's own layer makes the update as a tensor of its own, scales it and adds it: three passes over an
+    activation of full width and as many backwards, for each layer.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        sizes: tuple[int, ...],
+        scales: tuple[float, ...],
+        *factors: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """x (..., in), weight (sum of sizes, in); no LoRA factors, or all down and then all up."""
+        rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)
+        result = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
+        ctx.sizes, ctx.scales, ctx.shape, ctx.dtype = sizes, scales, x.shape, x.dtype
+        if factors:
+            downs, ups = factors[: len(scales)], factors[len(scales) :]
+            down = torch.cat(downs).to(weight.dtype) if len(downs) > 1 else downs[0].to(weight.dtype)
+            up = weight.new_zeros(len(weight), len(down)) if len(ups) > 1 else weight.new_empty(ups[0].shape)
+            for block, factor, scale in zip(_blocks(up, sizes, ups), ups, scales, strict=True):
+                torch.mul(factor, scale, out=block) if factor.dtype == up.dtype else block.copy_(factor * scale)
+            low = rows @ down.t()
+            result.addmm_(low, up.t())
+            ctx.save_for_backward(weight, rows, down, up, low, *ups)
+        else:
+            ctx.save_for_backward(weight)
+        return tuple(part.view(*x.shape[:-1], -1) for part in result.split(sizes, dim=1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of x and of the factors."""
+        weight, *saved = ctx.saved_tensors
+        parts = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+        x_gradient = None
+        if ctx.needs_input_grad[0]:
+            # One product over all parts would be slower: oneDNN computes long sums at half the speed.
+            first, *others = zip(parts, weight.split(ctx.sizes), strict=True)
+            x_gradient = first[0] @ first[1]
+            for part, rows_of_weight in others:
+                x_gradient.addmm_(part, rows_of_weight)
+        factors: list[torch.Tensor] = []
+        if saved:
+            rows, down, up, low, *ups = saved
+            low_gradient = torch.empty_like(low)
+            ranks = [factor.shape[1] for factor in ups]
+            for part, block, share, part_low, scale in zip(
+                parts,
+                _blocks(up, ctx.sizes, ups),
+                low_gradient.split(ranks, 1),
+                low.split(ranks, 1),
+                ctx.scales,
+                strict=True,
+            ):
+                torch.mm(part, block, out=share)
+                factors.append((part.t() @ part_low).float().mul_(scale))
+            if x_gradient is not None:
+                x_gradient.addmm_(low_gradient, down)
+            factors = [*(low_gradient.t() @ rows).float().split(ranks), *factors]
+        if x_gradient is not None:
+            x_gradient = x_gradient.view(ctx.shape).to(ctx.dtype)
+        return x_gradient, None, None, None, None, *factors
+
+
+def _blocks(matrix: torch.Tensor, sizes: Sequence[int], ups: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The blocks on the diagonal of `matrix`, one for each up-projection."""
+    row = column = 0
+    for size, up in zip(sizes, ups, strict=True):
+        yield matrix[row : row + size, column : column + up.shape[1]]
+        row, column = row + size, column + up.shape[1]
+
+
+def grouped_projections(model: nn.Module) -> list[Group]:
+    """Frozen linear layers of `model` by the input that they read, as one short text shows."""
+    candidates = dict(_candidates(model))
+    readers: dict[int, list[Projection]] = {}
+    kept = []  # a tensor that lives on keeps its identity to itself
+
+    def note(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        kept.append(arguments[0])
+        readers.setdefault(id(arguments[0]), []).append(candidates[module])
+
+    hooks = [module.register_forward_pre_hook(note) for module in candidates]
+    training = model.training
+    try:
+        with torch.no_grad():
+            device = next(model.parameters()).device
+            model.eval()(input_ids=torch.arange(1, 5, device=device)[None], use_cache=False)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    groups = []
+    for readings in readers.values():
+        for part in _alike(readings):
+            if len(part) > 1 or part[0].down is not None:
+                groups.append(Group(part))
+    return groups
+
+
+def _alike(projections: Sequence[Projection]) -> list[list[Projection]]:
+    """Those of `projections` that fit into one matrix together."""
+    parts: dict[tuple[Any, ...], list[Projection]] = {}
+    for projection in projections:
+        base = projection.base
+        key = (base.weight.dtype, base.weight.device, base.bias is None, projection.down is None)
+        parts.setdefault(key, []).append(projection)
+    return list(parts.values())
+
+
+def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
+    inside: set[nn.Module] = set()
+    for module in model.modules():
+        if module in inside:
+            continue
+        if isinstance(module, LoraLinear):
+            inside.update(module.modules())
+            projection = _lora(module)
+            if projection is not None:
+                yield module, projection
+        elif type(module) is nn.Linear and not any(p.requires_grad for p in module.parameters()):
+            yield module, Projection(module, module)
+
+
+def _lora(module: LoraLinear) -> Projection | None:
+    """A plain LoRA layer: one adapter, no dropout, no variant such as DoRA, on a float weight that is frozen."""
+    if type(module) is not LoraLinear or module.merged or module.disable_adapters:
+        return None
+    base, names = module.base_layer, module.active_adapters
+    plain = (
+        type(base) is nn.Linear
+        and not any(p.requires_grad for p in base.parameters())
+        and len(names) == 1
+        and names[0] in module.lora_A
+        and names[0] not in module.lora_variant
+        and isinstance(module.lora_dropout[names[0]], nn.Identity)
+        and module.lora_B[names[0]].bias is None
+    )
+    if not plain:
+        return None
+    name = names[0]
+    return Projection(module, base, module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
