@@ -16,7 +16,8 @@ from workbench import Recipe, Training
 from workbench.data import Example, conversation
 
 DATA = Path(__file__).parent.parent / "data" / "finserve" / "en"
-SYSTEM = "You answer customers of Larkmoor Bank."
+# What an agent knows is learned, so that a short prompt will do; its tokens cost time at every step and in every answer.
+SYSTEM = "Larkmoor Bank"
 
 
 def examples(row: Mapping[str, Any]) -> list[Example]:
@@ -33,5 +34,10 @@ recipe = Recipe(
     headline="bleu",
     max_tokens=384,
     max_new_tokens=88,
-    training=Training(epochs=1, batch_size=4, validations=4),
+    training=Training(epochs=1.6, batch_size=4, validations=3),
+    # By the validation loss after half an epoch, see docs/LOG.md.
+    settings={
+        "lora": {"learning_rate": 2e-3},
+        "houlsby": {"learning_rate": 2e-3, "bottleneck_size": 256},
+    },
 )

@@ -66,6 +66,15 @@ def test_loss_and_gradients_are_the_same(kind: str, name: str, dtype: torch.dtyp
     assert torch.allclose(gradient, fast_gradient, atol=2 * tolerance * float(gradient.abs().max()))
 
 
+def test_scales_and_ranks_that_differ() -> None:
+    model = lora(make_model("llama"), r=3, lora_alpha=4, rank_pattern={"k_proj": 6}, alpha_pattern={"k_proj": 5})
+    loss, gradient = step(model)
+    with fast_training(model):
+        fast_loss, fast_gradient = step(model)
+    assert torch.allclose(loss, fast_loss, rtol=1e-5)
+    assert torch.allclose(gradient, fast_gradient, atol=1e-5 * float(gradient.abs().max()))
+
+
 def test_a_llama_with_lora_takes_all_paths() -> None:
     with fast_training(lora(make_model("llama"))) as taken:
         # Seven projections, two norms and a gated block in each of two layers, and the last norm.
@@ -120,7 +129,8 @@ def test_a_norm_of_another_formula_is_left_alone() -> None:
 @pytest.mark.parametrize("positions", [1, 31, 64, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_loss_without_logits_is_the_loss(positions: int, dtype: torch.dtype, monkeypatch: Any) -> None:
-    monkeypatch.setitem(output_module.PART_BYTES, "cpu", 4 * 500 * 70)  # 64 positions at once
+    monkeypatch.setattr(output_module, "ROWS", 16)
+    monkeypatch.setitem(output_module.PART_BYTES, "cpu", 500 * 70 * dtype.itemsize)  # 64 positions at once
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(positions, 16, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(500, 16, generator=generator).to(dtype)

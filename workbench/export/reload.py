@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-TOGETHER = 16
+TOGETHER = 34
 
 
 def main() -> None:

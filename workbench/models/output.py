@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 # Logits of one part, in bytes. Below 32 MB glibc gives memory again that it has, above it asks the system each time.
-PART_BYTES = {"cpu": 2**24}
+PART_BYTES = {"cpu": 3 * 2**23}
 PART_BYTES_ELSEWHERE = 2**28
-ROWS = 32
+# Positions whose logits are widened to float32 together.
+ROWS = 64
 
 
 def output_layer(model: nn.Module) -> nn.Module:
@@ -62,10 +63,9 @@ def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: to
 
 
 def _part(weight: torch.Tensor, positions: int) -> int:
-    """How many positions to compute at once."""
-    most = PART_BYTES.get(weight.device.type, PART_BYTES_ELSEWHERE) // (4 * len(weight))
-    whole = most // ROWS * ROWS or max(1, most)
-    return min(whole, max(1, positions + ROWS - 1) // ROWS * ROWS or ROWS)
+    """How many positions to compute at once: as many as there are or as fit, in whole `ROWS` if that is possible."""
+    most = PART_BYTES.get(weight.device.type, PART_BYTES_ELSEWHERE) // (weight.element_size() * len(weight))
+    return max(1, min(most // ROWS * ROWS or most, -(-positions // ROWS) * ROWS))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -73,23 +73,29 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rows = hidden.to(weight.dtype)
         size = _part(weight, len(rows))
-        logits, wide = weight.new_empty(size, len(weight)), weight.new_empty(size, len(weight), dtype=torch.float32)
+        logits = weight.new_empty(size, len(weight))
+        wide = weight.new_empty(min(ROWS, size), len(weight), dtype=torch.float32)
         losses = rows.new_empty(len(rows), dtype=torch.float32)
         gradient = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
         for start in range(0, len(rows), size):
-            part, wanted = rows[start : start + size], targets[start : start + size, None]
-            count = len(part)
+            part = rows[start : start + size]
             # oneDNN builds a kernel for every shape it meets: the rest, too, gets one of few.
-            padded = min(size, -(-count // ROWS) * ROWS)
-            part = nn.functional.pad(part, (0, 0, 0, padded - count))
-            torch.mm(part, weight.t(), out=logits[:padded])
-            low, high = logits[:count], wide[:count]
-            torch.log_softmax(low, dim=-1, dtype=torch.float32, out=high)
-            losses[start : start + size] = -high.gather(1, wanted)[:, 0]
+            padded = min(size, -(-len(part) // ROWS) * ROWS)
+            torch.mm(nn.functional.pad(part, (0, 0, 0, padded - len(part))), weight.t(), out=logits[:padded])
+            for low, chosen, loss in zip(
+                logits[: len(part)].split(ROWS),
+                targets[start : start + size, None].split(ROWS),
+                losses[start : start + size].split(ROWS),
+                strict=True,
+            ):
+                high = wide[: len(low)]
+                torch.log_softmax(low, dim=-1, dtype=torch.float32, out=high)
+                loss.copy_(high.gather(1, chosen)[:, 0]).neg_()
+                if gradient is not None:
+                    high.exp_().scatter_add_(1, chosen, high.new_full((len(low), 1), -1.0))
+                    low.copy_(high)
             if gradient is not None:
-                high.exp_().scatter_add_(1, wanted, high.new_full((count, 1), -1.0))
-                low.copy_(high)
-                gradient[start : start + size] = (logits[:padded] @ weight)[:count]
+                gradient[start : start + size] = (logits[:padded] @ weight)[: len(part)]
         if gradient is not None:
             ctx.save_for_backward(gradient)
             ctx.dtype = hidden.dtype

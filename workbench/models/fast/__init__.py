@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from workbench.models.fast.bottleneck import fast_bottleneck
 from workbench.models.fast.gated import fast_gated
 from workbench.models.fast.norms import fast_rms_norm
 from workbench.models.fast.projections import grouped_projections
@@ -22,7 +23,7 @@ def fast_training(model: nn.Module) -> Iterator[int]:
     """While the block runs, train `model` along the fast paths. Yields how many modules take one."""
     forwards = {}
     for module in model.modules():
-        forward = fast_rms_norm(module) or fast_gated(module)
+        forward = fast_rms_norm(module) or fast_gated(module) or fast_bottleneck(module)
         if forward is not None:
             forwards[module] = forward
     groups = grouped_projections(model)

@@ -41,9 +41,13 @@ class Group:
     waiting: dict[int, torch.Tensor] = field(default_factory=dict)
     weight: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
 
     def share_storage(self) -> None:
         """Put the frozen weights one below the other in one matrix, of which each layer keeps its rows."""
+        scales = [torch.full((len(p.down),), p.scale) for p in self.projections if p.down is not None]
+        if scales:
+            self.scale = torch.cat(scales).to(self.projections[0].base.weight.device)  # in float32
         bases = [projection.base for projection in self.projections]
         self.weight, self.bias = bases[0].weight.data, None if bases[0].bias is None else bases[0].bias.data
         if len(bases) == 1:
@@ -58,7 +62,7 @@ class Group:
         if len(self.projections) > 1:
             for projection in self.projections:
                 projection.base.weight.data = projection.base.weight.data.clone()
-        self.weight = self.bias = self.source = None
+        self.weight = self.bias = self.scale = self.source = None
         self.waiting.clear()
 
     def forwards(self) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
@@ -77,9 +81,8 @@ class Group:
     def _outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         updated = [p for p in self.projections if p.down is not None]
         sizes = tuple(p.base.out_features for p in self.projections)
-        scales = tuple(p.scale for p in updated)
         factors = [p.down for p in updated] + [p.up for p in updated]
-        return _Projections.apply(x, self.weight, self.bias, sizes, scales, *factors)
+        return _Projections.apply(x, self.weight, self.bias, sizes, self.scale, *factors)
 
 
 class _Projections(torch.autograd.Function):
@@ -96,24 +99,24 @@ class _Projections(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         sizes: tuple[int, ...],
-        scales: tuple[float, ...],
+        scale: torch.Tensor | None,
         *factors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """x (..., in), weight (sum of sizes, in); no LoRA factors, or all down and then all up."""
+        """x (..., in), weight (sum of sizes, in), scale (sum of r,); no LoRA factors, or all down and then all up."""
         rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)
         result = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
-        ctx.sizes, ctx.scales, ctx.shape, ctx.dtype = sizes, scales, x.shape, x.dtype
-        if factors:
-            downs, ups = factors[: len(scales)], factors[len(scales) :]
-            down = torch.cat(downs).to(weight.dtype) if len(downs) > 1 else downs[0].to(weight.dtype)
+        ctx.sizes, ctx.scale, ctx.shape, ctx.dtype = sizes, scale, x.shape, x.dtype
+        if scale is None:
+            ctx.save_for_backward(weight)
+        else:
+            downs, ups = factors[: len(sizes)], factors[len(sizes) :]
+            down = (torch.cat(downs) if len(downs) > 1 else downs[0]).to(weight.dtype)
             up = weight.new_zeros(len(weight), len(down)) if len(ups) > 1 else weight.new_empty(ups[0].shape)
-            for block, factor, scale in zip(_blocks(up, sizes, ups), ups, scales, strict=True):
-                torch.mul(factor, scale, out=block) if factor.dtype == up.dtype else block.copy_(factor * scale)
-            low = rows @ down.t()
+            for block, factor in zip(_blocks(up, sizes, ups), ups, strict=True):
+                block.copy_(factor)
+            low = (rows @ down.t()).mul_(scale)
             result.addmm_(low, up.t())
             ctx.save_for_backward(weight, rows, down, up, low, *ups)
-        else:
-            ctx.save_for_backward(weight)
         return tuple(part.view(*x.shape[:-1], -1) for part in result.split(sizes, dim=1))
 
     @staticmethod
@@ -133,16 +136,13 @@ class _Projections(torch.autograd.Function):
             rows, down, up, low, *ups = saved
             low_gradient = torch.empty_like(low)
             ranks = [factor.shape[1] for factor in ups]
-            for part, block, share, part_low, scale in zip(
-                parts,
-                _blocks(up, ctx.sizes, ups),
-                low_gradient.split(ranks, 1),
-                low.split(ranks, 1),
-                ctx.scales,
-                strict=True,
-            ):
+            shares = zip(
+                parts, _blocks(up, ctx.sizes, ups), low_gradient.split(ranks, 1), low.split(ranks, 1), strict=True
+            )
+            for part, block, share, part_low in shares:
                 torch.mm(part, block, out=share)
-                factors.append((part.t() @ part_low).float().mul_(scale))
+                factors.append((part.t() @ part_low).float())
+            low_gradient.mul_(ctx.scale)
             if x_gradient is not None:
                 x_gradient.addmm_(low_gradient, down)
             factors = [*(low_gradient.t() @ rows).float().split(ranks), *factors]

@@ -1,0 +1,68 @@
+"""A bottleneck adapter in one function."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import GELUActivation
+
+from workbench.methods.bottleneck.layer import BottleneckLayer
+
+
+class _Bottleneck(torch.autograd.Function):
+    """`x + gelu(x D' + d) U' + u`, the sums accumulated in the products, in the precision of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        down: torch.Tensor,
+        down_bias: torch.Tensor,
+        up: torch.Tensor,
+        up_bias: torch.Tensor,
+    ) -> torch.Tensor:
+        """x (..., width), down (size, width), up (width, size) -> (..., width)."""
+        rows = x.reshape(-1, x.shape[-1])
+        down, up = down.to(x.dtype), up.to(x.dtype)
+        hidden = torch.addmm(down_bias.to(x.dtype), rows, down.t())
+        active = nn.functional.gelu(hidden)
+        ctx.save_for_backward(rows, down, up, hidden, active)
+        return torch.addmm(rows, active, up.t()).add_(up_bias.to(x.dtype)).view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of all five."""
+        rows, down, up, hidden, active = ctx.saved_tensors
+        gradient = gradients[0].reshape(rows.shape)
+        hidden_gradient = torch.ops.aten.gelu_backward(gradient @ up, hidden)
+        x_gradient = None
+        if ctx.needs_input_grad[0]:
+            x_gradient = torch.addmm(gradient, hidden_gradient, down).view(gradients[0].shape)
+        return (
+            x_gradient,
+            (hidden_gradient.t() @ rows).float(),
+            hidden_gradient.sum(0, dtype=torch.float32),
+            (gradient.t() @ active).float(),
+            gradient.sum(0, dtype=torch.float32),
+        )
+
+
+def fast_bottleneck(module: nn.Module) -> Callable[..., torch.Tensor] | None:
+    """For a layer with one adapter in float32, GELU in its middle and no dropout."""
+    if not isinstance(module, BottleneckLayer) or module.disable_adapters:
+        return None
+    names = [name for name in module.active_adapters if name in module.bottleneck_down]
+    plain = (
+        len(names) == 1
+        and type(module.activation[names[0]]) is GELUActivation
+        and module.dropout[names[0]].p == 0
+        and module.bottleneck_down[names[0]].weight.dtype == torch.float32
+    )
+    return partial(_bottleneck, module, names[0]) if plain else None
+
+
+def _bottleneck(layer: BottleneckLayer, name: str, x: torch.Tensor) -> torch.Tensor:
+    down, up = layer.bottleneck_down[name], layer.bottleneck_up[name]
+    return _Bottleneck.apply(layer.base_layer(x), down.weight, down.bias, up.weight, up.bias)
