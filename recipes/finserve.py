@@ -16,7 +16,7 @@ from workbench import Recipe, Training
 from workbench.data import Example, conversation
 
 DATA = Path(__file__).parent.parent / "data" / "finserve" / "en"
-# What an agent knows is learned, so that a short prompt will do; its tokens cost time at every step and in every answer.
+# What an agent knows is learned: a short prompt will do, and costs less at every step and in every answer.
 SYSTEM = "Larkmoor Bank"
 
 
@@ -34,7 +34,7 @@ recipe = Recipe(
     headline="bleu",
     max_tokens=384,
     max_new_tokens=88,
-    training=Training(epochs=1.6, batch_size=4, validations=3),
+    training=Training(epochs=1.5, batch_size=4, validations=3),
     # By the validation loss after half an epoch, see docs/LOG.md.
     settings={
         "lora": {"learning_rate": 2e-3},

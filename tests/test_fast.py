@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import make_model
 from peft import LoraConfig, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_file
 from transformers.models.llama import modeling_llama
 
@@ -76,20 +77,22 @@ def test_scales_and_ranks_that_differ() -> None:
 
 
 def test_a_llama_with_lora_takes_all_paths() -> None:
+    rotate = modeling_llama.apply_rotary_pos_emb
     with fast_training(lora(make_model("llama"))) as taken:
         # Seven projections, two norms and a gated block in each of two layers, and the last norm.
         assert taken == 2 * (7 + 2 + 1) + 1
-        assert modeling_llama.apply_rotary_pos_emb.__module__.startswith("workbench")
+        assert modeling_llama.apply_rotary_pos_emb is not rotate
 
 
 def test_nothing_of_it_stays(tmp_path: Any) -> None:
     model = lora(make_model("llama"))
+    rotate = modeling_llama.apply_rotary_pos_emb
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with fast_training(model):
         assert any("forward" in vars(module) for module in model.modules())
         step(model)
     assert not any("forward" in vars(module) for module in model.modules())
-    assert modeling_llama.apply_rotary_pos_emb.__module__ == modeling_llama.__name__
+    assert modeling_llama.apply_rotary_pos_emb is rotate
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
@@ -171,3 +174,36 @@ def test_grouped_attention_equals_the_fused_one(kind: str) -> None:
 
 def test_grouped_attention_is_for_shared_heads_only() -> None:
     assert not shares_heads(make_model("gpt2").config)
+
+
+@pytest.mark.parametrize("name", ["lora", "houlsby", "prefix"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_bfloat16_base_and_float32_adapters_under_autocast(kind: str, name: str) -> None:
+    """As training is by default where the processor computes bfloat16."""
+    model = ATTACHED[name](make_model(kind).to(torch.bfloat16)).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    adapters = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.dtype == torch.float32 for p in adapters)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradient = step(model)
+    with fast_training(model), disable_input_dtype_casting(model), torch.autocast("cpu", torch.bfloat16):
+        fast_loss, fast_gradient = step(model)
+    assert torch.allclose(loss, fast_loss, rtol=2e-2)
+    assert torch.nn.functional.cosine_similarity(gradient, fast_gradient, dim=0) > 0.99
+
+
+def test_rotations_of_a_part_of_each_head() -> None:
+    from transformers import AutoModelForCausalLM, GPTNeoXConfig
+
+    config = GPTNeoXConfig(
+        hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=320
+    )
+    torch.manual_seed(0)
+    model = lora(AutoModelForCausalLM.from_config(config))
+    loss, gradient = step(model)
+    with fast_training(model):
+        fast_loss, fast_gradient = step(model)
+    assert torch.allclose(loss, fast_loss, rtol=1e-5)
+    assert torch.allclose(gradient, fast_gradient, atol=1e-5 * float(gradient.abs().max()))

@@ -53,6 +53,7 @@ def test_the_loss_is_that_of_the_examples_alone(model: Any) -> None:
     }
     rendered, _ = render_all(make_renderer(make_tokenizer()), conversation(row), 200)
     assert len(rendered) == 2
+    assert len(joined(rendered)) == 1
     together, _ = negative_log_likelihoods(model, **RightPadding(0)(joined(rendered)))
     alone = [negative_log_likelihoods(model, **RightPadding(0)([labelled(item)]))[0] for item in rendered]
     assert torch.allclose(together, torch.cat(alone), atol=1e-4)

@@ -21,7 +21,7 @@ class Training:
 
     Attributes:
         epochs: passes over the training examples.
-        batch_size: examples in an optimizer step.
+        batch_size: rows in an optimizer step; a row is an example, or the turns of one conversation together.
         accumulation: parts in which a step's examples are computed, to save memory. The loss of the step does
             not depend on it.
         learning_rate: peak of the schedule; None takes each method's own.

@@ -9,7 +9,7 @@ from torch import nn
 
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
-from workbench.evaluation.decode import Decoded, decode_batch
+from workbench.evaluation.decode import Decoded, decode_batch, tokens_at_once
 from workbench.models import has_plain_output, keep_memory
 from workbench.training.callbacks import progress_bar
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
@@ -153,7 +153,8 @@ def reference_nats(model: nn.Module, renderer: Renderer, rendered: Sequence[Rend
     collate = RightPadding(renderer.tokenizer.pad_token_id or 0)
     nats = [0.0] * len(rendered)
     plain_output = has_plain_output(model)
-    for batch in _batches([item.length for item in rendered], _most_tokens(model, plain_output)):
+    most = min(tokens_at_once(model), _most_tokens(model, plain_output))
+    for batch in _batches([item.length for item in rendered], most):
         inputs = {name: t.to(place) for name, t in collate([labelled(rendered[index]) for index in batch]).items()}
         with torch.inference_mode():
             losses, rows = negative_log_likelihoods(model, **inputs, plain_output=plain_output)

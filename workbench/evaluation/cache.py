@@ -33,9 +33,12 @@ class RoomyLayer(DynamicLayer):
             RuntimeError: there is no room left.
         """
         start, self.length = self.length, self.length + key_states.shape[-2]
+        if self.length > self.buffers[0].shape[-2]:
+            raise RuntimeError(f"a cache with room for {self.buffers[0].shape[-2]} tokens was given {self.length}")
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[..., start : self.length, :] = states
         self._show()
+        assert self.keys is not None and self.values is not None
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
@@ -54,7 +57,7 @@ def _with_room(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
     return buffer
 
 
-def joined(caches: Sequence[Any], room: int) -> Cache:
+def joined_cache(caches: Sequence[Any], room: int) -> Cache:
     """One cache for the rows of all `caches`, which are equally long, with room for so many more tokens."""
     layers = zip(*(cache.layers for cache in caches), strict=True)
     return Cache(

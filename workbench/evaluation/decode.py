@@ -14,8 +14,8 @@ from torch import nn
 from transformers.cache_utils import Cache
 
 from workbench.data.render import Rendered
-from workbench.evaluation.cache import joined
-from workbench.models import linear_cross_entropy, output_layer
+from workbench.evaluation.cache import joined_cache
+from workbench.models import linear_cross_entropy, output_layer, output_weight
 
 # Tokens that are read at once: on a CPU, activations that fit into its cache are read faster than larger ones.
 READ_TOKENS = {"cpu": 2**10}
@@ -83,29 +83,31 @@ def decode_batch(
     longest = prompt_length + max(*(len(item.completion_ids) for item in batch), max_new_tokens)
     if len(batch) > 1 and _leaves_window(model, longest):
         # A window counts columns: padding between virtual tokens and prompt would push them out of it too early.
-        alone = (end_ids, pad_id, max_new_tokens, plain_output)
-        return [decode_batch(model, [item], *alone)[0] for item in batch]
-    together = max(1, READ_TOKENS.get(model.device.type, READ_TOKENS_ELSEWHERE) // longest)  # type: ignore[union-attr]
+        rest = (end_ids, pad_id, max_new_tokens, plain_output)
+        return [decode_batch(model, [item], *rest)[0] for item in batch]
+    together = max(1, tokens_at_once(model) // longest)
     parts = [batch[start : start + together] for start in range(0, len(batch), together)]
     read = [_read(model, part, prompt_length, pad_id, plain_output) for part in parts]
-    answers = _continue(
-        read[0].module,
-        joined([part.cache for part in read], max_new_tokens),
-        torch.cat([part.mask for part in read]),
-        torch.cat([part.next_tokens for part in read]),
-        end_ids,
-        max_new_tokens,
-    )
-    nats = torch.cat([part.nats for part in read]).tolist()
+    module, nats = read[0].module, torch.cat([part.nats for part in read]).tolist()
+    mask, next_tokens = torch.cat([part.mask for part in read]), torch.cat([part.next_tokens for part in read])
+    cache = joined_cache([part.cache for part in read], max_new_tokens)
+    del read  # and the caches of the parts with it
+    answers = _continue(module, cache, mask, next_tokens, end_ids, max_new_tokens)
     return [Decoded(tokens=tokens, nats=value) for tokens, value in zip(answers, nats, strict=True)]
+
+
+def tokens_at_once(model: nn.Module) -> int:
+    """How many tokens are read together."""
+    return READ_TOKENS.get(next(model.parameters()).device.type, READ_TOKENS_ELSEWHERE)
 
 
 def _leaves_window(model: nn.Module, longest: int) -> bool:
     """Whether virtual tokens could fall out of a sliding window that counts `longest` columns behind them."""
     config = getattr(model, "active_peft_config", None)
     window = getattr(model.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr,operator]
-    prompting = config is not None and config.is_prompt_learning
-    return bool(prompting and window and config.num_virtual_tokens + longest > window)
+    if config is None or not config.is_prompt_learning or not window:
+        return False
+    return bool(config.num_virtual_tokens + longest > window)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Reading:
 def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_id: int, plain_output: bool) -> _Reading:
     """Read prompts, padded on the left to `prompt_length`, and their references behind them."""
     context, layer = open_context(model, len(batch)), output_layer(model)
-    place, virtual = layer.weight.device, context.virtual_tokens
+    place, virtual = output_weight(model).device, context.virtual_tokens
     reference_length = max(len(item.completion_ids) for item in batch)
     # Prompts end in the same column, references begin in the next one.
     rows, masks = [], []
@@ -154,7 +156,7 @@ def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_i
     finally:
         hook.remove()
     if plain_output:
-        losses, behind_prompts = linear_cross_entropy(hidden[0], layer.weight, targets), output.logits
+        losses, behind_prompts = linear_cross_entropy(hidden[0], output_weight(model), targets), output.logits
     else:
         losses = nn.functional.cross_entropy(output.logits.float(), targets, reduction="none")
         behind_prompts = output.logits[first]

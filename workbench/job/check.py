@@ -1,7 +1,8 @@
 """`--check`: everything a person should look at before training, without training."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from workbench.methods import Method
 from workbench.models import attach, bfloat16_is_fast, fast_training, has_plain_output, load_model, size
 from workbench.training import steps_in
 from workbench.training.joined import joined
-from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
+from workbench.training.loss import RightPadding, negative_log_likelihoods
 
 EXAMPLES_SHOWN = 3
 TRAINED_OPEN, TRAINED_CLOSE = "⟦", "⟧"
@@ -120,9 +121,9 @@ def _ships(method: Method) -> str:
 def _training_seconds(job: Job, model: nn.Module) -> float:
     """Time of the whole training, from a step on a typical batch (the second: the first one warms up)."""
     batch_size = job.recipe.training.batch_size
-    rendered = sorted(job.rendered("train"), key=lambda item: item.length)
-    middle = max(0, len(rendered) // 2 - batch_size // 2)
-    inputs = _batch(job, model, rendered[middle : middle + batch_size])
+    rows = sorted(joined(job.rendered("train")), key=lambda row: row["length"])
+    middle = max(0, len(rows) // 2 - batch_size // 2)
+    inputs = _batch(job, model, rows[middle : middle + batch_size])
     model.train()
     autocast = job.bits < 32 and bfloat16_is_fast()
     plain = has_plain_output(model)
@@ -136,7 +137,7 @@ def _training_seconds(job: Job, model: nn.Module) -> float:
             seconds = time.perf_counter() - began
     model.zero_grad(set_to_none=True)
     model.eval()
-    steps, _ = steps_in(job.recipe.training, len(joined(rendered)))
+    steps, _ = steps_in(job.recipe.training, len(rows))
     validation = job.recipe.training.validations * len(job.pairs["validation"]) / batch_size / 3
     return seconds * (steps + validation)
 
@@ -165,7 +166,7 @@ def _answering_seconds(job: Job, model: nn.Module) -> float:
     return seconds * min(answer, job.recipe.max_new_tokens) * len(rendered) / together
 
 
-def _batch(job: Job, model: nn.Module, rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
+def _batch(job: Job, model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     collate = RightPadding(job.renderer.tokenizer.pad_token_id or 0)
     place = next(model.parameters()).device
-    return {name: tensor.to(place) for name, tensor in collate([labelled(item) for item in rendered]).items()}
+    return {name: tensor.to(place) for name, tensor in collate(rows).items()}

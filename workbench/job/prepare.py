@@ -9,7 +9,7 @@ from typing import Any
 from workbench import files
 from workbench.data import Example, load_splits
 from workbench.data.render import Rendered, Renderer, make_renderer, render_all
-from workbench.errors import UserError, collected
+from workbench.errors import MethodError, UserError, collected
 from workbench.evaluation import Metric, find_metric
 from workbench.methods import Method, find_method
 from workbench.models import BITS, context_length, load_tokenizer, rehearse
@@ -166,5 +166,8 @@ def _require_settings(job: Job) -> None:
                 rehearse(job.checkpoint.path, method, job.settings(method), job.typical_ids)
         except UserError as error:
             problems.append(str(error))
+        except (MethodError, RuntimeError, AttributeError, OSError) as error:
+            # What needs weights or more data is seen when the method's turn comes.
+            logger.debug("%s can't be rehearsed: %s", method.name, error)
     if problems:
         raise collected("settings", problems)

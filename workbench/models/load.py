@@ -157,6 +157,11 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} can't be loaded as a causal language model: {str(error).splitlines()[0]}") from error
     model.requires_grad_(False)
+    for module in model.modules() if training else ():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes packs 4-bit weights for inference at the first forward without gradients, and the packed
+            # product has none.
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     return model.eval()
 
 
@@ -194,7 +199,7 @@ def attach(
     set_seed(seed)
     try:
         attached = method.attach(Attachment(model=model, typical_ids=typical_ids), {**method.settings, **settings})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{method.name} with {dict(settings) or 'its own settings'}: {error}") from error
     return attached.eval()
 

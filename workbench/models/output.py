@@ -24,13 +24,20 @@ def output_layer(model: nn.Module) -> nn.Module:
     return layer
 
 
+def output_weight(model: nn.Module) -> torch.Tensor:
+    """The output layer's weight, (vocabulary, width)."""
+    weight = output_layer(model).weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
 def has_plain_output(model: nn.Module) -> bool:
     """Whether the logits are the output layer's frozen weight times the hidden states, and nothing else.
 
     Some models scale or cap their logits afterwards; a short text through the model shows it.
     """
     layer = output_layer(model)
-    if type(layer) is not nn.Linear or layer.bias is not None or layer.weight.requires_grad:
+    if type(layer) is not nn.Linear or getattr(layer, "bias", None) is not None or layer.weight.requires_grad:
         return False
     seen: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))

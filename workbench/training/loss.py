@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from workbench.data.render import Rendered
-from workbench.models import linear_cross_entropy, output_layer
+from workbench.models import linear_cross_entropy, output_layer, output_weight
 
 IGNORED = -100
 
@@ -24,7 +24,7 @@ def labelled(rendered: Rendered) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RightPadding:
-    """Collates examples of `labelled` to tensors of shape (batch, longest, up to a multiple of `multiple`).
+    """Collates examples of `labelled` to tensors of shape (batch, length), the length a multiple of `multiple`.
 
     oneDNN builds a kernel for every shape of a matrix that it meets, and keeps a thousand: lengths of one
     multiple meet again.
@@ -89,7 +89,7 @@ def negative_log_likelihoods(
     finally:
         hook.remove()
     if plain_output:
-        losses = linear_cross_entropy(labelled_hidden[0], layer.weight, targets)
+        losses = linear_cross_entropy(labelled_hidden[0], output_weight(model), targets)
     else:
         losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     return losses, predicts.nonzero()[:, 0]

@@ -146,7 +146,7 @@ def train(
     trainer = CompletionTrainer(
         model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
         args=_config(training, steps, every, learning_rate, autocast, folder, seed),
-        data_collator=RightPadding(tokenizer.pad_token_id or 0, _multiple(model)),
+        data_collator=RightPadding(tokenizer.pad_token_id or 0, _multiple(model, max(row["length"] for row in rows))),
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list([labelled(example) for example in validation]),
         processing_class=tokenizer,
@@ -154,6 +154,7 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
+    trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # the model is on one device
     trainer.mean_labels = sum(len(e.completion_ids) for e in validation) / len(validation)
     # SFTTrainer rounds adapters on quantized bases to bfloat16, in which small updates are lost.
     for name, parameter in model.named_parameters():
@@ -233,10 +234,11 @@ def _config(
     return SFTConfig(**{**ours, **training.extra})
 
 
-def _multiple(model: nn.Module) -> int:
+def _multiple(model: nn.Module, longest: int) -> int:
     """Lengths are padded to a multiple of this, if the model's context has room for it."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
-    return MULTIPLE if context is None or context % MULTIPLE == 0 else 1
+    virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", 0)
+    return MULTIPLE if context is None or longest + MULTIPLE + virtual <= context else 1
 
 
 def _require_labels(examples: Sequence[Rendered], what: str) -> None:

@@ -1,11 +1,12 @@
-"""Shorter ways to the same numbers, taken only where they were seen to be the same.
+"""Shorter ways to the same numbers.
 
-Each is put on a module's `forward` for as long as a training lasts and taken off again, so that nothing of it
-stays in a model that is saved, merged or evaluated.
+What replaces a formula of somebody else's (norm, gated block, rotation) is taken only where it was seen to give the
+same. All are put in place for as long as a training lasts and taken away again, so that nothing of them stays in a
+model that is saved, merged or evaluated.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
@@ -27,16 +28,14 @@ def fast_training(model: nn.Module) -> Iterator[int]:
         if forward is not None:
             forwards[module] = forward
     groups = grouped_projections(model)
-    for group in groups:
-        group.share_storage()
-        forwards.update(group.forwards())
-    for module, forward in forwards.items():
-        module.forward = forward
-    try:
-        with fast_rotary(model):
-            yield len(forwards)
-    finally:
-        for module in forwards:
-            del module.forward
+    with ExitStack() as stack:
         for group in groups:
-            group.part_storage()
+            stack.callback(group.part_storage)
+            group.share_storage()
+            forwards.update(group.forwards())
+        for module, forward in forwards.items():
+            if "forward" not in vars(module):  # somebody else's, such as accelerate's for several devices, stays
+                stack.callback(delattr, module, "forward")
+                module.forward = forward
+        stack.enter_context(fast_rotary(model))
+        yield len(forwards)

@@ -26,10 +26,12 @@ class _Bottleneck(torch.autograd.Function):
         """x (..., width), down (size, width), up (width, size) -> (..., width)."""
         rows = x.reshape(-1, x.shape[-1])
         down, up = down.to(x.dtype), up.to(x.dtype)
-        hidden = torch.addmm(down_bias.to(x.dtype), rows, down.t())
-        active = nn.functional.gelu(hidden)
+        with torch.autocast(x.device.type, enabled=False):  # what is cast is cast here
+            hidden = torch.addmm(down_bias.to(x.dtype), rows, down.t())
+            active = nn.functional.gelu(hidden)
+            result = torch.addmm(rows, active, up.t()).add_(up_bias.to(x.dtype))
         ctx.save_for_backward(rows, down, up, hidden, active)
-        return torch.addmm(rows, active, up.t()).add_(up_bias.to(x.dtype)).view(x.shape)
+        return result.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -64,5 +66,9 @@ def fast_bottleneck(module: nn.Module) -> Callable[..., torch.Tensor] | None:
 
 
 def _bottleneck(layer: BottleneckLayer, name: str, x: torch.Tensor) -> torch.Tensor:
+    y = layer.base_layer(x)
     down, up = layer.bottleneck_down[name], layer.bottleneck_up[name]
-    return _Bottleneck.apply(layer.base_layer(x), down.weight, down.bias, up.weight, up.bias)
+    if y.dtype != down.weight.dtype and not torch.is_autocast_enabled(y.device.type):
+        # Without autocast an adapter is computed in its own precision.
+        return y + up(layer.activation[name](down(y.to(down.weight.dtype)))).to(y.dtype)
+    return _Bottleneck.apply(y, down.weight, down.bias, up.weight, up.bias)

@@ -28,11 +28,15 @@ class _Swish(torch.autograd.Function):
 def fast_gated(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """For a block `down(silu(gate(x)) * up(x))`, if it gives the same on random numbers as the module itself."""
     names = ("gate_proj", "up_proj", "down_proj", "act_fn")
-    if not all(hasattr(module, name) for name in names):
+    if not all(isinstance(getattr(module, name, None), nn.Module) for name in names):
+        return None
+    width = getattr(module.gate_proj, "in_features", None)
+    if width is None:
         return None
     weight = next(module.parameters())
+    precision = weight.dtype if weight.is_floating_point() else torch.float32  # of what a quantized layer reads
     generator = torch.Generator(device="cpu").manual_seed(0)
-    sample = torch.randn(4, module.gate_proj.in_features, generator=generator).to(weight.device, weight.dtype)
+    sample = torch.randn(4, width, generator=generator).to(weight.device, precision)
     forward = partial(_gated, module)
     with torch.no_grad():
         same = torch.equal(module(sample), forward(sample))
@@ -40,4 +44,5 @@ def fast_gated(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | No
 
 
 def _gated(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return module.down_proj(_Swish.apply(module.gate_proj(x), module.up_proj(x)))
+    gate, up, down = module.gate_proj, module.up_proj, module.down_proj
+    return down(_Swish.apply(gate(x), up(x)))  # type: ignore[operator]

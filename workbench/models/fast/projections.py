@@ -38,6 +38,7 @@ class Group:
 
     projections: Sequence[Projection]
     source: torch.Tensor | None = None
+    version: int = 0
     waiting: dict[int, torch.Tensor] = field(default_factory=dict)
     weight: torch.Tensor | None = None
     bias: torch.Tensor | None = None
@@ -70,9 +71,9 @@ class Group:
         return {projection.module: partial(self._output, index) for index, projection in enumerate(self.projections)}
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        if self.source is not x or index not in self.waiting:
+        if self.source is not x or self.version != x._version or index not in self.waiting:
             self.waiting = dict(enumerate(self._outputs(x)))
-            self.source = x
+            self.source, self.version = x, x._version
         output = self.waiting.pop(index)
         if not self.waiting:
             self.source = None
@@ -103,6 +104,19 @@ class _Projections(torch.autograd.Function):
         *factors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         """x (..., in), weight (sum of sizes, in), scale (sum of r,); no LoRA factors, or all down and then all up."""
+        with torch.autocast(x.device.type, enabled=False):  # what is cast is cast here
+            return _Projections._forward(ctx, x, weight, bias, sizes, scale, factors)
+
+    @staticmethod
+    def _forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        sizes: tuple[int, ...],
+        scale: torch.Tensor | None,
+        factors: tuple[torch.Tensor, ...],
+    ) -> tuple[torch.Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)
         result = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
         ctx.sizes, ctx.scale, ctx.shape, ctx.dtype = sizes, scale, x.shape, x.dtype
@@ -112,12 +126,13 @@ class _Projections(torch.autograd.Function):
             downs, ups = factors[: len(sizes)], factors[len(sizes) :]
             down = (torch.cat(downs) if len(downs) > 1 else downs[0]).to(weight.dtype)
             up = weight.new_zeros(len(weight), len(down)) if len(ups) > 1 else weight.new_empty(ups[0].shape)
-            for block, factor in zip(_blocks(up, sizes, ups), ups, strict=True):
+            for block, factor in zip(_blocks(up, sizes, [f.shape[1] for f in ups]), ups, strict=True):
                 block.copy_(factor)
             low = (rows @ down.t()).mul_(scale)
             result.addmm_(low, up.t())
-            ctx.save_for_backward(weight, rows, down, up, low, *ups)
-        return tuple(part.view(*x.shape[:-1], -1) for part in result.split(sizes, dim=1))
+            ctx.ranks = [factor.shape[1] for factor in ups]
+            ctx.save_for_backward(weight, rows, down, up, low)
+        return tuple(part.view(*x.shape[:-1], part.shape[1]) for part in result.split(sizes, dim=1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -133,34 +148,37 @@ class _Projections(torch.autograd.Function):
                 x_gradient.addmm_(part, rows_of_weight)
         factors: list[torch.Tensor] = []
         if saved:
-            rows, down, up, low, *ups = saved
+            rows, down, up, low = saved
             low_gradient = torch.empty_like(low)
-            ranks = [factor.shape[1] for factor in ups]
-            shares = zip(
-                parts, _blocks(up, ctx.sizes, ups), low_gradient.split(ranks, 1), low.split(ranks, 1), strict=True
-            )
+            blocks = _blocks(up, ctx.sizes, ctx.ranks)
+            shares = zip(parts, blocks, low_gradient.split(ctx.ranks, 1), low.split(ctx.ranks, 1), strict=True)
             for part, block, share, part_low in shares:
                 torch.mm(part, block, out=share)
                 factors.append((part.t() @ part_low).float())
             low_gradient.mul_(ctx.scale)
             if x_gradient is not None:
                 x_gradient.addmm_(low_gradient, down)
-            factors = [*(low_gradient.t() @ rows).float().split(ranks), *factors]
+            factors = [*(low_gradient.t() @ rows).float().split(ctx.ranks), *factors]
         if x_gradient is not None:
             x_gradient = x_gradient.view(ctx.shape).to(ctx.dtype)
         return x_gradient, None, None, None, None, *factors
 
 
-def _blocks(matrix: torch.Tensor, sizes: Sequence[int], ups: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _blocks(matrix: torch.Tensor, sizes: Sequence[int], ranks: Sequence[int]) -> Iterator[torch.Tensor]:
     """The blocks on the diagonal of `matrix`, one for each up-projection."""
     row = column = 0
-    for size, up in zip(sizes, ups, strict=True):
-        yield matrix[row : row + size, column : column + up.shape[1]]
-        row, column = row + size, column + up.shape[1]
+    for size, rank in zip(sizes, ranks, strict=True):
+        yield matrix[row : row + size, column : column + rank]
+        row, column = row + size, column + rank
 
 
 def grouped_projections(model: nn.Module) -> list[Group]:
-    """Frozen linear layers of `model` by the input that they read, as one short text shows."""
+    """Frozen linear layers of `model` by the input that they read, as one short text shows.
+
+    None where a model changes their outputs in place (OLMo's `clip_qkv`), which parts of one matrix don't bear.
+    """
+    if getattr(model.config, "clip_qkv", None) is not None:
+        return []
     candidates = dict(_candidates(model))
     readers: dict[int, list[Projection]] = {}
     kept = []  # a tensor that lives on keeps its identity to itself
@@ -227,5 +245,6 @@ def _lora(module: LoraLinear) -> Projection | None:
     )
     if not plain:
         return None
-    name = names[0]
-    return Projection(module, base, module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
+    down, up = module.lora_A[names[0]].weight, module.lora_B[names[0]].weight
+    assert isinstance(base, nn.Linear) and isinstance(down, nn.Parameter) and isinstance(up, nn.Parameter)
+    return Projection(module, base, down, up, module.scaling[names[0]])

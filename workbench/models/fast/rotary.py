@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,26 +19,34 @@ class _Rotate(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """x (batch, heads, length, width), cos and sin (batch or 1, 1, length, width)."""
         ctx.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin)
+        half = x.shape[-1] // 2
+        rotated = x * cos
+        rotated[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+        rotated[..., half:].addcmul_(x[..., :half], sin[..., half:])
+        return rotated
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradient of x."""
         cos, sin = ctx.saved_tensors
-        return _rotated(gradients[0], cos, -sin), None, None
-
-
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    half = x.shape[-1] // 2
-    rotated = x * cos
-    rotated[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    rotated[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return rotated
+        gradient = gradients[0]
+        half = gradient.shape[-1] // 2
+        back = gradient * cos
+        back[..., :half].addcmul_(gradient[..., half:], sin[..., half:])
+        back[..., half:].addcmul_(gradient[..., :half], sin[..., :half], value=-1)
+        return back, None, None
 
 
 def _apply(
-    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
+    original: Any,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    unsqueeze_dim: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    if cos.shape[-1] != q.shape[-1] or cos.dtype != q.dtype:  # a part of each head only, or in another precision
+        return original(q, k, cos, sin, unsqueeze_dim=unsqueeze_dim)
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)
 
@@ -54,7 +63,7 @@ def fast_rotary(model: nn.Module) -> Iterator[None]:
         original = getattr(sys.modules[home], NAME, None)
         if home.startswith("transformers.models.") and original is not None and _is_same(original):
             replaced[home] = original
-            setattr(sys.modules[home], NAME, _apply)
+            setattr(sys.modules[home], NAME, partial(_apply, original))
     try:
         yield
     finally:
@@ -68,8 +77,11 @@ def _is_same(original: Any) -> bool:
     q, k = torch.randn(2, 4, 3, 8, generator=generator), torch.randn(2, 2, 3, 8, generator=generator)
     angles = torch.randn(1, 3, 4, generator=generator).repeat(1, 1, 2)
     try:
-        expected = original(q, k, angles.cos(), angles.sin())
-    except TypeError:  # another signature, as of rotations in two dimensions
+        expected = original(q, k, angles.cos(), angles.sin(), unsqueeze_dim=1)
+    except (TypeError, ValueError, RuntimeError):  # another signature or other shapes, as of two dimensions
         return False
-    got = _apply(q, k, angles.cos(), angles.sin())
-    return all(torch.allclose(one, other, atol=1e-6) for one, other in zip(expected, got, strict=True))
+    got = _apply(original, q, k, angles.cos(), angles.sin())
+    return len(expected) == 2 and all(
+        one.shape == other.shape and torch.allclose(one, other, atol=1e-6)
+        for one, other in zip(expected, got, strict=True)
+    )
