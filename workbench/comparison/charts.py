@@ -44,8 +44,10 @@ def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title:
             points[f"{run['method']} {run['seed']}"] = (x, y)
             error = [[y - score["low"]], [score["high"] - y]]
             axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run["method"]), zorder=3)
-            # Labels stand towards the middle of the panel, so that none leaves it.
-            axis.annotate(run["method"], (x, y), xytext=(7, 6), textcoords="offset points", fontsize=9)
+        for run in runs:
+            name = f"{run['method']} {run['seed']}"
+            offset = (7, -13) if _label_above(name, points) else (7, 6)
+            axis.annotate(run["method"], points[name], xytext=offset, textcoords="offset points", fontsize=9)
         sign = 1 if higher else -1
         better = pareto_front({name: (x, sign * y) for name, (x, y) in points.items()})
         front = sorted(points[name] for name in better)
@@ -98,6 +100,16 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
         axis.grid(color="#eeeeee", linewidth=0.8)
         axis.set_axisbelow(True)
     return figure, axes
+
+
+def _label_above(name: str, points: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether another point stands so near above this one that their labels would meet."""
+    widths = [max(values) - min(values) or 1.0 for values in zip(*points.values(), strict=True)]
+    x, y = points[name]
+    return any(
+        abs(other_x - x) < 0.25 * widths[0] and 0 < other_y - y < 0.1 * widths[1]
+        for other_x, other_y in points.values()
+    )
 
 
 def _svg(figure: Any, description: str) -> str:
