@@ -4,10 +4,12 @@ import errno
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from workbench.job import job as job_module
 from workbench.job import one as one_module
 from workbench.run import main
 
@@ -179,6 +181,20 @@ def test_a_full_disk_is_one_line_and_exit_1(
     assert (code, printed) == (1, "")
     assert "error: the disk is full while writing predictions.jsonl" in err
     assert not (tmp_path / "out" / "untuned" / "predictions.jsonl").exists()
+
+
+def test_a_full_disk_of_which_a_writer_says_only_that_it_failed(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("unexpected pos 20137856 vs 20137748")
+
+    monkeypatch.setattr(one_module, "train", failing)
+    monkeypatch.setattr(job_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    code, printed, err = run(recipe_file, "--methods", "lora", "--out", tmp_path / "out", capsys=capsys)
+    assert (code, printed) == (1, "")
+    assert "error: the disk is full" in err
+    assert "Traceback" not in err
 
 
 def test_a_changed_recipe_is_not_resumed(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "options.json"
 RESULTS_FILE = "results.json"
+# With less than this left, a disk is full.
+FULL_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,8 @@ def _attempt(job: Job, name: str, seed: int, folder: Path) -> dict[str, Any]:
     except Exception as error:  # the traceback goes to the log, the other methods go on
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
-        if "No space left on device" in str(error):  # as safetensors and PyTorch say it
+        # Safetensors says so in words; PyTorch's writer only that it failed.
+        if "No space left on device" in str(error) or shutil.disk_usage(folder).free < FULL_BYTES:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
         logger.exception("%s failed", name)
         reason = f"{type(error).__name__}: {error}"
