@@ -124,9 +124,13 @@ def test_layers_that_read_the_same_input_may_be_called_in_any_order() -> None:
 
 
 def test_a_norm_of_another_formula_is_left_alone() -> None:
-    model = make_model("gemma3")  # Gemma multiplies by 1 + weight
-    with fast_training(model):
-        assert "forward" not in vars(model.model.layers[0].input_layernorm)
+    for dtype, factor in ((torch.float32, 0.2), (torch.bfloat16, 0.2), (torch.bfloat16, 100.0)):
+        model = make_model("gemma3").to(dtype)  # Gemma multiplies by 1 + weight, as large as 100 in its checkpoints
+        for module in model.modules():
+            if "RMSNorm" in type(module).__name__:
+                module.weight.data.fill_(factor)
+        with fast_training(model):
+            assert "forward" not in vars(model.model.layers[0].input_layernorm)
 
 
 @pytest.mark.parametrize("positions", [1, 31, 64, 200])
