@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.models.probe import read_short_text
+
 # Logits of one part, in bytes. Below 32 MB glibc gives memory again that it has, above it asks the system each time.
 PART_BYTES = {"cpu": 3 * 2**23}
 PART_BYTES_ELSEWHERE = 2**28
@@ -41,14 +43,10 @@ def has_plain_output(model: nn.Module) -> bool:
         return False
     seen: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    training = model.training
     try:
-        with torch.no_grad():
-            ids = torch.arange(1, 5, device=layer.weight.device)[None]
-            logits = model.eval()(input_ids=ids, use_cache=False).logits
+        logits = read_short_text(model).logits
     finally:
         hook.remove()
-        model.train(training)
     return len(seen) == 1 and torch.equal(logits, seen[0].to(layer.weight.dtype) @ layer.weight.t())
 
 

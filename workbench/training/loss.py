@@ -73,8 +73,8 @@ def negative_log_likelihoods(
     """
     predicts = torch.zeros_like(labels, dtype=torch.bool)
     predicts[:, :-1] = labels[:, 1:] != IGNORED
-
-    layer, targets, labelled_hidden = output_layer(model), labels[:, 1:][predicts[:, :-1]], []
+    targets = labels[:, 1:][predicts[:, :-1]]
+    labelled_hidden: list[torch.Tensor] = []
 
     def only_labelled(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = arguments[0]
@@ -83,7 +83,7 @@ def negative_log_likelihoods(
         labelled_hidden.append(hidden[:, virtual:][predicts])
         return (labelled_hidden[0][:1] if plain_output else labelled_hidden[0],)
 
-    hook = layer.register_forward_pre_hook(only_labelled)
+    hook = output_layer(model).register_forward_pre_hook(only_labelled)
     try:
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
     finally:

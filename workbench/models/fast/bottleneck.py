@@ -26,12 +26,10 @@ class _Bottleneck(torch.autograd.Function):
         """x (..., width), down (size, width), up (width, size) -> (..., width)."""
         rows = x.reshape(-1, x.shape[-1])
         down, up = down.to(x.dtype), up.to(x.dtype)
-        with torch.autocast(x.device.type, enabled=False):  # what is cast is cast here
-            hidden = torch.addmm(down_bias.to(x.dtype), rows, down.t())
-            active = nn.functional.gelu(hidden)
-            result = torch.addmm(rows, active, up.t()).add_(up_bias.to(x.dtype))
+        hidden = torch.addmm(down_bias.to(x.dtype), rows, down.t())
+        active = nn.functional.gelu(hidden)
         ctx.save_for_backward(rows, down, up, hidden, active)
-        return result.view(x.shape)
+        return torch.addmm(rows, active, up.t()).add_(up_bias.to(x.dtype)).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -71,4 +69,5 @@ def _bottleneck(layer: BottleneckLayer, name: str, x: torch.Tensor) -> torch.Ten
     if y.dtype != down.weight.dtype and not torch.is_autocast_enabled(y.device.type):
         # Without autocast an adapter is computed in its own precision.
         return y + up(layer.activation[name](down(y.to(down.weight.dtype)))).to(y.dtype)
-    return _Bottleneck.apply(y, down.weight, down.bias, up.weight, up.bias)
+    with torch.autocast(y.device.type, enabled=False):  # the function casts what has to be cast
+        return _Bottleneck.apply(y, down.weight, down.bias, up.weight, up.bias)

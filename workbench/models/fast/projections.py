@@ -9,6 +9,8 @@ import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
+from workbench.models.probe import read_short_text
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -83,7 +85,8 @@ class Group:
         updated = [p for p in self.projections if p.down is not None]
         sizes = tuple(p.base.out_features for p in self.projections)
         factors = [p.down for p in updated] + [p.up for p in updated]
-        return _Projections.apply(x, self.weight, self.bias, sizes, self.scale, *factors)
+        with torch.autocast(x.device.type, enabled=False):  # the function casts what has to be cast
+            return _Projections.apply(x, self.weight, self.bias, sizes, self.scale, *factors)
 
 
 class _Projections(torch.autograd.Function):
@@ -104,19 +107,6 @@ class _Projections(torch.autograd.Function):
         *factors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         """x (..., in), weight (sum of sizes, in), scale (sum of r,); no LoRA factors, or all down and then all up."""
-        with torch.autocast(x.device.type, enabled=False):  # what is cast is cast here
-            return _Projections._forward(ctx, x, weight, bias, sizes, scale, factors)
-
-    @staticmethod
-    def _forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        sizes: tuple[int, ...],
-        scale: torch.Tensor | None,
-        factors: tuple[torch.Tensor, ...],
-    ) -> tuple[torch.Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)
         result = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
         ctx.sizes, ctx.scale, ctx.shape, ctx.dtype = sizes, scale, x.shape, x.dtype
@@ -188,13 +178,9 @@ def grouped_projections(model: nn.Module) -> list[Group]:
         readers.setdefault(id(arguments[0]), []).append(candidates[module])
 
     hooks = [module.register_forward_pre_hook(note) for module in candidates]
-    training = model.training
     try:
-        with torch.no_grad():
-            device = next(model.parameters()).device
-            model.eval()(input_ids=torch.arange(1, 5, device=device)[None], use_cache=False)
+        read_short_text(model)
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     groups = []
