@@ -78,7 +78,7 @@ def test_scales_and_ranks_that_differ() -> None:
 
 def test_a_llama_with_lora_takes_all_paths() -> None:
     rotate = modeling_llama.apply_rotary_pos_emb
-    with fast_training(lora(make_model("llama"))) as taken:
+    with fast_training(lora(make_model("llama").to(torch.bfloat16))) as taken:
         # Seven projections, two norms and a gated block in each of two layers, and the last norm.
         assert taken == 2 * (7 + 2 + 1) + 1
         assert modeling_llama.apply_rotary_pos_emb is not rotate
@@ -123,14 +123,30 @@ def test_layers_that_read_the_same_input_may_be_called_in_any_order() -> None:
         assert torch.allclose(theirs, ours, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+@pytest.mark.parametrize("factor", [0.25, 200.0])
+def test_a_norm_is_taken_for_its_own_formula(kind: str, factor: float) -> None:
+    model = make_model(kind).to(torch.bfloat16)  # Gemma multiplies by 1 + weight, as large as 100 in its checkpoints
+    norm = model.model.layers[0].input_layernorm
+    norm.weight.data.fill_(factor)
+    x = torch.randn(3, 5, 32).to(torch.bfloat16)
+    with fast_training(model):
+        assert "forward" in vars(norm)
+        got = norm(x)
+    expected = type(norm)(32, 1e-6).float()  # one rounding to bfloat16, at the end
+    expected.weight.data.fill_(factor)
+    assert torch.equal(got, expected(x.float()).to(torch.bfloat16))
+
+
 def test_a_norm_of_another_formula_is_left_alone() -> None:
-    for dtype, factor in ((torch.float32, 0.2), (torch.bfloat16, 0.2), (torch.bfloat16, 100.0)):
-        model = make_model("gemma3").to(dtype)  # Gemma multiplies by 1 + weight, as large as 100 in its checkpoints
-        for module in model.modules():
-            if "RMSNorm" in type(module).__name__:
-                module.weight.data.fill_(factor)
-        with fast_training(model):
-            assert "forward" not in vars(model.model.layers[0].input_layernorm)
+    model = make_model("llama").to(torch.bfloat16)
+    norm = model.model.layers[0].input_layernorm
+    norm.forward = lambda x: x  # type: ignore[method-assign]
+    other = type("CentredRMSNorm", (type(norm),), {"forward": lambda self, x: self.weight * (x - x.mean())})
+    model.model.norm.__class__ = other
+    with fast_training(model):
+        assert norm.forward(1) == 1
+        assert "forward" not in vars(model.model.norm)
 
 
 @pytest.mark.parametrize("positions", [1, 31, 64, 200])

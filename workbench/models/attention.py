@@ -7,12 +7,91 @@ just as well be put one behind the other: the same products, nothing repeated.
 
 from typing import Any
 
+import numpy as np
 import torch
+from numba import float32
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import eager_mask
 
+from workbench.models.fast.compiled import FIRST, Loop, bfloat16s, can_compile, exp, load, number, store
+
 GROUPED = "grouped"
+
+
+@Loop
+def _softmax(begin: int, end: int, a: Any) -> None:
+    """scores, mask; columns, rows of an example, length, two strides of the mask; scaling.
+
+    Each row of the scores, times the scaling and with its row of the mask added, becomes its softmax.
+    """
+    columns, rows, length, scaling = a[FIRST + 2], a[FIRST + 3], a[FIRST + 4], number(a, FIRST + 7)
+    wide = np.empty(columns, np.float32)
+    for row in range(begin, end):
+        scores = bfloat16s(a, FIRST, row * columns, columns)
+        mask = bfloat16s(a, FIRST + 1, row // rows * a[FIRST + 5] + row % length * a[FIRST + 6], columns)
+        most, total = float32(-np.inf), float32(0)
+        for i in range(columns):
+            wide[i] = load(scores[i]) * scaling + load(mask[i])
+            most = wide[i] if wide[i] > most else most
+        for i in range(columns):
+            wide[i] = exp(wide[i] - most)
+            total += wide[i]
+        for i in range(columns):
+            scores[i] = store(wide[i] / total)
+
+
+@Loop
+def _softmax_backward(begin: int, end: int, a: Any) -> None:
+    """gradient, weights, columns, scaling: the gradient of the weights becomes that of the scores."""
+    columns, scaling = a[FIRST + 2], number(a, FIRST + 3)
+    for row in range(begin, end):
+        gradient, weights = bfloat16s(a, FIRST, row * columns, columns), bfloat16s(a, FIRST + 1, row * columns, columns)
+        along = float32(0)
+        for i in range(columns):
+            along += load(gradient[i]) * load(weights[i])
+        for i in range(columns):
+            gradient[i] = store((load(gradient[i]) - along) * load(weights[i]) * scaling)
+
+
+class _GroupedAttention(torch.autograd.Function):
+    """What `grouped_attention` computes, with nothing between the products but one pass over the scores."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """The shapes of `grouped_attention`, all in bfloat16 -> (batch, length, heads, width)."""
+        batch, heads, length, width = query.shape
+        groups, cached = key.shape[1], key.shape[2]
+        queries = query.reshape(batch * groups, -1, width)
+        keys, values = key.reshape(-1, cached, width), value.reshape(-1, cached, width)
+        weights = torch.bmm(queries, keys.transpose(1, 2))
+        by_example = mask.stride(0) if len(mask) > 1 else 0
+        _softmax(
+            *(batch * heads * length, weights, mask, cached, heads * length, length),
+            *(by_example, mask.stride(2), scaling),
+        )
+        ctx.save_for_backward(queries, keys, values, weights)
+        ctx.shapes, ctx.scaling = (query.shape, key.shape), scaling
+        mixed = torch.bmm(weights, values).view(query.shape)
+        return mixed.transpose(1, 2).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of query, key and value."""
+        queries, keys, values, weights = ctx.saved_tensors
+        query_shape, key_shape = ctx.shapes
+        gradient = gradients[0].transpose(1, 2).reshape(queries.shape)
+        scores = torch.bmm(gradient, values.transpose(1, 2))
+        _softmax_backward(scores.shape[0] * scores.shape[1], scores, weights, scores.shape[2], ctx.scaling)
+        return (
+            torch.bmm(scores, keys).view(query_shape),
+            torch.bmm(scores.transpose(1, 2), queries).view(key_shape),
+            torch.bmm(weights.transpose(1, 2), gradient).view(key_shape),
+            None,
+            None,
+        )
 
 
 def grouped_attention(
@@ -40,6 +119,10 @@ def grouped_attention(
     """
     batch, heads, length, width = query.shape
     groups, cached = key.shape[1], key.shape[2]
+    undropped = not (dropout and module.training)
+    if attention_mask is not None and undropped and can_compile(query, key, value, attention_mask):
+        mask = attention_mask if attention_mask.stride(3) == 1 else attention_mask.contiguous()
+        return _GroupedAttention.apply(query, key, value, mask, scaling), None
     stacked = (query * scaling).reshape(batch, groups, heads // groups * length, width)
     scores = torch.matmul(stacked, key.transpose(2, 3)).view(batch, groups, heads // groups, length, cached)
     if attention_mask is not None:

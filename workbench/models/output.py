@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from numba import float32
 from torch import nn
 
+from workbench.models.fast.compiled import FIRST, Loop, bfloat16s, can_compile, exp, float32s, int64s, load, store
 from workbench.models.probe import read_short_text
 
 # Logits of one part, in bytes. Below 32 MB glibc gives memory again that it has, above it asks the system each time.
@@ -73,13 +76,46 @@ def _part(weight: torch.Tensor, positions: int) -> int:
     return max(1, min(most // ROWS * ROWS or most, -(-positions // ROWS) * ROWS))
 
 
+@Loop
+def _cross_entropy_loop(begin: int, end: int, a: Any) -> None:
+    """logits, targets, losses, columns, whether the logits become their gradient: row by row."""
+    columns, backwards = a[FIRST + 3], a[FIRST + 4]
+    targets, losses = int64s(a, FIRST + 1, begin, end - begin), float32s(a, FIRST + 2, begin, end - begin)
+    wide = np.empty(columns, np.float32)
+    for row in range(begin, end):
+        logits, target = bfloat16s(a, FIRST, row * columns, columns), targets[row - begin]
+        most, total = float32(-np.inf), float32(0)
+        for i in range(columns):
+            most = load(logits[i]) if load(logits[i]) > most else most
+        for i in range(columns):
+            wide[i] = exp(load(logits[i]) - most)
+            total += wide[i]
+        losses[row - begin] = np.log(total) + most - load(logits[target])
+        if backwards:
+            for i in range(columns):
+                logits[i] = store(wide[i] / total)
+            logits[target] = store(wide[target] / total - float32(1))
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor, backwards: bool) -> None:
+    """Write the losses, and the gradient over the logits if it goes `backwards`."""
+    if can_compile(logits):
+        _cross_entropy_loop(len(logits), logits, targets.contiguous(), losses, logits.shape[1], int(backwards))
+        return
+    for low, chosen, loss in zip(logits.split(ROWS), targets[:, None].split(ROWS), losses.split(ROWS), strict=True):
+        high = torch.log_softmax(low, dim=-1, dtype=torch.float32)
+        loss.copy_(high.gather(1, chosen)[:, 0]).neg_()
+        if backwards:
+            high.exp_().scatter_add_(1, chosen, high.new_full((len(low), 1), -1.0))
+            low.copy_(high)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rows = hidden.to(weight.dtype)
         size = _part(weight, len(rows))
         logits = weight.new_empty(size, len(weight))
-        wide = weight.new_empty(min(ROWS, size), len(weight), dtype=torch.float32)
         losses = rows.new_empty(len(rows), dtype=torch.float32)
         gradient = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
         for start in range(0, len(rows), size):
@@ -87,18 +123,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # oneDNN builds a kernel for every shape it meets: the rest, too, gets one of few.
             padded = min(size, -(-len(part) // ROWS) * ROWS)
             torch.mm(nn.functional.pad(part, (0, 0, 0, padded - len(part))), weight.t(), out=logits[:padded])
-            for low, chosen, loss in zip(
-                logits[: len(part)].split(ROWS),
-                targets[start : start + size, None].split(ROWS),
-                losses[start : start + size].split(ROWS),
-                strict=True,
-            ):
-                high = wide[: len(low)]
-                torch.log_softmax(low, dim=-1, dtype=torch.float32, out=high)
-                loss.copy_(high.gather(1, chosen)[:, 0]).neg_()
-                if gradient is not None:
-                    high.exp_().scatter_add_(1, chosen, high.new_full((len(low), 1), -1.0))
-                    low.copy_(high)
+            _cross_entropy(
+                logits[: len(part)], targets[start : start + size], losses[start : start + size], gradient is not None
+            )
             if gradient is not None:
                 gradient[start : start + size] = (logits[:padded] @ weight)[: len(part)]
         if gradient is not None:

@@ -11,6 +11,9 @@ from torch import nn
 
 from workbench.models.probe import read_short_text
 
+# The matrix units of a CPU take 32 numbers at once: a width of 608 costs less than one of 592.
+MULTIPLE = 32
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -36,6 +39,12 @@ class Group:
 
     Called one after the other, the first computes the outputs of all, and the others hand out theirs. Should one
     of them be called with another tensor, all are computed for that.
+
+    Attributes:
+        weight: the frozen weights one below the other, (sum of out, in). With LoRA there are more columns to the
+            right, (sum of out, in + sum of r + padding): the up-projections, each in the rows of its layer.
+        down: with LoRA, the down-projections one below the other in the weight's precision, (sum of r, in).
+        scale: with LoRA, of each row of `down`.
     """
 
     projections: Sequence[Projection]
@@ -44,28 +53,36 @@ class Group:
     waiting: dict[int, torch.Tensor] = field(default_factory=dict)
     weight: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    down: torch.Tensor | None = None
     scale: torch.Tensor | None = None
 
     def share_storage(self) -> None:
-        """Put the frozen weights one below the other in one matrix, of which each layer keeps its rows."""
-        scales = [torch.full((len(p.down),), p.scale) for p in self.projections if p.down is not None]
-        if scales:
-            self.scale = torch.cat(scales).to(self.projections[0].base.weight.device)  # in float32
+        """Put the frozen weights into one matrix, of which each layer keeps its part."""
         bases = [projection.base for projection in self.projections]
-        self.weight, self.bias = bases[0].weight.data, None if bases[0].bias is None else bases[0].bias.data
-        if len(bases) == 1:
+        first, width = bases[0], bases[0].in_features
+        biases = [base.bias.data for base in bases if base.bias is not None]
+        self.bias = torch.cat(biases) if biases else None
+        scales = [torch.full((len(p.down),), p.scale) for p in self.projections if p.down is not None]
+        columns = width
+        if scales:
+            self.scale = torch.cat(scales).to(first.weight.device)  # in float32
+            self.down = first.weight.data.new_empty(len(self.scale), width)
+            columns += len(self.scale)
+            columns += -columns % MULTIPLE
+        elif len(bases) == 1:
+            self.weight = first.weight.data
             return
-        self.weight = torch.cat([base.weight.data for base in bases])
-        self.bias = None if self.bias is None else torch.cat([base.bias.data for base in bases])
+        self.weight = first.weight.data.new_zeros(sum(base.out_features for base in bases), columns)
         for base, rows in zip(bases, self.weight.split([base.out_features for base in bases]), strict=True):
-            base.weight.data = rows
+            rows[:, :width] = base.weight.data
+            base.weight.data = rows[:, :width]
 
     def part_storage(self) -> None:
         """Give each layer a matrix of its own again."""
-        if len(self.projections) > 1:
-            for projection in self.projections:
-                projection.base.weight.data = projection.base.weight.data.clone()
-        self.weight = self.bias = self.scale = self.source = None
+        for projection in self.projections:
+            if projection.base.weight.data.untyped_storage().nbytes() != projection.base.weight.data.nbytes:
+                projection.base.weight.data = projection.base.weight.data.clone(memory_format=torch.contiguous_format)
+        self.weight = self.bias = self.down = self.scale = self.source = None
         self.waiting.clear()
 
     def forwards(self) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
@@ -82,18 +99,40 @@ class Group:
         return output
 
     def _outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        updated = [p for p in self.projections if p.down is not None]
         sizes = tuple(p.base.out_features for p in self.projections)
-        factors = [p.down for p in updated] + [p.up for p in updated]
-        with torch.autocast(x.device.type, enabled=False):  # the function casts what has to be cast
-            return _Projections.apply(x, self.weight, self.bias, sizes, self.scale, *factors)
+        with torch.autocast(x.device.type, enabled=False):  # the functions cast what has to be cast
+            if self.scale is None:
+                return _Projections.apply(x, self.weight, self.bias, sizes)
+            downs, ups = [p.down for p in self.projections], [p.up for p in self.projections]
+            return _LoraProjections.apply(x, self.weight, self.bias, self.down, self.scale, sizes, *downs, *ups)
 
 
 class _Projections(torch.autograd.Function):
-    """`x W' + b + scale * x A' B'` for several layers at once, every product accumulated in place, and W frozen.
+    """`x W' + b` for several layers at once, W and b frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, sizes: tuple[int, ...]
+    ) -> tuple[torch.Tensor, ...]:
+        """x (..., in), weight (sum of sizes, in) -> a tensor (..., size) for each size."""
+        ctx.save_for_backward(weight)
+        ctx.sizes, ctx.dtype = sizes, x.dtype
+        return _parts(_product(_matrix(x).to(weight.dtype), weight, bias), x.shape, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradient of x."""
+        (weight,) = ctx.saved_tensors
+        gradient = _product_of_parts([_matrix(part) for part in gradients], weight.split(ctx.sizes))
+        return gradient.view(*gradients[0].shape[:-1], -1).to(ctx.dtype), None, None, None
+
+
+class _LoraProjections(torch.autograd.Function):
+    """`x W' + b + scale * x A' B'` for several layers at once, W and b frozen.
 
     PEFT's own layer makes the update as a tensor of its own, scales it and adds it: three passes over an
-    activation of full width and as many backwards, for each layer.
+    activation of full width and as many backwards, for each layer. Here `scale * x A'` stands to the right of x and
+    B to the right of W, and one product makes the sum; backwards, one product gives the gradients of both.
     """
 
     @staticmethod
@@ -102,56 +141,65 @@ class _Projections(torch.autograd.Function):
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
+        down: torch.Tensor,
+        scale: torch.Tensor,
         sizes: tuple[int, ...],
-        scale: torch.Tensor | None,
         *factors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """x (..., in), weight (sum of sizes, in), scale (sum of r,); no LoRA factors, or all down and then all up."""
-        rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)
-        result = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
-        ctx.sizes, ctx.scale, ctx.shape, ctx.dtype = sizes, scale, x.shape, x.dtype
-        if scale is None:
-            ctx.save_for_backward(weight)
-        else:
-            downs, ups = factors[: len(sizes)], factors[len(sizes) :]
-            down = (torch.cat(downs) if len(downs) > 1 else downs[0]).to(weight.dtype)
-            up = weight.new_zeros(len(weight), len(down)) if len(ups) > 1 else weight.new_empty(ups[0].shape)
-            for block, factor in zip(_blocks(up, sizes, [f.shape[1] for f in ups]), ups, strict=True):
-                block.copy_(factor)
-            low = (rows @ down.t()).mul_(scale)
-            result.addmm_(low, up.t())
-            ctx.ranks = [factor.shape[1] for factor in ups]
-            ctx.save_for_backward(weight, rows, down, up, low)
-        return tuple(part.view(*x.shape[:-1], part.shape[1]) for part in result.split(sizes, dim=1))
+        """x (..., in); `weight`, `down` and `scale` as in `Group`; factors: all A, (r, in), then all B, (size, r)."""
+        downs, ups = factors[: len(sizes)], factors[len(sizes) :]
+        rows, width, ranks = _matrix(x), x.shape[-1], [len(factor) for factor in downs]
+        low_columns = slice(width, width + len(down))
+        for part, factor in zip(down.split(ranks), downs, strict=True):
+            part.copy_(factor)
+        for part, factor in zip(_blocks(weight[:, low_columns], sizes, ranks), ups, strict=True):
+            part.copy_(factor)
+        wide = weight.new_empty(len(rows), weight.shape[1])
+        wide[:, :width] = rows
+        wide[:, low_columns] = (wide[:, :width] @ down.t()).mul_(scale)
+        wide[:, low_columns.stop :] = 0
+        ctx.save_for_backward(wide, scale, *factors)  # the factors for their version: they are in weight and down
+        ctx.weight, ctx.down, ctx.sizes, ctx.ranks, ctx.dtype = weight, down, sizes, ranks, x.dtype
+        return _parts(_product(wide, weight, bias), x.shape, sizes)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of x and of the factors."""
-        weight, *saved = ctx.saved_tensors
-        parts = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+        wide, scale, *_ = ctx.saved_tensors
+        width, low_columns = ctx.down.shape[1], slice(ctx.down.shape[1], ctx.down.shape[1] + len(scale))
+        parts = [_matrix(gradient) for gradient in gradients]
+        weights = (ctx.weight if ctx.needs_input_grad[0] else ctx.weight[:, low_columns]).split(ctx.sizes)
+        wide_gradient = _product_of_parts(parts, weights)
+        low_gradient = wide_gradient[:, low_columns] if ctx.needs_input_grad[0] else wide_gradient
+        low_gradient = low_gradient * scale.to(low_gradient.dtype)
         x_gradient = None
         if ctx.needs_input_grad[0]:
-            # One product over all parts would be slower: oneDNN computes long sums at half the speed.
-            first, *others = zip(parts, weight.split(ctx.sizes), strict=True)
-            x_gradient = first[0] @ first[1]
-            for part, rows_of_weight in others:
-                x_gradient.addmm_(part, rows_of_weight)
-        factors: list[torch.Tensor] = []
-        if saved:
-            rows, down, up, low = saved
-            low_gradient = torch.empty_like(low)
-            blocks = _blocks(up, ctx.sizes, ctx.ranks)
-            shares = zip(parts, blocks, low_gradient.split(ctx.ranks, 1), low.split(ctx.ranks, 1), strict=True)
-            for part, block, share, part_low in shares:
-                torch.mm(part, block, out=share)
-                factors.append((part.t() @ part_low).float())
-            low_gradient.mul_(ctx.scale)
-            if x_gradient is not None:
-                x_gradient.addmm_(low_gradient, down)
-            factors = [*(low_gradient.t() @ rows).float().split(ctx.ranks), *factors]
-        if x_gradient is not None:
-            x_gradient = x_gradient.view(ctx.shape).to(ctx.dtype)
-        return x_gradient, None, None, None, None, *factors
+            x_gradient = torch.addmm(wide_gradient[:, :width], low_gradient, ctx.down)
+            x_gradient = x_gradient.view(*gradients[0].shape[:-1], width).to(ctx.dtype)
+        downs = (low_gradient.t() @ wide[:, :width]).float().split(ctx.ranks)
+        lows = wide[:, low_columns].split(ctx.ranks, dim=1)
+        ups = [(part.t() @ low).float() for part, low in zip(parts, lows, strict=True)]
+        return x_gradient, None, None, None, None, None, *downs, *ups
+
+
+def _matrix(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
+
+
+def _parts(product: torch.Tensor, shape: torch.Size, sizes: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(part.view(*shape[:-1], part.shape[1]) for part in product.split(sizes, dim=1))
+
+
+def _product_of_parts(parts: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of `part @ weight`. One product over all would be slower: oneDNN computes long sums at half the speed."""
+    result = parts[0] @ weights[0]
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        result.addmm_(part, weight)
+    return result
 
 
 def _blocks(matrix: torch.Tensor, sizes: Sequence[int], ranks: Sequence[int]) -> Iterator[torch.Tensor]:

@@ -1,0 +1,99 @@
+"""Compiled loops: each formula against PyTorch's in float32, with its gradients."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from workbench.models.attention import grouped_attention
+from workbench.models.fast.compiled import can_compile
+from workbench.models.fast.gated import _Swish
+from workbench.models.fast.norms import _RootMeanSquareNorm
+from workbench.models.fast.rotary import _half_turned, _Rotate
+
+pytestmark = pytest.mark.skipif(not can_compile(), reason="PyTorch's threads can't be reached here")
+LOWEST = torch.finfo(torch.bfloat16).min
+Formula = Callable[..., torch.Tensor]
+
+
+def normal(*shape: int, scale: float = 1.0) -> torch.Tensor:
+    return (torch.randn(shape) * scale).to(torch.bfloat16)
+
+
+def gradients(formula: Formula, inputs: list[torch.Tensor], seed: int) -> list[torch.Tensor]:
+    """The result and the gradients of the inputs, for a random gradient of the result."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    result = formula(*leaves)
+    gradient = torch.randn(result.shape, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
+    return [result.detach(), *torch.autograd.grad(result, leaves, gradient.to(result.dtype))]
+
+
+def require_same(ours: Formula, formula: Formula, *inputs: torch.Tensor) -> None:
+    """In bfloat16 ours gives the formula in float32, rounded once or, between products, twice."""
+    got = gradients(ours, list(inputs), 1)
+    expected = gradients(formula, [x.float() for x in inputs], 1)
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert torch.allclose(one.float(), other, rtol=2e-2, atol=2e-2 * float(other.abs().max()))
+        # On the whole far closer than that: a wrong term would be seen even where the tolerance hides it.
+        assert float((one.float() - other).norm() / other.norm()) < 5e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 32), (3, 7, 576), (2, 5, 4, 33)])
+def test_rms_norm(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    weight = torch.rand(shape[-1]) + 0.5
+
+    def formula(x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * weight
+
+    require_same(lambda x: _RootMeanSquareNorm.apply(x, weight, 1e-5), formula, normal(*shape))
+    spread = normal(shape[-1], *shape[:-1]).movedim(0, -1)  # columns that lie apart
+    require_same(lambda x: _RootMeanSquareNorm.apply(x, weight, 1e-5), formula, spread)
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_gated_product(scale: float) -> None:
+    torch.manual_seed(0)
+
+    def formula(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.silu(gate) * up
+
+    require_same(_Swish.apply, formula, normal(2, 9, 96, scale=scale), normal(2, 9, 96))
+    both = normal(18, 160, scale=scale)
+    parts = both.split(80, dim=1)  # of one matrix, as a product makes them
+    for one, other in zip(
+        gradients(_Swish.apply, list(parts), 2), gradients(_Swish.apply, [p.clone() for p in parts], 2), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rotation(batch: int) -> None:
+    torch.manual_seed(0)
+    angles = torch.randn(batch, 11, 8).repeat(1, 1, 2)
+    cos, sin = angles.cos().to(torch.bfloat16), angles.sin().to(torch.bfloat16)
+
+    def formula(x: torch.Tensor) -> torch.Tensor:
+        return x * cos.float()[:, None] + _half_turned(x) * sin.float()[:, None]
+
+    require_same(lambda x: _Rotate.apply(x, cos, sin), formula, normal(3, 11, 4, 16).transpose(1, 2))
+
+
+@pytest.mark.parametrize("virtual", [0, 6])
+def test_attention(virtual: int) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Identity().train()
+    mask = torch.full((9, 9 + virtual), LOWEST).triu(1 + virtual).repeat(3, 1, 1, 1)
+    mask[1, :, :, virtual : virtual + 4] = LOWEST
+    mask = mask.to(torch.bfloat16)
+
+    def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return grouped_attention(layer, query, key, value, mask.to(query.dtype), 0.25)[0]
+
+    query, key, value = normal(3, 6, 9, 16), normal(3, 2, 9 + virtual, 16), normal(3, 2, 9 + virtual, 16)
+    require_same(attention, attention, query, key, value)
+    # What is masked counts for nothing at all, however large.
+    changed, seen = value.clone(), slice(4, 9)
+    changed[1, :, virtual : virtual + 4] = 1e30
+    assert torch.equal(attention(query, key, value)[1, seen], attention(query, key, changed)[1, seen])
