@@ -44,6 +44,8 @@ def has_plain_output(model: nn.Module) -> bool:
     layer = output_layer(model)
     if type(layer) is not nn.Linear or getattr(layer, "bias", None) is not None or layer.weight.requires_grad:
         return False
+    if "forward" in vars(layer):  # somebody else's, such as accelerate's for several devices
+        return False
     seen: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     try:

@@ -1,6 +1,7 @@
 """Completion-only loss, with logits only where there is a label."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,22 +75,23 @@ def negative_log_likelihoods(
     predicts = torch.zeros_like(labels, dtype=torch.bool)
     predicts[:, :-1] = labels[:, 1:] != IGNORED
     targets = labels[:, 1:][predicts[:, :-1]]
-    labelled_hidden: list[torch.Tensor] = []
 
-    def only_labelled(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden = arguments[0]
+    def labelled_hidden(hidden: torch.Tensor) -> torch.Tensor:
         # Virtual tokens of prompt tuning stand in front of the text.
-        virtual = hidden.shape[1] - predicts.shape[1]
-        labelled_hidden.append(hidden[:, virtual:][predicts])
-        return (labelled_hidden[0][:1] if plain_output else labelled_hidden[0],)
+        return hidden[:, hidden.shape[1] - predicts.shape[1] :][predicts]
 
-    hook = output_layer(model).register_forward_pre_hook(only_labelled)
-    try:
+    layer = output_layer(model)
+    with ExitStack() as stack:
+        if plain_output:
+            # The hidden states themselves come out where logits would.
+            layer.forward = labelled_hidden
+            stack.callback(delattr, layer, "forward")
+        else:
+            hook = layer.register_forward_pre_hook(lambda _, arguments: (labelled_hidden(arguments[0]),))
+            stack.callback(hook.remove)
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-    finally:
-        hook.remove()
     if plain_output:
-        losses = linear_cross_entropy(labelled_hidden[0], output_weight(model), targets)
+        losses = linear_cross_entropy(logits, output_weight(model), targets)
     else:
         losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     return losses, predicts.nonzero()[:, 0]
