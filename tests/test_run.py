@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from workbench.job import job as job_module
 from workbench.job import one as one_module
@@ -48,6 +50,30 @@ def test_every_method_to_the_end(recipe_file: Path, tmp_path: Path, capsys: pyte
     page = (out / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']https?:""", page)
     assert "merged/ is a plain checkpoint" in (out / "report.md").read_text()
+
+
+def test_a_saved_model_that_is_not_the_trained_one_is_told(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = one_module.save_adapter
+
+    def damaging(model: Any, tokenizer: Any, folder: Path, *rest: str) -> int:
+        size = save(model, tokenizer, folder, *rest)
+        weights = folder / "adapter_model.safetensors"
+        save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(weights).items()}, weights)
+        return size
+
+    monkeypatch.setattr(one_module, "save_adapter", damaging)
+    monkeypatch.setattr(one_module, "LOSS_TOLERANCE", 1e-3)  # so small a model learns little
+    out = tmp_path / "out"
+    code, _, errors = run(recipe_file, "--methods", "lora", "--out", out, capsys=capsys)
+    assert code == 0
+    (record,) = json.loads((out / "results.json").read_text())["runs"]
+    assert record["validation_loss_as_shipped"] > 1.001 * record["validation_loss_as_trained"]
+    assert "the validation loss of what was saved" in record["warning"]
+    assert "Warning: the validation loss of what was saved" in (out / "report.md").read_text()
+    assert "Warning: the validation loss of what was saved" in (out / "report.html").read_text()
+    assert "lora: the validation loss of what was saved" in errors
 
 
 def test_the_same_seed_gives_the_same_predictions(
@@ -215,7 +241,10 @@ def test_adapters_on_a_base_of_8_bits(recipe_file: Path, tmp_path: Path, capsys:
     shipped = runs["lora"]["export"]
     assert shipped["merged"]
     assert "trained on the base at 8 bits, merged into its original weights in float32" in shipped["base"]
-    assert shipped["validation_loss_as_shipped"] == pytest.approx(shipped["validation_loss_as_trained"], rel=0.05)
+    for method in ("lora", "houlsby", "prefix"):
+        losses = [runs[method][f"validation_loss_as_{state}"] for state in ("trained", "shipped")]
+        assert losses[1] == pytest.approx(losses[0], rel=0.05)
+        assert runs[method]["warning"] is None
 
 
 def test_what_was_done_survives_a_second_interruption(

@@ -67,7 +67,12 @@ def conclude(results: Mapping[str, Any], compared: str, title: str) -> str:
 
 
 def export_text(run: Mapping[str, Any]) -> str:
-    """What can be shipped of a run, in a sentence."""
+    """What can be shipped of a run, in a few sentences."""
+    warning = f"Warning: {run['warning']}. " if run.get("warning") else ""
+    return warning + _shipped(run)
+
+
+def _shipped(run: Mapping[str, Any]) -> str:
     export = run["export"]
     if not export["merged"]:
         return str(export["reason"])
@@ -79,8 +84,8 @@ def export_text(run: Mapping[str, Any]) -> str:
     )
     if "base" in export:
         text += (
-            f" It was {export['base']}: validation loss {export['validation_loss_as_trained']:.3f} as trained, "
-            f"{export['validation_loss_as_shipped']:.3f} as shipped; the scores are of what is shipped."
+            f" It was {export['base']}: validation loss {run['validation_loss_as_trained']:.3f} as trained, "
+            f"{run['validation_loss_as_shipped']:.3f} as shipped; the scores are of what is shipped."
         )
     return text
 

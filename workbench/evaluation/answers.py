@@ -4,15 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
-from workbench.evaluation.decode import Decoded, decode_batch, tokens_at_once
+from workbench.evaluation.decode import Decoded, decode_batch
 from workbench.models import has_plain_output, keep_memory
 from workbench.training.callbacks import progress_bar
-from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -145,20 +143,3 @@ def _most_tokens(model: nn.Module, plain_output: bool) -> int:
     size = next(model.parameters()).element_size()
     most = min(MOST_TOKENS, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * size))
     return most if plain_output else min(most, LOGIT_BYTES // (4 * config.vocab_size))
-
-
-def reference_nats(model: nn.Module, renderer: Renderer, rendered: Sequence[Rendered]) -> list[float]:
-    """Negative log-likelihood of each completion given its prompt, in nats, summed over its tokens."""
-    place = next(model.parameters()).device
-    collate = RightPadding(renderer.tokenizer.pad_token_id or 0)
-    nats = [0.0] * len(rendered)
-    plain_output = has_plain_output(model)
-    most = min(tokens_at_once(model), _most_tokens(model, plain_output))
-    for batch in _batches([item.length for item in rendered], most):
-        inputs = {name: t.to(place) for name, t in collate([labelled(rendered[index]) for index in batch]).items()}
-        with torch.inference_mode():
-            losses, rows = negative_log_likelihoods(model, **inputs, plain_output=plain_output)
-            sums = torch.zeros(len(batch), dtype=losses.dtype, device=place).index_add_(0, rows, losses)
-        for index, value in zip(batch, sums.tolist(), strict=True):
-            nats[index] = value
-    return nats

@@ -12,7 +12,6 @@ from torch import nn
 
 from workbench import files
 from workbench.evaluation import Answer, Score, answer_all, generation_config, score_all
-from workbench.evaluation.answers import reference_nats
 from workbench.export import save_adapter, ship_merged
 from workbench.export.card import model_card
 from workbench.export.merge import folder_bytes, proof_sequences, sequence_logits
@@ -20,12 +19,14 @@ from workbench.job.prepare import Job
 from workbench.job.resources import peak_memory
 from workbench.methods import Method
 from workbench.models import attach, bfloat16_is_fast, load_model, size
-from workbench.training import Trained, train
+from workbench.training import CHECKED, Trained, mean_completion_loss, train
 
 logger = logging.getLogger(__name__)
 
 # Held-out prompts on which an export must give the same text.
 PROOF_PROMPTS = 100
+# What is shipped may have a validation loss so much larger than what was trained before the user is warned.
+LOSS_TOLERANCE = 0.05
 
 ADAPTER_LOADING = """{before}from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -56,6 +57,8 @@ def carry_method(job: Job, method: Method, seed: int, folder: Path) -> dict[str,
             trained = _train(job, method, seed, folder, record)
     with peak_memory() as memory:
         model = _for_evaluation(job, method, folder, trained)
+        if trained:
+            record.update(_saved_as_trained(job, method, model, trained))
         began = time.perf_counter()
         answers = answer_all(model, job.renderer, job.evaluated, job.recipe.max_new_tokens, f"{method.name}: answers")
         scores = score_all(job.metrics, answers)
@@ -163,7 +166,10 @@ def _export(
     if not method.merges:
         files.write_text(folder / "adapter" / "README.md", _card(job, method, seed, scores, plain=False))
         return record
-    notes = _merge_notes(job, method, model, trained, record)
+    notes = {}
+    if job.bits < 32 and not method.trains_base:
+        record["base"] = f"trained on the base at {job.bits} bits, merged into its original weights in float32"
+        notes["Base of the merge"] = f"{record['base']}. All scores are of what is shipped."
     rendered = [item for split in job.evaluated for item in job.rendered(split)][:PROOF_PROMPTS]
     sequences = proof_sequences(rendered)
     trained_logits = sequence_logits(model, sequences)
@@ -196,21 +202,21 @@ def _export(
     return {**record, "merged": proof.holds, "reason": reason, **details}
 
 
-def _merge_notes(
-    job: Job, method: Method, model: nn.Module, trained: Trained, record: dict[str, Any]
-) -> dict[str, str]:
-    """Say into which base is merged, and what that did to the validation loss, where training saw another."""
-    if method.trains_base or job.bits == 32:
-        return {}
-    validation = job.rendered("validation")
-    nats = sum(reference_nats(model, job.renderer, validation))
-    shipped = nats / sum(len(item.completion_ids) for item in validation)
-    record["base"] = f"trained on the base at {job.bits} bits, merged into its original weights in float32"
-    record["validation_loss_as_trained"] = trained.validation_loss
-    record["validation_loss_as_shipped"] = shipped
+def _saved_as_trained(job: Job, method: Method, model: nn.Module, trained: Trained) -> dict[str, Any]:
+    """Hold the loss of the saved model against that of the trained one, which no step in between should change."""
+    pad_id = job.renderer.tokenizer.pad_token_id or 0
+    shipped = mean_completion_loss(model, job.rendered("validation")[:CHECKED], pad_id, batch_size=8)
+    warning = None
+    if not shipped <= trained.checked_loss * (1 + LOSS_TOLERANCE):
+        warning = (
+            f"the validation loss of what was saved is {shipped:.3f}, of what was trained {trained.checked_loss:.3f}: "
+            "the scores are of what was saved"
+        )
+        logger.warning("%s: %s", method.name, warning)
     return {
-        "Base of the merge": f"{record['base']}; validation loss {trained.validation_loss:.3f} as trained, "
-        f"{shipped:.3f} as shipped. All scores are of what is shipped."
+        "validation_loss_as_trained": trained.checked_loss,
+        "validation_loss_as_shipped": shipped,
+        "warning": warning,
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from workbench.data.render import Rendered
-from workbench.models import linear_cross_entropy, output_layer, output_weight
+from workbench.models import has_plain_output, linear_cross_entropy, output_layer, output_weight
 
 IGNORED = -100
 
@@ -95,3 +95,24 @@ def negative_log_likelihoods(
     else:
         losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     return losses, predicts.nonzero()[:, 0]
+
+
+@torch.no_grad()
+def mean_completion_loss(model: nn.Module, rendered: Sequence[Rendered], pad_id: int, batch_size: int) -> float:
+    """Negative log-likelihood of the completions given their prompts, in nats per token.
+
+    Args:
+        model: in evaluation mode.
+        pad_id: fills up shorter rows; it is never attended to.
+        batch_size: examples that are read together, such of like length.
+    """
+    place = next(model.parameters()).device
+    collate, plain_output = RightPadding(pad_id), has_plain_output(model)
+    order = sorted(rendered, key=lambda item: item.length)
+    total = 0.0
+    for start in range(0, len(order), batch_size):
+        batch = collate([labelled(item) for item in order[start : start + batch_size]])
+        inputs = {name: tensor.to(place) for name, tensor in batch.items()}
+        losses, _ = negative_log_likelihoods(model, **inputs, plain_output=plain_output)
+        total += float(losses.double().sum())
+    return total / sum(len(item.completion_ids) for item in rendered)

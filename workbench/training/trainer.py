@@ -27,7 +27,7 @@ from workbench.models import fast_training, has_plain_output, keep_memory
 from workbench.recipe import Training
 from workbench.training.callbacks import BestState, FiniteLoss, Progress
 from workbench.training.joined import joined
-from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
+from workbench.training.loss import RightPadding, mean_completion_loss, negative_log_likelihoods
 
 # A user's texts are the user's: nothing reports to a hub that training began.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -37,6 +37,11 @@ from trl import SFTConfig, SFTTrainer
 # Lengths that are multiples of this need few kernels; more of them than oneDNN's 1,024 are kept.
 MULTIPLE = 8
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+# Validation examples on which a saved model is held against the trained one.
+CHECKED = 64
+# Batches of training that a validation computes as one.
+VALIDATED_TOGETHER = 4
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ class Trained:
         steps: optimizer steps that were made.
         learning_rate: the peak.
         validation_loss: of the best state, which is the one the model has now; nats per token.
+        checked_loss: of that state on the first `CHECKED` validation examples, computed as training computes. What
+            is saved and loaded again must have it, too.
         curve: `{"step", "loss"}` and `{"step", "validation_loss"}`, in order.
     """
 
@@ -60,13 +67,14 @@ class Trained:
     steps: int
     learning_rate: float
     validation_loss: float
+    checked_loss: float
     curve: Sequence[Mapping[str, float]]
 
 
 class CompletionTrainer(SFTTrainer):
     """`SFTTrainer` with our loss: exact under accumulation, logits only at labelled positions.
 
-    `mean_labels` is the number of labelled tokens of an average validation example, `plain_output` whether the
+    `mean_labels` is the number of labelled tokens of an average validation row, `plain_output` whether the
     model has a plain output layer.
     """
 
@@ -88,8 +96,8 @@ class CompletionTrainer(SFTTrainer):
     ) -> torch.Tensor:
         """Sum of the labelled tokens' losses over their number in the whole optimizer step.
 
-        In a validation the Trainer averages over examples. Dividing by an average example's labels makes that the
-        mean over tokens, whatever the batches.
+        In a validation the Trainer averages over rows. Dividing by an average row's labels makes that the mean over
+        tokens, whatever the batches.
         """
         losses, _ = negative_log_likelihoods(
             model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"], self.plain_output
@@ -145,21 +153,23 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     _require_labels(examples, "training")
     _require_labels(validation, "validation")
-    rows = joined(examples)
+    rows, held_out = joined(examples), joined(validation)
     steps, every = steps_in(training, len(rows))
     trainer = CompletionTrainer(
         model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
         args=_config(training, steps, every, learning_rate, autocast, folder, seed),
-        data_collator=RightPadding(tokenizer.pad_token_id or 0, _multiple(model, max(row["length"] for row in rows))),
+        data_collator=RightPadding(
+            tokenizer.pad_token_id or 0, _multiple(model, max(row["length"] for row in [*rows, *held_out]))
+        ),
         train_dataset=Dataset.from_list(rows),
-        eval_dataset=Dataset.from_list([labelled(example) for example in validation]),
+        eval_dataset=Dataset.from_list(held_out),
         processing_class=tokenizer,
         callbacks=[best, FiniteLoss(), Progress(title), _tensorboard(folder / "logs")],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
     trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # the model is on one device
-    trainer.mean_labels = sum(len(e.completion_ids) for e in validation) / len(validation)
+    trainer.mean_labels = sum(len(e.completion_ids) for e in validation) / len(held_out)
     # SFTTrainer rounds adapters on quantized bases to bfloat16, in which small updates are lost.
     for name, parameter in model.named_parameters():
         if name in trainable:
@@ -168,16 +178,22 @@ def train(
     start = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     began = time.perf_counter()
     keep_memory()
+    trainer.plain_output = has_plain_output(model)
+    if trainer.plain_output:
+        # Without gradients and without logits there is room for more.
+        trainer.args.per_device_eval_batch_size *= VALIDATED_TOGETHER
     with ExitStack() as stack:
-        trainer.plain_output = has_plain_output(model)
         stack.enter_context(fast_training(model))
         if autocast:
             # Autocast brings inputs and weights together; PEFT's casts of every input to float32 only cost time.
             stack.enter_context(disable_input_dtype_casting(model))
         trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - began
-    best.restore(model)
-    model.eval()
+        seconds = time.perf_counter() - began
+        best.restore(model)
+        model.eval()
+        with torch.autocast(trainer.args.device.type, torch.bfloat16, enabled=autocast):
+            together = max(1, training.batch_size // training.accumulation)
+            checked_loss = mean_completion_loss(model, validation[:CHECKED], tokenizer.pad_token_id or 0, together)
     log = trainer.state.log_history
     validation_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     validating = sum(entry["eval_runtime"] for entry in log if "eval_runtime" in entry and entry["step"] > start)
@@ -188,6 +204,7 @@ def train(
         steps=trainer.state.global_step,
         learning_rate=learning_rate,
         validation_loss=min(validation_losses),
+        checked_loss=checked_loss,
         curve=[
             {"step": entry["step"], name: entry[key]}
             for entry in log
