@@ -53,7 +53,11 @@ def test_every_method_to_the_end(recipe_file: Path, tmp_path: Path, capsys: pyte
 
 
 def test_a_saved_model_that_is_not_the_trained_one_is_told(
-    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    recipe_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save = one_module.save_adapter
 
@@ -66,14 +70,13 @@ def test_a_saved_model_that_is_not_the_trained_one_is_told(
     monkeypatch.setattr(one_module, "save_adapter", damaging)
     monkeypatch.setattr(one_module, "LOSS_TOLERANCE", 1e-3)  # so small a model learns little
     out = tmp_path / "out"
-    code, _, errors = run(recipe_file, "--methods", "lora", "--out", out, capsys=capsys)
-    assert code == 0
+    assert run(recipe_file, "--methods", "lora", "--out", out, capsys=capsys)[0] == 0
     (record,) = json.loads((out / "results.json").read_text())["runs"]
     assert record["validation_loss_as_shipped"] > 1.001 * record["validation_loss_as_trained"]
     assert "the validation loss of what was saved" in record["warning"]
     assert "Warning: the validation loss of what was saved" in (out / "report.md").read_text()
     assert "Warning: the validation loss of what was saved" in (out / "report.html").read_text()
-    assert "lora: the validation loss of what was saved" in errors
+    assert "lora: the validation loss of what was saved" in caplog.text
 
 
 def test_the_same_seed_gives_the_same_predictions(

@@ -39,7 +39,7 @@ class Training:
     batch_size: int = 8
     accumulation: int = 1
     learning_rate: float | None = None
-    schedule: str = "cosine"
+    schedule: str = "linear"
     warmup: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0

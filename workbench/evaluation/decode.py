@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 
 from workbench.data.render import Rendered
 from workbench.evaluation.cache import joined_cache
-from workbench.models import linear_cross_entropy, output_layer, output_weight
+from workbench.models import linear_cross_entropy, output_layer, output_of, output_weight
 
 # Tokens that are read at once: on a CPU, activations that fit into its cache are read faster than larger ones.
 READ_TOKENS = {"cpu": 2**10}
@@ -123,7 +123,7 @@ class _Reading:
 
 def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_id: int, plain_output: bool) -> _Reading:
     """Read prompts, padded on the left to `prompt_length`, and their references behind them."""
-    context, layer = open_context(model, len(batch)), output_layer(model)
+    context = open_context(model, len(batch))
     place, virtual = output_weight(model).device, context.virtual_tokens
     reference_length = max(len(item.completion_ids) for item in batch)
     # Prompts end in the same column, references begin in the next one.
@@ -138,14 +138,7 @@ def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_i
     targets = input_ids[:, 1:][predicts[:, :-1]]
     counts = predicts.sum(dim=1)
     first = counts.cumsum(0) - counts  # among all positions that predict, the ends of the prompts
-    hidden: list[torch.Tensor] = []
-
-    def only_predicting(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden.append(arguments[0][predicts])
-        return (hidden[0][first] if plain_output else hidden[0],)
-
-    hook = layer.register_forward_pre_hook(only_predicting)
-    try:
+    with output_of(model, lambda hidden: hidden[predicts], hidden=plain_output):
         output = context.module(
             input_ids=input_ids,
             attention_mask=mask,
@@ -153,10 +146,9 @@ def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_i
             past_key_values=context.cache,
             use_cache=True,
         )
-    finally:
-        hook.remove()
     if plain_output:
-        losses, behind_prompts = linear_cross_entropy(hidden[0], output_weight(model), targets), output.logits
+        losses = linear_cross_entropy(output.logits, output_weight(model), targets)
+        behind_prompts = output_layer(model)(output.logits[first])
     else:
         losses = nn.functional.cross_entropy(output.logits.float(), targets, reduction="none")
         behind_prompts = output.logits[first]

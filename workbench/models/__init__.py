@@ -16,7 +16,7 @@ from workbench.models.load import (
     release_memory,
     size,
 )
-from workbench.models.output import has_plain_output, linear_cross_entropy, output_layer, output_weight
+from workbench.models.output import has_plain_output, linear_cross_entropy, output_layer, output_of, output_weight
 
 __all__ = [
     "BITS",
@@ -33,6 +33,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "output_layer",
+    "output_of",
     "output_weight",
     "rehearse",
     "release_memory",

@@ -1,7 +1,6 @@
 """Completion-only loss, with logits only where there is a label."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from workbench.data.render import Rendered
-from workbench.models import has_plain_output, linear_cross_entropy, output_layer, output_weight
+from workbench.models import has_plain_output, linear_cross_entropy, output_of, output_weight
 
 IGNORED = -100
 
@@ -59,8 +58,7 @@ def negative_log_likelihoods(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative log-likelihood of each labelled token.
 
-    The output layer sees only the positions whose next token has a label: for a vocabulary of 49,152 it is as
-    costly as a third of SmolLM2's layers. A hook on it works for every architecture and for every method.
+    The output layer sees only the positions whose next token has a label.
 
     Args:
         model: causal language model, with or without an adapter.
@@ -80,15 +78,7 @@ def negative_log_likelihoods(
         # Virtual tokens of prompt tuning stand in front of the text.
         return hidden[:, hidden.shape[1] - predicts.shape[1] :][predicts]
 
-    layer = output_layer(model)
-    with ExitStack() as stack:
-        if plain_output:
-            # The hidden states themselves come out where logits would.
-            layer.forward = labelled_hidden
-            stack.callback(delattr, layer, "forward")
-        else:
-            hook = layer.register_forward_pre_hook(lambda _, arguments: (labelled_hidden(arguments[0]),))
-            stack.callback(hook.remove)
+    with output_of(model, labelled_hidden, hidden=plain_output):
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
     if plain_output:
         losses = linear_cross_entropy(logits, output_weight(model), targets)
