@@ -15,7 +15,9 @@ from workbench.methods import find_method
 from workbench.models import attach, fast_training, has_plain_output, linear_cross_entropy
 from workbench.models import output as output_module
 from workbench.models.attention import GROUPED, shares_heads
+from workbench.models.fast.compiled import can_compile
 
+compiled_here = pytest.mark.skipif(not can_compile(), reason="PyTorch's threads can't be reached here")
 IDS = torch.arange(3, 63).view(2, 30)
 MASK = torch.ones_like(IDS)
 MASK[1, :7] = 0
@@ -76,6 +78,7 @@ def test_scales_and_ranks_that_differ() -> None:
     assert torch.allclose(gradient, fast_gradient, atol=1e-5 * float(gradient.abs().max()))
 
 
+@compiled_here
 def test_a_llama_with_lora_takes_all_paths() -> None:
     rotate = modeling_llama.apply_rotary_pos_emb
     with fast_training(lora(make_model("llama").to(torch.bfloat16))) as taken:
@@ -123,6 +126,7 @@ def test_layers_that_read_the_same_input_may_be_called_in_any_order() -> None:
         assert torch.allclose(theirs, ours, atol=1e-5)
 
 
+@compiled_here
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
 @pytest.mark.parametrize("factor", [0.25, 200.0])
 def test_a_norm_is_taken_for_its_own_formula(kind: str, factor: float) -> None:
@@ -136,6 +140,66 @@ def test_a_norm_is_taken_for_its_own_formula(kind: str, factor: float) -> None:
     expected = type(norm)(32, 1e-6).float()  # one rounding to bfloat16, at the end
     expected.weight.data.fill_(factor)
     assert torch.equal(got, expected(x.float()).to(torch.bfloat16))
+
+
+def test_an_error_inside_leaves_nothing_either() -> None:
+    model = lora(make_model("llama").to(torch.bfloat16))
+    rotate = modeling_llama.apply_rotary_pos_emb
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ZeroDivisionError), fast_training(model):
+        step(model)
+        raise ZeroDivisionError
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert modeling_llama.apply_rotary_pos_emb is rotate
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert tensor.is_contiguous()
+
+
+def test_float32_factors_are_not_rounded_without_autocast() -> None:
+    model = lora(make_model("llama").to(torch.bfloat16))
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    for factor in (layer.lora_A["default"], layer.lora_B["default"]):
+        factor.weight.data = factor.weight.data.float() * 1.001
+    x = torch.randn(2, 5, 32).to(torch.bfloat16)
+    expected = layer(x)
+    with fast_training(model):
+        got = layer(x)
+    assert type(got.grad_fn) is type(expected.grad_fn)  # PEFT's own way
+    assert torch.allclose(got, expected, rtol=1e-2, atol=1e-2)
+
+
+@compiled_here
+@pytest.mark.parametrize("addition", ["limit", "dropout"])
+def test_a_gate_of_another_formula_is_left_alone(addition: str) -> None:
+    model = make_model("llama").to(torch.bfloat16)
+    block = model.model.layers[0].mlp
+
+    class Other(type(block)):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            gate = self.gate_proj(x)
+            gate = gate.clamp(max=10.0) if addition == "limit" else gate
+            y = self.down_proj(torch.nn.functional.silu(gate) * self.up_proj(x))
+            return torch.nn.functional.dropout(y, 0.5, self.training) if addition == "dropout" else y
+
+    block.__class__ = Other
+    with fast_training(model):
+        assert "forward" not in vars(block)
+        assert "forward" in vars(model.model.layers[1].mlp)
+
+
+def test_rotations_that_are_called_otherwise_are_left_to_the_original() -> None:
+    model = make_model("llama").to(torch.bfloat16)
+    q, k = torch.randn(1, 4, 3, 8).to(torch.bfloat16), torch.randn(1, 2, 3, 8).to(torch.bfloat16)
+    angles = torch.randn(1, 3, 4).repeat(1, 1, 2)
+    cos, sin = angles.cos().to(torch.bfloat16), angles.sin().to(torch.bfloat16)
+    expected = modeling_llama.apply_rotary_pos_emb(q, k, cos, sin)
+    with fast_training(model):
+        named = modeling_llama.apply_rotary_pos_emb(q, k=k, cos=cos, sin=sin)
+        fast = modeling_llama.apply_rotary_pos_emb(q, k, cos, sin)
+    for one, other, third in zip(expected, named, fast, strict=True):
+        assert torch.equal(one, other)
+        assert torch.allclose(one, third, atol=2e-2)
 
 
 def test_a_norm_of_another_formula_is_left_alone() -> None:
@@ -208,6 +272,8 @@ def test_bfloat16_base_and_float32_adapters_under_autocast(kind: str, name: str)
     assert all(p.dtype == torch.float32 for p in adapters)
     with torch.autocast("cpu", torch.bfloat16):
         loss, gradient = step(model)
+    if shares_heads(model.config):
+        model.set_attn_implementation(GROUPED)
     with fast_training(model), disable_input_dtype_casting(model), torch.autocast("cpu", torch.bfloat16):
         fast_loss, fast_gradient = step(model)
     assert torch.allclose(loss, fast_loss, rtol=2e-2)

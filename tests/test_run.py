@@ -69,6 +69,7 @@ def test_a_saved_model_that_is_not_the_trained_one_is_told(
 
     monkeypatch.setattr(one_module, "save_adapter", damaging)
     monkeypatch.setattr(one_module, "LOSS_TOLERANCE", 1e-3)  # so small a model learns little
+    monkeypatch.setattr(one_module, "SMALL_LOSS", 0.0)
     out = tmp_path / "out"
     assert run(recipe_file, "--methods", "lora", "--out", out, capsys=capsys)[0] == 0
     (record,) = json.loads((out / "results.json").read_text())["runs"]

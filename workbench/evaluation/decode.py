@@ -148,7 +148,7 @@ def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_i
         )
     if plain_output:
         losses = linear_cross_entropy(output.logits, output_weight(model), targets)
-        behind_prompts = output_layer(model)(output.logits[first])
+        behind_prompts = output_layer(model)(output.logits[first].to(output_weight(model).dtype))
     else:
         losses = nn.functional.cross_entropy(output.logits.float(), targets, reduction="none")
         behind_prompts = output.logits[first]

@@ -5,53 +5,22 @@ cache: for SmolLM2 at 32 rows of 150 tokens, 660 MB of copies for one new token.
 just as well be put one behind the other: the same products, nothing repeated.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
-import numpy as np
 import torch
-from numba import float32
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import eager_mask
 
-from workbench.models.fast.compiled import FIRST, Loop, bfloat16s, can_compile, exp, load, number, store
+from workbench.models.fast.compiled import Loop, can_compile
 
 GROUPED = "grouped"
+# What an architecture may add to attention, which this here does not: given one of these, it can't be used.
+ADDITIONS = ("s_aux", "softcap", "position_bias", "head_mask")
 
-
-@Loop
-def _softmax(begin: int, end: int, a: Any) -> None:
-    """scores, mask; columns, rows of an example, length, two strides of the mask; scaling.
-
-    Each row of the scores, times the scaling and with its row of the mask added, becomes its softmax.
-    """
-    columns, rows, length, scaling = a[FIRST + 2], a[FIRST + 3], a[FIRST + 4], number(a, FIRST + 7)
-    wide = np.empty(columns, np.float32)
-    for row in range(begin, end):
-        scores = bfloat16s(a, FIRST, row * columns, columns)
-        mask = bfloat16s(a, FIRST + 1, row // rows * a[FIRST + 5] + row % length * a[FIRST + 6], columns)
-        most, total = float32(-np.inf), float32(0)
-        for i in range(columns):
-            wide[i] = load(scores[i]) * scaling + load(mask[i])
-            most = wide[i] if wide[i] > most else most
-        for i in range(columns):
-            wide[i] = exp(wide[i] - most)
-            total += wide[i]
-        for i in range(columns):
-            scores[i] = store(wide[i] / total)
-
-
-@Loop
-def _softmax_backward(begin: int, end: int, a: Any) -> None:
-    """gradient, weights, columns, scaling: the gradient of the weights becomes that of the scores."""
-    columns, scaling = a[FIRST + 2], number(a, FIRST + 3)
-    for row in range(begin, end):
-        gradient, weights = bfloat16s(a, FIRST, row * columns, columns), bfloat16s(a, FIRST + 1, row * columns, columns)
-        along = float32(0)
-        for i in range(columns):
-            along += load(gradient[i]) * load(weights[i])
-        for i in range(columns):
-            gradient[i] = store((load(gradient[i]) - along) * load(weights[i]) * scaling)
+_softmax = Loop("softmax")
+_softmax_backward = Loop("softmax_backward")
 
 
 class _GroupedAttention(torch.autograd.Function):
@@ -78,6 +47,7 @@ class _GroupedAttention(torch.autograd.Function):
         return mixed.transpose(1, 2).contiguous()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of query, key and value."""
         queries, keys, values, weights = ctx.saved_tensors
@@ -92,6 +62,18 @@ class _GroupedAttention(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _is_simple(mask: torch.Tensor | None, query: torch.Tensor, cached: int) -> TypeGuard[torch.Tensor]:
+    """Whether there is a mask, the same for all heads, that the compiled softmax can add."""
+    return (
+        mask is not None
+        and not mask.requires_grad
+        and can_compile(mask, query)
+        and mask.shape[0] in (1, len(query))
+        and mask.shape[1:3] == (1, query.shape[2])
+        and mask.shape[3] == cached
+    )
 
 
 def grouped_attention(
@@ -116,17 +98,22 @@ def grouped_attention(
 
     Returns:
         (batch, length, heads, width), and None in place of the weights.
+
+    Raises:
+        NotImplementedError: the model adds something to attention.
     """
+    if added := [name for name in ADDITIONS if kwargs.get(name) is not None]:
+        raise NotImplementedError(f"grouped attention knows no {', '.join(added)}")
     batch, heads, length, width = query.shape
     groups, cached = key.shape[1], key.shape[2]
-    undropped = not (dropout and module.training)
-    if attention_mask is not None and undropped and can_compile(query, key, value, attention_mask):
-        mask = attention_mask if attention_mask.stride(3) == 1 else attention_mask.contiguous()
-        return _GroupedAttention.apply(query, key, value, mask, scaling), None
+    if not (dropout and module.training) and _is_simple(attention_mask, query, cached) and can_compile(key, value):
+        return _GroupedAttention.apply(query, key, value, attention_mask.contiguous(), float(scaling)), None
     stacked = (query * scaling).reshape(batch, groups, heads // groups * length, width)
     scores = torch.matmul(stacked, key.transpose(2, 3)).view(batch, groups, heads // groups, length, cached)
     if attention_mask is not None:
-        scores = scores + attention_mask[:, :, None, :, :cached]
+        mask = attention_mask[..., :cached]
+        by_head = mask.expand(-1, heads, -1, -1).unflatten(1, (groups, -1)) if mask.shape[1] > 1 else mask[:, :, None]
+        scores = scores + by_head
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     mixed = torch.matmul(weights.view(batch, groups, -1, cached).to(value.dtype), value)

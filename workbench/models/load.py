@@ -132,6 +132,9 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from workbench.models.attention import GROUPED
+    from workbench.models.probe import read_short_text
+
     computing = torch.bfloat16 if bits == 16 or (bits < 16 and bfloat16_is_fast()) else torch.float32
     quantization = None
     if bits == 8:
@@ -162,6 +165,11 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
             # bitsandbytes packs 4-bit weights for inference at the first forward without gradients, and the packed
             # product has none.
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    if attention == GROUPED:
+        try:
+            read_short_text(model)
+        except NotImplementedError:
+            model.set_attn_implementation("eager")
     return model.eval()
 
 

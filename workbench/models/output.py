@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from numba import float32
 from torch import nn
+from torch.autograd.function import once_differentiable
 
-from workbench.models.fast.compiled import FIRST, Loop, bfloat16s, can_compile, exp, float32s, int64s, load, store
+from workbench.models.fast.compiled import Loop, can_compile
 from workbench.models.probe import read_short_text
 
 # Logits of one part, in bytes. Below 32 MB glibc gives memory again that it has, above it asks the system each time.
 PART_BYTES = {"cpu": 3 * 2**23}
 PART_BYTES_ELSEWHERE = 2**28
+_cross_entropy_loop = Loop("cross_entropy")
 # Positions whose logits are widened to float32 together.
 ROWS = 64
 
@@ -92,6 +92,9 @@ def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: to
 
     Returns:
         (positions,), in float32.
+
+    Raises:
+        IndexError: a target is no word of the vocabulary.
     """
     return _LinearCrossEntropy.apply(hidden, weight, targets)
 
@@ -102,31 +105,13 @@ def _part(weight: torch.Tensor, positions: int) -> int:
     return max(1, min(most // ROWS * ROWS or most, -(-positions // ROWS) * ROWS))
 
 
-@Loop
-def _cross_entropy_loop(begin: int, end: int, a: Any) -> None:
-    """logits, targets, losses, columns, whether the logits become their gradient: row by row."""
-    columns, backwards = a[FIRST + 3], a[FIRST + 4]
-    targets, losses = int64s(a, FIRST + 1, begin, end - begin), float32s(a, FIRST + 2, begin, end - begin)
-    wide = np.empty(columns, np.float32)
-    for row in range(begin, end):
-        logits, target = bfloat16s(a, FIRST, row * columns, columns), targets[row - begin]
-        most, total = float32(-np.inf), float32(0)
-        for i in range(columns):
-            most = load(logits[i]) if load(logits[i]) > most else most
-        for i in range(columns):
-            wide[i] = exp(load(logits[i]) - most)
-            total += wide[i]
-        losses[row - begin] = np.log(total) + most - load(logits[target])
-        if backwards:
-            for i in range(columns):
-                logits[i] = store(wide[i] / total)
-            logits[target] = store(wide[target] / total - float32(1))
-
-
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor, backwards: bool) -> None:
     """Write the losses, and the gradient over the logits if it goes `backwards`."""
     if can_compile(logits):
-        _cross_entropy_loop(len(logits), logits, targets.contiguous(), losses, logits.shape[1], int(backwards))
+        targets = targets.to(torch.int64).contiguous()
+        if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
+            raise IndexError(f"targets from {int(targets.min())} to {int(targets.max())} for {logits.shape[1]} words")
+        _cross_entropy_loop(len(logits), logits, targets, losses, logits.shape[1], int(backwards))
         return
     for low, chosen, loss in zip(logits.split(ROWS), targets[:, None].split(ROWS), losses.split(ROWS), strict=True):
         high = torch.log_softmax(low, dim=-1, dtype=torch.float32)
@@ -160,6 +145,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return losses
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (gradient * gradients[0][:, None]).to(ctx.dtype), None, None

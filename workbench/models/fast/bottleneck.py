@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers.activations import GELUActivation
 
 from workbench.methods.bottleneck.layer import BottleneckLayer
@@ -32,6 +33,7 @@ class _Bottleneck(torch.autograd.Function):
         return torch.addmm(rows, active, up.t()).add_(up_bias.to(x.dtype)).view(x.shape)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of all five."""
         rows, down, up, hidden, active = ctx.saved_tensors

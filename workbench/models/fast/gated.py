@@ -5,40 +5,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from numba import float32
 from torch import nn
+from torch.autograd.function import once_differentiable
 
-from workbench.models.fast.compiled import FIRST, Loop, bfloat16s, can_compile, exp, load, store
+from workbench.models.fast.compiled import Loop, can_compile
 
-
-@Loop
-def _swish(begin: int, end: int, a: Any) -> None:
-    """gate, its stride, up, its stride, result, width -> silu(gate) * up."""
-    width = a[FIRST + 5]
-    for row in range(begin, end):
-        gate = bfloat16s(a, FIRST, row * a[FIRST + 1], width)
-        up = bfloat16s(a, FIRST + 2, row * a[FIRST + 3], width)
-        result = bfloat16s(a, FIRST + 4, row * width, width)
-        for i in range(width):
-            g = load(gate[i])
-            result[i] = store(g / (float32(1) + exp(-g)) * load(up[i]))
-
-
-@Loop
-def _swish_backward(begin: int, end: int, a: Any) -> None:
-    """gate, its stride, up, its stride, gradient, two results, width -> the gradients of gate and up."""
-    width = a[FIRST + 7]
-    for row in range(begin, end):
-        gate = bfloat16s(a, FIRST, row * a[FIRST + 1], width)
-        up = bfloat16s(a, FIRST + 2, row * a[FIRST + 3], width)
-        gradient = bfloat16s(a, FIRST + 4, row * width, width)
-        gate_gradient = bfloat16s(a, FIRST + 5, row * width, width)
-        up_gradient = bfloat16s(a, FIRST + 6, row * width, width)
-        for i in range(width):
-            g, back = load(gate[i]), load(gradient[i])
-            sigmoid = float32(1) / (float32(1) + exp(-g))
-            gate_gradient[i] = store(back * load(up[i]) * sigmoid * (float32(1) + g * (float32(1) - sigmoid)))
-            up_gradient[i] = store(back * g * sigmoid)
+_swish = Loop("swish")
+_swish_backward = Loop("swish_backward")
 
 
 class _Swish(torch.autograd.Function):
@@ -54,6 +27,7 @@ class _Swish(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of gate and up."""
         gate, up = ctx.saved_tensors
@@ -83,10 +57,30 @@ def fast_gated(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | No
         return None
     generator = torch.Generator(device="cpu").manual_seed(0)
     sample = torch.randn(4, width, generator=generator).to(weight.device, precision)
-    gate, up, down = module.gate_proj, module.up_proj, module.down_proj
-    with torch.no_grad():
-        same = torch.equal(module(sample), down(nn.functional.silu(gate(sample)) * up(sample)))  # type: ignore[operator]
-    return partial(_gated, module) if same else None
+    formula = partial(_formula, module)
+    # Large numbers show limits, and training a dropout, of which the formula knows nothing.
+    probes = [(sample, False), (1000 * sample, False), (sample, True)]
+    return partial(_gated, module) if all(_is_same(module, formula, *probe) for probe in probes) else None
+
+
+def _is_same(module: nn.Module, formula: Callable[..., torch.Tensor], x: torch.Tensor, training: bool) -> bool:
+    modes = {child: child.training for child in module.modules()}
+    results = []
+    try:
+        module.train(training)
+        with torch.no_grad(), torch.random.fork_rng():
+            for function in (module, formula):
+                torch.manual_seed(0)
+                results.append(function(x))
+    finally:
+        for child, mode in modes.items():
+            child.training = mode
+    return torch.equal(*results)
+
+
+def _formula(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    gate, up = module.gate_proj(x), module.up_proj(x)  # type: ignore[operator]
+    return module.down_proj(nn.functional.silu(gate) * up)  # type: ignore[operator]
 
 
 def _gated(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -5,45 +5,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numba import float32
 from torch import nn
+from torch.autograd.function import once_differentiable
 
-from workbench.models.fast.compiled import FIRST, Loop, bfloat16s, can_compile, float32s, load, number, store
+from workbench.models.fast.compiled import Loop, can_compile
 
-
-@Loop
-def _normalize(begin: int, end: int, a: Any) -> None:
-    """x, weight, result, scale, width, eps -> x * scale * weight, scale = 1 / sqrt(mean(x**2) + eps)."""
-    width, eps = a[FIRST + 4], number(a, FIRST + 5)
-    weight, scales = float32s(a, FIRST + 1, 0, width), float32s(a, FIRST + 3, begin, end - begin)
-    for row in range(begin, end):
-        x, result = bfloat16s(a, FIRST, row * width, width), bfloat16s(a, FIRST + 2, row * width, width)
-        squares = float32(0)
-        for i in range(width):
-            squares += load(x[i]) * load(x[i])
-        scale = float32(1) / np.sqrt(squares / float32(width) + eps)
-        scales[row - begin] = scale
-        for i in range(width):
-            result[i] = store(load(x[i]) * scale * weight[i])
-
-
-@Loop
-def _normalize_backward(begin: int, end: int, a: Any) -> None:
-    """x, weight, scale, gradient, result, width -> the gradient of x."""
-    width = a[FIRST + 5]
-    weight, scales = float32s(a, FIRST + 1, 0, width), float32s(a, FIRST + 2, begin, end - begin)
-    for row in range(begin, end):
-        x, gradient = bfloat16s(a, FIRST, row * width, width), bfloat16s(a, FIRST + 3, row * width, width)
-        result = bfloat16s(a, FIRST + 4, row * width, width)
-        along = float32(0)
-        for i in range(width):
-            along += load(gradient[i]) * weight[i] * load(x[i])
-        scale = scales[row - begin]
-        back = along * scale * scale * scale / float32(width)
-        for i in range(width):
-            result[i] = store(load(gradient[i]) * weight[i] * scale - load(x[i]) * back)
+_normalize = Loop("normalize")
+_normalize_backward = Loop("normalize_backward")
 
 
 class _RootMeanSquareNorm(torch.autograd.Function):
@@ -60,6 +29,7 @@ class _RootMeanSquareNorm(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradient of x."""
         x, weight, scale = ctx.saved_tensors
@@ -80,8 +50,9 @@ def fast_rms_norm(module: nn.Module) -> Callable[..., torch.Tensor] | None:
     if not isinstance(eps, float) or weight.dim() != 1 or len(inspect.signature(module.forward).parameters) != 1:
         return None
     generator = torch.Generator(device="cpu").manual_seed(0)
-    # In float32 and number by number: in bfloat16, a factor of 200 and Gemma's 1 + 200 look alike.
-    sample = torch.randn(8, len(weight), generator=generator)
+    # In float32 and number by number: in bfloat16, a factor of 200 and Gemma's 1 + 200 look alike. Rows from small to
+    # large show where eps enters.
+    sample = torch.randn(8, len(weight), generator=generator) * torch.logspace(-3, 1, 8)[:, None]
     expected = module(sample)
     scale = torch.rsqrt(sample.square().mean(-1, keepdim=True) + eps)
     for factors in (weight.detach().float(), 1 + weight.detach().float()):  # Gemma keeps the weight without its 1

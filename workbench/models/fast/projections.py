@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from workbench.models.probe import read_short_text
 
@@ -90,6 +91,9 @@ class Group:
         return {projection.module: partial(self._output, index) for index, projection in enumerate(self.projections)}
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        projection = self.projections[index]
+        if projection.down is not None and not _computed_in(projection.base.weight.dtype, projection.down, x):
+            return type(projection.module).forward(projection.module, x)
         if self.source is not x or self.version != x._version or index not in self.waiting:
             self.waiting = dict(enumerate(self._outputs(x)))
             self.source, self.version = x, x._version
@@ -120,11 +124,12 @@ class _Projections(torch.autograd.Function):
         return _parts(_product(_matrix(x).to(weight.dtype), weight, bias), x.shape, sizes)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradient of x."""
         (weight,) = ctx.saved_tensors
         gradient = _product_of_parts([_matrix(part) for part in gradients], weight.split(ctx.sizes))
-        return gradient.view(*gradients[0].shape[:-1], -1).to(ctx.dtype), None, None, None
+        return gradient.view(*gradients[0].shape[:-1], weight.shape[1]).to(ctx.dtype), None, None, None
 
 
 class _LoraProjections(torch.autograd.Function):
@@ -163,6 +168,7 @@ class _LoraProjections(torch.autograd.Function):
         return _parts(_product(wide, weight, bias), x.shape, sizes)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of x and of the factors."""
         wide, scale, *_ = ctx.saved_tensors
@@ -171,7 +177,7 @@ class _LoraProjections(torch.autograd.Function):
         weights = (ctx.weight if ctx.needs_input_grad[0] else ctx.weight[:, low_columns]).split(ctx.sizes)
         wide_gradient = _product_of_parts(parts, weights)
         low_gradient = wide_gradient[:, low_columns] if ctx.needs_input_grad[0] else wide_gradient
-        low_gradient = low_gradient * scale.to(low_gradient.dtype)
+        low_gradient = (low_gradient * scale).to(wide.dtype)
         x_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = torch.addmm(wide_gradient[:, :width], low_gradient, ctx.down)
@@ -180,6 +186,11 @@ class _LoraProjections(torch.autograd.Function):
         lows = wide[:, low_columns].split(ctx.ranks, dim=1)
         ups = [(part.t() @ low).float() for part, low in zip(parts, lows, strict=True)]
         return x_gradient, None, None, None, None, None, *downs, *ups
+
+
+def _computed_in(precision: torch.dtype, factor: torch.Tensor, x: torch.Tensor) -> bool:
+    """Whether a LoRA factor may be rounded to `precision`: not, without autocast, from its own."""
+    return factor.dtype == precision or torch.is_autocast_enabled(x.device.type)
 
 
 def _matrix(x: torch.Tensor) -> torch.Tensor:

@@ -8,36 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
-from workbench.models.fast.compiled import FIRST, Loop, bfloat16s, can_compile, load, store
+from workbench.models.fast.compiled import Loop, can_compile
 
+_rotate = Loop("rotate")
 NAME = "apply_rotary_pos_emb"
-
-
-@Loop
-def _rotate(begin: int, end: int, a: Any) -> None:
-    """x, result, cos, sin; heads, length, width; strides of x, of the result and of cos and sin; the direction.
-
-    Row by row of x (batch, heads, length, width): `x * cos + rotate_half(x) * sin`, or the rotation back.
-    """
-    heads, length, width, back = a[FIRST + 4], a[FIRST + 5], a[FIRST + 6], a[FIRST + 14]
-    half = width // 2
-    for row in range(begin, end):
-        example, head, position = row // (heads * length), row // length % heads, row % length
-        x = bfloat16s(a, FIRST, example * a[FIRST + 7] + head * a[FIRST + 8] + position * a[FIRST + 9], width)
-        y = bfloat16s(a, FIRST + 1, example * a[FIRST + 10] + head * a[FIRST + 11] + position * a[FIRST + 12], width)
-        angles = example * a[FIRST + 13] + position * width
-        cos, sin = bfloat16s(a, FIRST + 2, angles, width), bfloat16s(a, FIRST + 3, angles, width)
-        if back:
-            for i in range(half):
-                first, second = load(x[i]), load(x[half + i])
-                y[i] = store(first * load(cos[i]) + second * load(sin[half + i]))
-                y[half + i] = store(second * load(cos[half + i]) - first * load(sin[i]))
-        else:
-            for i in range(half):
-                first, second = load(x[i]), load(x[half + i])
-                y[i] = store(first * load(cos[i]) - second * load(sin[i]))
-                y[half + i] = store(second * load(cos[half + i]) + first * load(sin[half + i]))
 
 
 def _rotated(x: torch.Tensor, result: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool) -> torch.Tensor:
@@ -62,6 +38,7 @@ class _Rotate(torch.autograd.Function):
         return _rotated(x, torch.empty(x.shape, dtype=x.dtype), cos, sin, back=False)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradient of x, in memory with the heads of a position side by side, as a projection made them."""
         batch, heads, length, width = gradients[0].shape
@@ -70,17 +47,15 @@ class _Rotate(torch.autograd.Function):
         return _rotated(gradients[0], result, cos, sin, back=True), None, None
 
 
-def _apply(
-    original: Any,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    unsqueeze_dim: int = 1,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    # A part of each head only, another precision, or the heads behind the positions: left to the original.
-    if cos.shape[-1] != q.shape[-1] or not can_compile(q, k, cos, sin) or unsqueeze_dim != 1:
-        return original(q, k, cos, sin, unsqueeze_dim=unsqueeze_dim)
+def _apply(original: Any, *arguments: Any, **settings: Any) -> Any:
+    # A part of each head only, another precision, the heads behind the positions, one tensor instead of two: left to
+    # the original.
+    if len(arguments) != 4 or settings.get("unsqueeze_dim", 1) != 1 or settings.keys() - {"unsqueeze_dim"}:
+        return original(*arguments, **settings)
+    q, k, cos, sin = arguments
+    angles = ((1, *q.shape[2:]), (len(q), *q.shape[2:]))
+    if not can_compile(q, k, cos, sin) or cos.shape not in angles or sin.shape != cos.shape:
+        return original(*arguments, **settings)
     return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)
 
 
