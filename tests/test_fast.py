@@ -9,10 +9,11 @@ from conftest import make_model
 from peft import LoraConfig, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig
 from transformers.models.llama import modeling_llama
 
 from workbench.methods import find_method
-from workbench.models import attach, fast_training, has_plain_output, linear_cross_entropy
+from workbench.models import attach, fast_training, has_plain_output, linear_cross_entropy, load_model
 from workbench.models import output as output_module
 from workbench.models.attention import GROUPED, shares_heads
 from workbench.models.fast.compiled import can_compile
@@ -67,6 +68,19 @@ def test_loss_and_gradients_are_the_same(kind: str, name: str, dtype: torch.dtyp
     assert torch.allclose(loss, fast_loss, rtol=tolerance)
     assert torch.nn.functional.cosine_similarity(gradient.float(), fast_gradient.float(), dim=0) > 1 - tolerance
     assert torch.allclose(gradient, fast_gradient, atol=2 * tolerance * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("kind", [GptOssConfig, Gemma2Config])
+def test_attention_with_sinks_or_capped_scores_stays_the_models_own(kind: Any, tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    config = kind(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, vocab_size=100, num_local_experts=2, num_experts_per_tok=1, max_position_embeddings=64,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    for training in (True, False):
+        model = load_model(tmp_path, 32, training=training)
+        assert model.config._attn_implementation == "eager"
 
 
 def test_scales_and_ranks_that_differ() -> None:

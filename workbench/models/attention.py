@@ -125,9 +125,7 @@ AttentionMaskInterface.register(GROUPED, eager_mask)
 
 
 def shares_heads(config: PretrainedConfig) -> bool:
-    """Whether grouped attention serves this model: fewer key heads than query heads, and nothing special added."""
+    """Whether there are fewer key heads than query heads, so that grouped attention saves copies."""
     text = config.get_text_config()
     groups = getattr(text, "num_key_value_heads", None)
-    special = any(getattr(text, name, None) for name in ("attn_logit_softcapping", "attn_logit_softcap"))
-    sinks = text.model_type == "gpt_oss"
-    return bool(groups) and groups < text.num_attention_heads and not special and not sinks
+    return bool(groups) and groups < text.num_attention_heads

@@ -168,7 +168,7 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     if attention == GROUPED:
         try:
             read_short_text(model)
-        except NotImplementedError:
+        except NotImplementedError:  # sinks or capped scores
             model.set_attn_implementation("eager")
     return model.eval()
 

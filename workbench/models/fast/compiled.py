@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-# Slots of a loop's array of numbers before its own arguments: a counter of rows taken, the rows, rows taken at once.
-TAKEN, ROWS, CHUNK, FIRST = 0, 1, 2, 3
+# A loop's array of numbers: in slot 0 a counter of the chunks taken, then the rows, the rows of a chunk, its arguments.
+ROWS, CHUNK, FIRST = 1, 2, 3
 SLOTS = 24
 
 

@@ -177,22 +177,18 @@ def rotate(begin: int, end: int, a: Any) -> None:
     """
     heads, length, width, back = a[FIRST + 4], a[FIRST + 5], a[FIRST + 6], a[FIRST + 14]
     half = width // 2
+    # The rotation back is the transposed one: the other sign, and each half with the other's sine.
+    turn, lower = (float32(-1), half) if back else (float32(1), 0)
     for row in range(begin, end):
         example, head, position = row // (heads * length), row // length % heads, row % length
         x = bfloat16s(a, FIRST, example * a[FIRST + 7] + head * a[FIRST + 8] + position * a[FIRST + 9], width)
         y = bfloat16s(a, FIRST + 1, example * a[FIRST + 10] + head * a[FIRST + 11] + position * a[FIRST + 12], width)
         angles = example * a[FIRST + 13] + position * width
         cos, sin = bfloat16s(a, FIRST + 2, angles, width), bfloat16s(a, FIRST + 3, angles, width)
-        if back:
-            for i in range(half):
-                first, second = load(x[i]), load(x[half + i])
-                y[i] = store(first * load(cos[i]) + second * load(sin[half + i]))
-                y[half + i] = store(second * load(cos[half + i]) - first * load(sin[i]))
-        else:
-            for i in range(half):
-                first, second = load(x[i]), load(x[half + i])
-                y[i] = store(first * load(cos[i]) - second * load(sin[i]))
-                y[half + i] = store(second * load(cos[half + i]) + first * load(sin[half + i]))
+        for i in range(half):
+            first, second = load(x[i]), load(x[half + i])
+            y[i] = store(first * load(cos[i]) - turn * second * load(sin[lower + i]))
+            y[half + i] = store(second * load(cos[half + i]) + turn * first * load(sin[half - lower + i]))
 
 
 def softmax(begin: int, end: int, a: Any) -> None:

@@ -70,9 +70,6 @@ class Group:
             self.down = first.weight.data.new_empty(len(self.scale), width)
             columns += len(self.scale)
             columns += -columns % MULTIPLE
-        elif len(bases) == 1:
-            self.weight = first.weight.data
-            return
         self.weight = first.weight.data.new_zeros(sum(base.out_features for base in bases), columns)
         for base, rows in zip(bases, self.weight.split([base.out_features for base in bases]), strict=True):
             rows[:, :width] = base.weight.data
@@ -81,8 +78,7 @@ class Group:
     def part_storage(self) -> None:
         """Give each layer a matrix of its own again."""
         for projection in self.projections:
-            if projection.base.weight.data.untyped_storage().nbytes() != projection.base.weight.data.nbytes:
-                projection.base.weight.data = projection.base.weight.data.clone(memory_format=torch.contiguous_format)
+            projection.base.weight.data = projection.base.weight.data.clone(memory_format=torch.contiguous_format)
         self.weight = self.bias = self.down = self.scale = self.source = None
         self.waiting.clear()
 
@@ -92,7 +88,7 @@ class Group:
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
         projection = self.projections[index]
-        if projection.down is not None and not _computed_in(projection.base.weight.dtype, projection.down, x):
+        if projection.down is not None and not _may_round(projection.down, projection.base.weight.dtype, x):
             return type(projection.module).forward(projection.module, x)
         if self.source is not x or self.version != x._version or index not in self.waiting:
             self.waiting = dict(enumerate(self._outputs(x)))
@@ -188,8 +184,8 @@ class _LoraProjections(torch.autograd.Function):
         return x_gradient, None, None, None, None, None, *downs, *ups
 
 
-def _computed_in(precision: torch.dtype, factor: torch.Tensor, x: torch.Tensor) -> bool:
-    """Whether a LoRA factor may be rounded to `precision`: not, without autocast, from its own."""
+def _may_round(factor: torch.Tensor, precision: torch.dtype, x: torch.Tensor) -> bool:
+    """Whether a LoRA factor may be rounded to `precision`: without autocast it is computed in its own."""
     return factor.dtype == precision or torch.is_autocast_enabled(x.device.type)
 
 
