@@ -1,6 +1,7 @@
 # make run    the finserve job in a virtual environment of its own, to the end
 # make test   the tests
 # make check  lint, format and types
+# make matrix every architecture with every method at every precision, on tiny models
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 RECIPE ?= recipes/finserve.py
 ARGS ?=
 
-.PHONY: run test check format clean
+.PHONY: run test check matrix format clean
 
 run: $(VENV)/run
 	$(BIN)/python -m workbench.run $(RECIPE) $(ARGS)
@@ -20,6 +21,9 @@ check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+matrix: $(VENV)/dev
+	$(BIN)/python tests/matrix.py $(ARGS)
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

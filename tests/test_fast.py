@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model
 from peft import LoraConfig, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig
 from transformers.models.llama import modeling_llama
 
+from tiny import make_model
 from workbench.methods import find_method
 from workbench.models import attach, fast_training, has_plain_output, linear_cross_entropy, load_model
 from workbench.models import output as output_module

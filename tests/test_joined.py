@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from conftest import make_tokenizer
 
+from tiny import make_tokenizer
 from workbench.data import conversation
 from workbench.data.render import Rendered, make_renderer, render_all
 from workbench.training.joined import joined

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model, make_tokenizer, rows
 
+from tiny import make_model, make_tokenizer, rows
 from workbench.data import conversation
 from workbench.data.render import make_renderer, render_all
 from workbench.methods import find_method

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model
 
+from tiny import make_model
 from workbench.errors import UserError
 from workbench.methods import find_method, known_methods
 from workbench.models import attach, size
@@ -18,7 +18,10 @@ def logits(model: Any) -> torch.Tensor:
         return model(torch.tensor([IDS])).logits
 
 
-@pytest.mark.parametrize("name", ["lora", "houlsby"])
+BEGIN_AS_BASE = ["lora", "rslora", "dora", "adalora", "ia3", "houlsby", "pfeiffer", "parallel"]
+
+
+@pytest.mark.parametrize("name", BEGIN_AS_BASE)
 def test_adapters_begin_exactly_as_the_base(name: str, kind: str) -> None:
     base = logits(make_model(kind))
     attached = attach(make_model(kind), find_method(name), {}, IDS, seed=0)
@@ -63,6 +66,57 @@ def test_an_unknown_method_is_answered_with_the_nearest() -> None:
 
 
 def test_every_method_says_how_it_ships() -> None:
-    assert {"untuned", "full", "lora", "houlsby", "prefix"} <= set(known_methods())
+    names = "untuned full lora rslora dora adalora ia3 houlsby pfeiffer parallel prefix prompt ptuning"
+    assert set(known_methods()) == set(names.split())
     for method in known_methods().values():
-        assert method.merges != bool(method.no_plain_checkpoint)
+        assert method.plain or method.no_plain_checkpoint
+
+
+def test_prompt_begins_as_the_base_behind_real_text(kind: str) -> None:
+    attached = attach(make_model(kind), find_method("prompt"), {"num_virtual_tokens": 5}, IDS[:5], seed=0)
+    with torch.inference_mode():
+        behind = make_model(kind)(torch.tensor([IDS[:5] + IDS])).logits[:, 5:]
+        mine = attached(torch.tensor([IDS]), attention_mask=torch.ones(1, len(IDS)).long()).logits[:, 5:]
+    assert torch.allclose(mine, behind, atol=1e-4)
+
+
+def test_a_model_that_a_method_can_not_be_used_with_is_refused() -> None:
+    with pytest.raises(UserError, match=r"prefix can't be used here: OpenAIGPT.* no keys and values"):
+        attach(make_model("gpt1"), find_method("prefix"), {"num_virtual_tokens": 4}, IDS, 0)
+
+
+@pytest.mark.parametrize("settings", [{"init_r": 8, "target_r": 8}, {"tinit": 90}])
+def test_an_impossible_rank_schedule_is_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="adalora with"):
+        attach(make_model("llama"), find_method("adalora"), settings, IDS, 0, steps=100)
+
+
+def test_ia3_finds_keys_values_and_inner_activations() -> None:
+    def adapted(kind: str) -> list[str]:
+        tuned = attach(make_model(kind), find_method("ia3"), {}, IDS, 0)
+        names = {name.split(".ia3_l")[0].split(".0.")[-1] for name, _ in tuned.named_parameters() if "ia3_l" in name}
+        return sorted(name for name in names if ".1." not in name)
+
+    assert adapted("llama") == ["mlp.down_proj", "self_attn.k_proj", "self_attn.v_proj"]
+    assert adapted("gpt1") == adapted("gpt2") == ["attn.c_attn", "mlp.c_proj"]
+    assert adapted("gpt-neo") == ["attn.attention.k_proj", "attn.attention.v_proj", "mlp.c_proj"]
+    assert adapted("gpt-j") == ["attn.k_proj", "attn.v_proj", "mlp.fc_out"]
+    assert adapted("gpt-neox") == ["attention.query_key_value", "mlp.dense_4h_to_h"]
+    assert adapted("gpt-oss") == ["self_attn.k_proj", "self_attn.v_proj"]
+
+
+def test_doras_norms_are_those_of_the_whole_matrix(kind: str) -> None:
+    """Against PEFT's own formula, which makes the matrix."""
+    from peft.tuners.lora.variants import DoraLinearVariant
+
+    tuned: Any = attach(make_model(kind), find_method("dora"), {"r": 4}, IDS, 0)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    mine = logits(tuned)
+    for module in tuned.modules():
+        if hasattr(module, "lora_variant") and module.lora_variant:
+            module.lora_variant["default"] = DoraLinearVariant
+    assert torch.allclose(mine, logits(tuned), atol=1e-4)
+    assert not torch.allclose(mine, logits(make_model(kind)), atol=1e-1)

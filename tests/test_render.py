@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import rows
 
+from tiny import rows
 from workbench.data import conversation
 from workbench.data.render import make_renderer, render_all
 from workbench.errors import UserError

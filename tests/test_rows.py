@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import rows, write_rows
 
+from tiny import rows, write_rows
 from workbench.data import conversation, load_splits
 from workbench.errors import UserError
 from workbench.sources import read_rows

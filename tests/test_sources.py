@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import make_model
 
+from tiny import make_model
 from workbench.errors import UserError
 from workbench.sources import checkpoints as checkpoints_module
 from workbench.sources import fetch_checkpoint, packages

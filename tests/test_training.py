@@ -6,19 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model, make_tokenizer, rows
 
+from tiny import SETTINGS, make_model, make_tokenizer, rows
 from workbench.data import conversation
 from workbench.data.render import Rendered, make_renderer, render_all
 from workbench.errors import MethodError
 from workbench.methods import find_method
 from workbench.models import attach
 from workbench.recipe import Training
-from workbench.training import Trained, mean_completion_loss, train
+from workbench.training import Trained, mean_completion_loss, steps_in, train
 from workbench.training import trainer as trainer_module
 
 TRAINING = Training(epochs=2, batch_size=8, validations=4, patience=0)
-SETTINGS = {"prefix": {"num_virtual_tokens": 4}, "houlsby": {"bottleneck_size": 4}, "lora": {"r": 4}}
+# Settings with a network behind the prompt, which PEFT does not save.
+PROJECTED = {"prefix": {"prefix_projection": True, "encoder_hidden_size": 8}}
 
 
 def rendered(count: int, start: int = 0) -> list[Rendered]:
@@ -26,11 +27,16 @@ def rendered(count: int, start: int = 0) -> list[Rendered]:
     return render_all(make_renderer(make_tokenizer()), examples, 200)[0]
 
 
-def trained(folder: Path, name: str = "lora", training: Training = TRAINING, rate: float = 1e-2) -> tuple[Any, Trained]:
-    model = attach(make_model("llama"), find_method(name), SETTINGS.get(name, {}), list(range(3, 30)), seed=0)
+def trained(
+    folder: Path, name: str = "lora", training: Training = TRAINING, rate: float = 1e-2, **settings: Any
+) -> tuple[Any, Trained]:
+    method = find_method(name)
+    chosen = {**SETTINGS.get(name, {}), **settings}
+    model = attach(make_model("llama"), method, chosen, list(range(3, 30)), seed=0, steps=steps_in(training, 32)[0])
     result = train(
-        model, make_tokenizer(), rendered(32), rendered(8, 100), training, rate, False, folder, 0, name
-    )  # fmt: skip
+        *(model, make_tokenizer(), rendered(32), rendered(8, 100), training, rate, False, folder, 0, name),
+        driver=method.driver(model) if method.driver else None,
+    )
     return model, result
 
 
@@ -38,9 +44,9 @@ def weights(model: Any) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
 
 
-@pytest.mark.parametrize("name", ["lora", "houlsby", "prefix", "full"])
+@pytest.mark.parametrize("name", ["lora", "dora", "houlsby", "parallel", "prefix", "prompt", "ptuning", "full"])
 def test_it_learns_and_keeps_the_best_state(name: str, tmp_path: Path) -> None:
-    model, result = trained(tmp_path, name, rate=3e-2 if name == "prefix" else 1e-2)
+    model, result = trained(tmp_path, name, rate=3e-2 if name in ("prefix", "prompt") else 1e-2)
     validations = [point["validation_loss"] for point in result.curve if "validation_loss" in point]
     assert len(validations) == 4
     assert min(validations) < validations[0]
@@ -73,9 +79,15 @@ def test_patience_ends_it_early(tmp_path: Path) -> None:
     assert validations.index(min(validations)) == len(validations) - 3
 
 
-@pytest.mark.parametrize("name", ["lora", "prefix"])
-def test_resumed_equals_uninterrupted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, result = trained(tmp_path / "whole", name)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("lora", {}), ("prefix", {}), ("prefix", PROJECTED["prefix"]), ("ptuning", {}), ("adalora", {}), ("full", {})],
+    ids=["lora", "prefix", "prefix-projected", "ptuning", "adalora", "full"],
+)
+def test_resumed_equals_uninterrupted(
+    name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, result = trained(tmp_path / "whole", name, **settings)
 
     class InterruptionError(Exception):
         pass
@@ -92,13 +104,41 @@ def test_resumed_equals_uninterrupted(name: str, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(trainer_module.CompletionTrainer, "training_step", interrupting)
     with pytest.raises(InterruptionError):
-        trained(tmp_path / "parts", name)
+        trained(tmp_path / "parts", name, **settings)
     monkeypatch.setattr(trainer_module.CompletionTrainer, "training_step", steps)
     half = tmp_path / "parts" / "checkpoint-99"
     half.mkdir()  # as an interruption while saving leaves it
-    resumed, again = trained(tmp_path / "parts", name)
+    resumed, again = trained(tmp_path / "parts", name, **settings)
     assert torch.equal(weights(whole), weights(resumed))
     assert [p for p in again.curve if "loss" in p] == [p for p in result.curve if "loss" in p]
+
+
+def test_adalora_takes_ranks_away_and_keeps_a_state_with_the_last_ones(tmp_path: Path) -> None:
+    model, result = trained(tmp_path, "adalora", training=replace(TRAINING, epochs=10, validations=10))
+    assert result.steps == 40
+    tuner = model.base_model
+    pattern = tuner.peft_config["default"].rank_pattern
+    assert sum(map(sum, pattern.values())) == 4 * len(pattern) == 4 * 14
+    assert len({sum(kept) for kept in pattern.values()}) > 1, "every layer kept as many"
+    for name, parameter in tuner.model.named_parameters():
+        if "lora_E" in name:
+            kept = torch.tensor(next(value for key, value in pattern.items() if key.split(".lora_E")[0] in name))
+            assert not parameter[~kept].any(), "a rank that was taken away is in the best state"
+    settled = tuner.peft_config["default"].total_step - tuner.peft_config["default"].tfinal
+    best = [p["step"] for p in result.curve if p.get("validation_loss") == result.validation_loss]
+    assert best
+    assert min(best) >= settled
+
+
+def test_adalora_keeps_its_factors_nearly_orthogonal(tmp_path: Path) -> None:
+    def distance(model: Any) -> float:
+        factors = [p for n, p in model.named_parameters() if "lora_A" in n]
+        return float(sum(torch.linalg.norm(f @ f.T - torch.eye(len(f))) for f in factors))
+
+    training = replace(TRAINING, epochs=10)
+    with_penalty, _ = trained(tmp_path / "a", "adalora", training, orth_reg_weight=5.0)
+    without, _ = trained(tmp_path / "b", "adalora", training, orth_reg_weight=0.0)
+    assert distance(with_penalty) < 0.9 * distance(without)
 
 
 def test_accumulation_does_not_change_the_loss(tmp_path: Path) -> None:

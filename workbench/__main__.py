@@ -5,6 +5,7 @@ import sys
 
 COMMANDS = {
     "run": "adapt a checkpoint with several methods, compare them, ship the result",
+    "export": "make a plain checkpoint of a method of a finished run, and prove it",
 }
 
 

@@ -37,7 +37,7 @@ def command(
         @wraps(function)
         def main(argv: Sequence[str] | None = None) -> int:
             arguments = parser().parse_args(argv)
-            _be_quiet()
+            be_quiet()
             try:
                 return function(arguments)
             except UserError as error:
@@ -61,7 +61,7 @@ def command(
     return decorate
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Our own log on stderr, and of the libraries what is at least an error."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -5,13 +5,13 @@ would go on computing rows that have ended. Here prompt and reference are read t
 and values are cropped off the cache again, and rows that have ended leave the batch.
 """
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache
 
 from workbench.data.render import Rendered
 from workbench.evaluation.cache import joined_cache
@@ -34,11 +34,37 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Context:
-    """A model ready to read: the module to call, and a cache of the virtual tokens in front of every row."""
+    """A model ready to read.
+
+    Attributes:
+        module: what to call.
+        cache: keys and values of the virtual tokens in front of every row; None for a model that keeps none, such
+            as GPT-1, which reads everything again for each new token.
+        virtual_tokens: how many there are.
+        embedded: the virtual tokens themselves, (rows, virtual tokens, width), where there is no cache for them.
+    """
 
     module: nn.Module
     cache: Any
-    virtual_tokens: int
+    virtual_tokens: int = 0
+    embedded: torch.Tensor | None = None
+
+    def read(self, input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        """What the model says to `input_ids` (rows, length), behind the virtual tokens and what is in the cache.
+
+        Args:
+            mask: (rows, virtual tokens + cached + length), 0 on padding.
+        """
+        positions = _positions(mask)
+        if self.cache is not None:
+            positions = positions[:, -input_ids.shape[1] :]
+            kept = {"past_key_values": self.cache, "use_cache": True}
+            return self.module(input_ids=input_ids, attention_mask=mask, position_ids=positions, **kept)
+        if self.embedded is None:
+            return self.module(input_ids=input_ids, attention_mask=mask, position_ids=positions)
+        text = self.module.get_input_embeddings()(input_ids)  # type: ignore[operator]
+        embedded = torch.cat([self.embedded[: len(text)].to(text.dtype), text], dim=1)
+        return self.module(inputs_embeds=embedded, attention_mask=mask, position_ids=positions)
 
 
 def open_context(model: nn.Module, rows: int) -> Context:
@@ -50,12 +76,15 @@ def open_context(model: nn.Module, rows: int) -> Context:
     from transformers import DynamicCache
 
     config = getattr(model, "active_peft_config", None)
+    base: nn.Module = model if config is None else model.get_base_model()  # type: ignore[operator]
+    keeps = "past_key_values" in inspect.signature(base.forward).parameters
     if config is None or not config.is_prompt_learning:
-        return Context(model, DynamicCache(), 0)
-    base = model.get_base_model()  # type: ignore[operator]
+        return Context(model, DynamicCache() if keeps else None)
     prompt = model.get_prompt(rows)  # type: ignore[operator]
     if isinstance(prompt, torch.Tensor):  # embeddings, not keys and values
-        embedded = prompt.to(base.get_input_embeddings().weight.dtype)
+        embedded = prompt.to(base.get_input_embeddings().weight.dtype)  # type: ignore[operator]
+        if not keeps:
+            return Context(base, None, config.num_virtual_tokens, embedded)
         prompt = base(inputs_embeds=embedded, use_cache=True).past_key_values
     whole = DynamicCache([(layer.keys, layer.values) for layer in prompt.layers])
     return Context(base, whole, config.num_virtual_tokens)
@@ -88,11 +117,16 @@ def decode_batch(
     together = max(1, tokens_at_once(model) // longest)
     parts = [batch[start : start + together] for start in range(0, len(batch), together)]
     read = [_read(model, part, prompt_length, pad_id, plain_output) for part in parts]
-    module, nats = read[0].module, torch.cat([part.nats for part in read]).tolist()
-    mask, next_tokens = torch.cat([part.mask for part in read]), torch.cat([part.next_tokens for part in read])
-    cache = joined_cache([part.cache for part in read], max_new_tokens)
+    nats = torch.cat([part.nats for part in read]).tolist()
+    input_ids, mask = torch.cat([part.input_ids for part in read]), torch.cat([part.mask for part in read])
+    next_tokens = torch.cat([part.next_tokens for part in read])
+    context = read[0].context
+    if context.cache is not None:
+        context = replace(context, cache=joined_cache([part.context.cache for part in read], max_new_tokens))
+    elif context.embedded is not None:
+        context = replace(context, embedded=context.embedded[:1].expand(len(batch), -1, -1))
     del read  # and the caches of the parts with it
-    answers = _continue(module, cache, mask, next_tokens, end_ids, max_new_tokens)
+    answers = _continue(context, input_ids, mask, next_tokens, end_ids, max_new_tokens)
     return [Decoded(tokens=tokens, nats=value) for tokens, value in zip(answers, nats, strict=True)]
 
 
@@ -114,8 +148,8 @@ def _leaves_window(model: nn.Module, longest: int) -> bool:
 class _Reading:
     """Prompts that were read: what goes on from them, and how likely their references are."""
 
-    module: nn.Module
-    cache: Any
+    context: Context
+    input_ids: torch.Tensor
     mask: torch.Tensor
     next_tokens: torch.Tensor
     nats: torch.Tensor
@@ -138,25 +172,26 @@ def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_i
     targets = input_ids[:, 1:][predicts[:, :-1]]
     counts = predicts.sum(dim=1)
     first = counts.cumsum(0) - counts  # among all positions that predict, the ends of the prompts
-    with output_of(model, lambda hidden: hidden[predicts], hidden=plain_output):
-        output = context.module(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, virtual:],
-            past_key_values=context.cache,
-            use_cache=True,
-        )
+
+    def predicting(hidden: torch.Tensor) -> torch.Tensor:
+        return hidden[:, hidden.shape[1] - predicts.shape[1] :][
+            predicts
+        ]  # virtual tokens without a cache are read along
+
+    with output_of(model, predicting, hidden=plain_output):
+        output = context.read(input_ids, mask)
     if plain_output:
         losses = linear_cross_entropy(output.logits, output_weight(model), targets)
         behind_prompts = output_layer(model)(output.logits[first].to(output_weight(model).dtype))
     else:
         losses = nn.functional.cross_entropy(output.logits.float(), targets, reduction="none")
         behind_prompts = output.logits[first]
-    cache = output.past_key_values
-    cache.crop(-reference_length)
+    if context.cache is not None:
+        context = replace(context, cache=output.past_key_values)
+        context.cache.crop(-reference_length)
     return _Reading(
-        module=context.module,
-        cache=cache,
+        context=context,
+        input_ids=input_ids[:, :prompt_length],
         mask=mask[:, : virtual + prompt_length],
         next_tokens=behind_prompts.argmax(dim=-1),
         nats=torch.zeros(len(batch), device=place).index_add_(0, predicts.nonzero()[:, 0], losses),
@@ -169,8 +204,8 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _continue(
-    module: nn.Module,
-    cache: Cache,
+    context: Context,
+    input_ids: torch.Tensor,
     mask: torch.Tensor,
     next_tokens: torch.Tensor,
     end_ids: Sequence[int],
@@ -190,16 +225,17 @@ def _continue(
             break
         if (~open_rows).float().mean() >= LEAVING:
             staying = open_rows.nonzero()[:, 0]
-            cache.batch_select_indices(staying)
+            if context.cache is not None:
+                context.cache.batch_select_indices(staying)
             rows = [rows[index] for index in staying.tolist()]
-            mask, next_tokens, open_rows = mask[staying], next_tokens[staying], open_rows[staying]
+            input_ids, mask = input_ids[staying], mask[staying]
+            next_tokens, open_rows = next_tokens[staying], open_rows[staying]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        output = module(
-            input_ids=next_tokens[:, None],
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, -1:],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        if context.cache is not None:
+            output = context.read(next_tokens[:, None], mask)
+        else:
+            input_ids = torch.cat([input_ids, next_tokens[:, None]], dim=1)
+            with output_of(context.module, lambda hidden: hidden[:, -1:], hidden=False):
+                output = context.read(input_ids, mask)
         next_tokens = output.logits[:, -1].argmax(dim=-1)
     return answers

@@ -97,7 +97,7 @@ def _methods(job: Job, seeds: int) -> str:
         memory = sum(p.numel() * p.element_size() for p in model.parameters()) + 12 * counted.trainable
         lines.append(
             f"{method.name:10}{count_text(counted.trainable):>9}{count_text(counted.total):>9}{rate:>9}"
-            f"{seconds / 60:9.1f}{bytes_text(memory):>10}  {_ships(method)}"
+            f"{seconds / 60:9.1f}{bytes_text(memory):>10}  {_ships(job, method)}"
         )
         del model
     steps, every = steps_in(job.recipe.training, len(joined(job.rendered("train"))))
@@ -109,13 +109,15 @@ def _methods(job: Job, seeds: int) -> str:
 def _attached(job: Job, method: Method) -> nn.Module:
     bits = 32 if method.trains_base else job.bits
     base = load_model(job.checkpoint.path, bits, training=True)
-    return attach(base, method, job.settings(method), job.typical_ids, seed=0)
+    return attach(base, method, job.settings(method), job.typical_ids, seed=0, steps=job.steps)
 
 
-def _ships(method: Method) -> str:
-    if method.merges:
-        return "plain checkpoint, and adapter" if not method.trains_base else "plain checkpoint"
-    return f"adapter only: {method.no_plain_checkpoint}" if method.trains else "-"
+def _ships(job: Job, method: Method) -> str:
+    if reason := job.adapter_only.get(method.name):
+        return f"adapter only: {reason}"
+    if method.trains_base:
+        return "plain checkpoint"
+    return "plain checkpoint, and adapter" if method.trains else "-"
 
 
 def _training_seconds(job: Job, model: nn.Module) -> float:

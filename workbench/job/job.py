@@ -15,8 +15,8 @@ import psutil
 from workbench import files
 from workbench.comparison import compare_methods, write_report
 from workbench.errors import MethodError, UserError
-from workbench.evaluation import Answer, Metric, find_metric
-from workbench.job.one import carry_method, clean_up, read_answers
+from workbench.evaluation import Answer, Metric, find_metric, read_answers
+from workbench.job.one import carry_method, clean_up
 from workbench.job.prepare import Job, prepare
 from workbench.job.resources import environment
 from workbench.recipe import load_recipe
@@ -106,7 +106,7 @@ def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
     answers: dict[tuple[str, int], list[Answer]] = {}
     for seed in seeds:
         for method in job.methods:
-            folder = out / (method.name if options.seeds == 1 else f"{method.name}-seed{seed}")
+            folder = folder_of(out, options, method.name, seed)
             record = earlier.get((method.name, seed))
             if record is not None:
                 logger.info("%s, seed %d: done before", method.name, seed)
@@ -130,6 +130,11 @@ def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
         description_of(job),
     )
     return results
+
+
+def folder_of(out: Path, options: Options, method: str, seed: int) -> Path:
+    """Where a method with a seed has its files."""
+    return out / (method if options.seeds == 1 else f"{method}-seed{seed}")
 
 
 def description_of(job: Job) -> str:

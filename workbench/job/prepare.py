@@ -15,6 +15,8 @@ from workbench.methods import Method, find_method
 from workbench.models import BITS, context_length, load_tokenizer, rehearse
 from workbench.recipe import Recipe, load_recipe
 from workbench.sources import Checkpoint, fetch_checkpoint
+from workbench.training import steps_in
+from workbench.training.joined import joined
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Job:
         too_long: split -> ids of the examples that were too long.
         repeated, leaked: training examples left out, see `workbench.data.Splits`.
         sources: split -> sha256 of its file.
+        adapter_only: method -> why it can't become a plain checkpoint, of those that can't.
     """
 
     recipe: Recipe
@@ -47,6 +50,12 @@ class Job:
     repeated: int
     leaked: int
     sources: Mapping[str, str] = field(default_factory=dict)
+    adapter_only: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a training, if it does not stop early."""
+        return steps_in(self.recipe.training, len(joined(self.rendered("train"))))[0]
 
     def rendered(self, split: str) -> list[Rendered]:
         """The tokens of a split's examples."""
@@ -111,10 +120,11 @@ def prepare(
     checkpoint = fetch_checkpoint(recipe.checkpoint)
     renderer = make_renderer(load_tokenizer(checkpoint.path))
     most = context_length(checkpoint.path)
-    if most is not None and recipe.max_tokens + recipe.max_new_tokens > most:
+    virtual = max(_virtual_tokens(recipe, method) for method in chosen)
+    if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual > most:
         raise UserError(
-            f"max_tokens {recipe.max_tokens} and max_new_tokens {recipe.max_new_tokens} are more than the "
-            f"{most} tokens that {recipe.checkpoint} can read"
+            f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and {virtual} virtual tokens are "
+            f"more than the {most} tokens that {recipe.checkpoint} can read"
         )
     pairs: dict[str, list[tuple[Example, Rendered]]] = {}
     too_long: dict[str, list[str]] = {}
@@ -153,21 +163,36 @@ def prepare(
             for split, source in recipe.data.items()
         },
     )
-    _require_settings(job)
-    return job
+    return replace(job, adapter_only=_rehearsed(job))
 
 
-def _require_settings(job: Job) -> None:
-    """Find a wrong setting of a method now, and not when its turn comes after hours of others."""
-    problems = []
+def _virtual_tokens(recipe: Recipe, method: Method) -> int:
+    return int({**method.settings, **recipe.settings.get(method.name, {})}.get("num_virtual_tokens", 0))
+
+
+def _rehearsed(job: Job) -> dict[str, str]:
+    """Find what is wrong with a method now, and not when its turn comes after hours of others.
+
+    Returns:
+        Method -> why it can't become a plain checkpoint, of those that can't.
+
+    Raises:
+        UserError: settings that a method does not know, or a model that it can't be used with.
+    """
+    problems, adapter_only = [], {}
     for method in job.methods:
-        try:
-            if job.settings(method):
-                rehearse(job.checkpoint.path, method, job.settings(method), job.typical_ids)
-        except UserError as error:
-            problems.append(str(error))
-        except (MethodError, RuntimeError, AttributeError, OSError) as error:
-            # What needs weights or more data is seen when the method's turn comes.
-            logger.debug("%s can't be rehearsed: %s", method.name, error)
+        reason = method.no_plain_checkpoint
+        if job.settings(method) or method.cannot or callable(reason):
+            try:
+                reason = rehearse(job.checkpoint.path, method, job.settings(method), job.typical_ids, job.steps)
+            except UserError as error:
+                problems.append(str(error))
+            except (MethodError, RuntimeError, AttributeError, OSError) as error:
+                # What needs weights or more data is seen when the method's turn comes.
+                logger.debug("%s can't be rehearsed: %s", method.name, error)
+        if isinstance(reason, str) and method.trains:
+            adapter_only[method.name] = reason
+            logger.info("%s ships as an adapter only: %s", method.name, reason)
     if problems:
-        raise collected("settings", problems)
+        raise collected("methods", problems)
+    return adapter_only

@@ -8,9 +8,9 @@ import pkgutil
 from functools import cache
 
 from workbench.errors import unknown
-from workbench.methods.method import Attachment, Method
+from workbench.methods.method import Attachment, Driver, Method
 
-__all__ = ["Attachment", "Method", "find_method", "known_methods"]
+__all__ = ["Attachment", "Driver", "Method", "find_method", "known_methods"]
 
 
 @cache

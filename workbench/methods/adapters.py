@@ -4,9 +4,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.methods.method import Attachment, Method
+from workbench.methods.plain import merged
 
 if TYPE_CHECKING:
     from torch import nn
+
+BEHIND_A_BLOCK = (
+    "a bottleneck with an activation in the middle of a block is not a weight of the plain architecture; load "
+    "adapter/ with PEFT after importing workbench.methods.bottleneck"
+)
 
 
 def _bottleneck(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
@@ -17,6 +23,13 @@ def _bottleneck(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Modu
     return get_peft_model(attachment.model, BottleneckConfig(task_type="CAUSAL_LM", **settings))
 
 
+def _why_not_wider(model: "nn.Module") -> str | None:
+    reason: str | None = model.base_model.why_not_merged()  # type: ignore[operator,union-attr]
+    if reason is None:
+        return None
+    return f"{reason}; load adapter/ with PEFT after importing workbench.methods.bottleneck"
+
+
 METHODS = (
     Method(
         name="houlsby",
@@ -25,8 +38,28 @@ METHODS = (
         learning_rate=1e-3,
         attach=_bottleneck,
         settings={"bottleneck_size": 64, "activation": "gelu", "dropout": 0.0},
-        no_plain_checkpoint="a bottleneck with an activation in the middle of a block is not a weight of the plain "
-        "architecture; load adapter/ with PEFT after importing workbench.methods.bottleneck",
+        no_plain_checkpoint=BEHIND_A_BLOCK,
+        loads_with="workbench.methods.bottleneck",
+    ),
+    Method(
+        name="pfeiffer",
+        summary="a bottleneck after each feed-forward block",
+        paper="Pfeiffer et al. 2021, arXiv:2005.00247",
+        learning_rate=1e-3,
+        attach=_bottleneck,
+        settings={"bottleneck_size": 128, "activation": "gelu", "dropout": 0.0, "places": ["feed_forward"]},
+        no_plain_checkpoint=BEHIND_A_BLOCK,
+        loads_with="workbench.methods.bottleneck",
+    ),
+    Method(
+        name="parallel",
+        summary="a bottleneck beside each feed-forward block, of the block's own kind",
+        paper="He et al. 2022, arXiv:2110.04366",
+        learning_rate=1e-3,
+        attach=_bottleneck,
+        settings={"bottleneck_size": 128, "scale": 4.0, "dropout": 0.0, "places": ["feed_forward"], "parallel": True},
+        plain=merged,
+        no_plain_checkpoint=_why_not_wider,
         loads_with="workbench.methods.bottleneck",
     ),
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.methods.method import Attachment, Method
+from workbench.methods.plain import as_it_is
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,6 @@ METHODS = (
         learning_rate=5e-5,
         attach=_all_weights,
         trains_base=True,
-        merges=True,
+        plain=as_it_is,
     ),
 )

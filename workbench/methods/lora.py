@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from workbench.methods.method import Attachment, Method
+from workbench.methods.method import Attachment, Driver, Method
+from workbench.methods.plain import merged
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +16,36 @@ def _lora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     return get_peft_model(attachment.model, LoraConfig(task_type="CAUSAL_LM", **settings))
 
 
+def _dora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
+    from workbench.methods.dora import with_exact_norms
+
+    return with_exact_norms(_lora(attachment, settings))
+
+
+def _adalora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
+    """Attach AdaLoRA, its schedule spread over the training.
+
+    Like the paper's runs, it begins to take ranks away after a tenth of the steps, and leaves the last part of the
+    training, here four tenths, to the ranks that remain.
+    """
+    from peft import AdaLoraConfig, get_peft_model
+
+    from workbench.methods.precision import keep_precision
+
+    steps = attachment.steps
+    schedule = {"total_step": steps, "tinit": steps // 10, "tfinal": 4 * steps // 10, "deltaT": max(1, steps // 100)}
+    config = AdaLoraConfig(task_type="CAUSAL_LM", **{**schedule, **settings})
+    if config.init_r <= config.target_r:
+        raise ValueError(f"init_r {config.init_r} must be above target_r {config.target_r}: ranks are taken away")
+    return keep_precision(get_peft_model(attachment.model, config))
+
+
+def _rank_schedule(model: "nn.Module") -> Driver:
+    from workbench.methods.adalora import RankSchedule
+
+    return RankSchedule(model)
+
+
 METHODS = (
     Method(
         name="lora",
@@ -23,6 +54,46 @@ METHODS = (
         learning_rate=1e-3,
         attach=_lora,
         settings={"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
-        merges=True,
+        plain=merged,
+    ),
+    Method(
+        name="rslora",
+        summary="a low-rank update scaled by the root of its rank",
+        paper="Kalajdzievski 2023, arXiv:2312.03732",
+        learning_rate=1e-3,
+        attach=_lora,
+        settings={
+            "r": 16,
+            "lora_alpha": 8,
+            "lora_dropout": 0.0,
+            "target_modules": "all-linear",
+            "use_rslora": True,
+        },
+        plain=merged,
+    ),
+    Method(
+        name="dora",
+        summary="a low-rank update of the direction of every weight, and its length",
+        paper="Liu et al. 2024, arXiv:2402.09353",
+        learning_rate=1e-3,
+        attach=_dora,
+        settings={"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "use_dora": True},
+        plain=merged,
+    ),
+    Method(
+        name="adalora",
+        summary="low-rank updates whose ranks go where they matter most",
+        paper="Zhang et al. 2023, arXiv:2303.10512",
+        learning_rate=2e-3,
+        attach=_adalora,
+        settings={
+            "init_r": 24,
+            "target_r": 16,
+            "lora_alpha": 32,
+            "lora_dropout": 0.0,
+            "target_modules": "all-linear",
+        },
+        driver=_rank_schedule,
+        plain=merged,
     ),
 )

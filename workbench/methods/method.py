@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -16,10 +17,35 @@ class Attachment:
     Attributes:
         model: the base, its weights frozen.
         typical_ids: token ids of training prompts, one after another, for methods that start from real text.
+        steps: optimizer steps of the training that is to follow, for methods with a schedule of their own.
     """
 
     model: "PreTrainedModel"
     typical_ids: list[int]
+    steps: int = 1
+
+
+class Driver(Protocol):
+    """What a method does of its own at each optimizer step.
+
+    Attributes:
+        settled: steps after which the method has its final form. States before are neither kept as the best nor
+            counted for early stopping.
+    """
+
+    settled: int
+
+    def before_update(self) -> None:
+        """Called when the gradients of a step are complete and clipped; may add to them."""
+
+    def after_update(self, step: int) -> None:
+        """Called after the optimizer's update number `step`, the first being 1, while its gradients are still there."""
+
+    def state(self) -> "dict[str, torch.Tensor]":
+        """All that an interrupted training needs to go on."""
+
+    def load_state(self, state: "Mapping[str, torch.Tensor]") -> None:
+        """Go on from a `state`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +61,12 @@ class Method:
         attach: makes the model to train. Its trainable parameters are those with `requires_grad`.
         trains_base: the base's own weights are trained, so it can't be held at 8 or 4 bits, and what is saved
             is a whole checkpoint.
-        merges: its result can be written into the base's weights (`merge_and_unload` of PEFT).
-        no_plain_checkpoint: why it can't become a plain checkpoint, where it can't.
+        cannot: given the base (perhaps without weights), why the method can't be used with it; None if it can.
+        driver: what it does at each step of the training, made from the attached model.
+        plain: makes a plain checkpoint: attached model on a base of floating point, and tokenizer -> the model that
+            transformers runs by itself, and its tokenizer. None where there is no such checkpoint.
+        no_plain_checkpoint: why there is none. A function, given the attached model (perhaps without weights), where
+            it depends on the architecture; it returns None where there is one.
         loads_with: a module to import before PEFT can load its adapter, where PEFT doesn't know it by itself.
     """
 
@@ -47,8 +77,10 @@ class Method:
     attach: "Callable[[Attachment, Mapping[str, Any]], nn.Module]"
     settings: Mapping[str, Any] = field(default_factory=dict)
     trains_base: bool = False
-    merges: bool = False
-    no_plain_checkpoint: str | None = None
+    cannot: "Callable[[PreTrainedModel], str | None] | None" = None
+    driver: "Callable[[nn.Module], Driver] | None" = None
+    plain: "Callable[[nn.Module, Any], tuple[PreTrainedModel, Any]] | None" = None
+    no_plain_checkpoint: "str | Callable[[nn.Module], str | None] | None" = None
     loads_with: str | None = None
 
     @property

@@ -3,33 +3,44 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import MethodError
 from workbench.methods.method import Attachment, Method
+from workbench.methods.prompts import typical_start
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
 
 def _prefix(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     """Attach prefix tuning, started from the keys and values of real text.
 
     Li and Liang found that a random start costs much quality where data are few, and that activations of real
-    words mend it (section 7.4): here, those of the first training prompts.
+    words mend it (section 7.4): here, those of the first training prompts. With `prefix_projection` a small network
+    makes the keys and values (section 4.3), and nothing can be said about where they start.
     """
     import torch
     from peft import PrefixTuningConfig, get_peft_model, initialize_kv_prefix_from_past_key_values
 
-    length = settings["num_virtual_tokens"]
-    ids = attachment.typical_ids[:length]
-    if len(ids) < length:
-        raise MethodError(f"prefix of {length} tokens: the training prompts have only {len(ids)} in all to start from")
     model = attachment.model
+    if settings.get("prefix_projection"):
+        width = model.config.get_text_config().hidden_size
+        settings = {"encoder_hidden_size": width, **settings}
+        return get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", **settings))
+    ids = typical_start(attachment, settings["num_virtual_tokens"])
     with torch.no_grad():
         past = model(torch.tensor([ids], device=model.device), use_cache=True).past_key_values
     keys_and_values = [(layer.keys.float(), layer.values.float()) for layer in past.layers]
     tuned = get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", **settings))
     initialize_kv_prefix_from_past_key_values(tuned, past_key_values=keys_and_values)
     return tuned
+
+
+def _takes_no_cache(model: "PreTrainedModel") -> str | None:
+    import inspect
+
+    if "past_key_values" in inspect.signature(model.forward).parameters:
+        return None
+    return f"{type(model).__name__} takes no keys and values from before, and so no prefix of them"
 
 
 METHODS = (
@@ -40,6 +51,7 @@ METHODS = (
         learning_rate=1e-2,
         attach=_prefix,
         settings={"num_virtual_tokens": 32},
+        cannot=_takes_no_cache,
         no_plain_checkpoint="keys and values that no token produces have no place in a plain checkpoint; "
         "load adapter/ with PEFT",
     ),

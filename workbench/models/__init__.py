@@ -10,11 +10,13 @@ from workbench.models.load import (
     default_bits,
     device,
     keep_memory,
+    load_dequantized,
     load_model,
     load_tokenizer,
     rehearse,
     release_memory,
     size,
+    why_no_plain_checkpoint,
 )
 from workbench.models.output import has_plain_output, linear_cross_entropy, output_layer, output_of, output_weight
 
@@ -30,6 +32,7 @@ __all__ = [
     "has_plain_output",
     "keep_memory",
     "linear_cross_entropy",
+    "load_dequantized",
     "load_model",
     "load_tokenizer",
     "output_layer",
@@ -38,4 +41,5 @@ __all__ = [
     "rehearse",
     "release_memory",
     "size",
+    "why_no_plain_checkpoint",
 ]

@@ -3,7 +3,7 @@
 import ctypes
 import gc
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BITS = (32, 16, 8, 4)
+# Weights that share a scale at 4 bits.
+NF4_BLOCK = 64
 
 # Numbers of glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -160,11 +162,12 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} can't be loaded as a causal language model: {str(error).splitlines()[0]}") from error
     model.requires_grad_(False)
-    for module in model.modules() if training else ():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            # bitsandbytes packs 4-bit weights for inference at the first forward without gradients, and the packed
-            # product has none.
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
+        if hasattr(module, "support_avx512bf16_for_cpu") and (training or module.in_features % NF4_BLOCK):
+            # bitsandbytes packs 4-bit weights for inference at the first forward without gradients. The packed
+            # product has no gradient, the packed weight can't be dequantized, and rows must be of whole blocks.
+            module.support_avx512bf16_for_cpu = False
     if attention == GROUPED:
         try:
             read_short_text(model)
@@ -190,33 +193,75 @@ def _attention(path: Path, training: bool) -> str | None:
     return "eager" if training else None
 
 
+def load_dequantized(path: Path, bits: int) -> "PreTrainedModel":
+    """Load the model in the folder `path` in float32, with the weights that it computes with when held at `bits`.
+
+    An adapter trained on a quantized base knows these weights and no others.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    from workbench.methods.precision import dequantized
+
+    model, held = load_model(path, 32), dict(load_model(path, bits, training=True).named_modules())
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            for part, parameter in module.named_parameters(recurse=False):
+                value = dequantized(held[name]) if part == "weight" else getattr(held[name], part)
+                # Where bitsandbytes takes the place of a Conv1D, it stores its weight as a linear layer does.
+                turned = isinstance(module, Conv1D) and part == "weight" and not isinstance(held[name], Conv1D)
+                parameter.copy_(value.t() if turned else value)
+    return model
+
+
 def attach(
-    model: "PreTrainedModel", method: Method, settings: Mapping[str, Any], typical_ids: list[int], seed: int
+    model: "PreTrainedModel",
+    method: Method,
+    settings: Mapping[str, Any],
+    typical_ids: list[int],
+    seed: int,
+    steps: int = 1,
 ) -> "nn.Module":
     """Attach `method` to `model`, its new weights drawn from `seed`.
 
     Args:
         settings: the recipe's, which replace the method's own.
         typical_ids: tokens of training prompts, for methods that start from real text.
+        steps: optimizer steps of the training that is to follow.
 
     Raises:
-        UserError: a setting that the method does not know, or a value it does not take.
+        UserError: a model that the method can't be used with, a setting that it does not know, or a value it does
+            not take.
     """
     from transformers import set_seed
 
+    if method.cannot and (reason := method.cannot(model)):
+        raise UserError(f"{method.name} can't be used here: {reason}; leave it out with --methods")
     set_seed(seed)
+    attachment = Attachment(model=model, typical_ids=typical_ids, steps=steps)
     try:
-        attached = method.attach(Attachment(model=model, typical_ids=typical_ids), {**method.settings, **settings})
+        attached = method.attach(attachment, {**method.settings, **settings})
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{method.name} with {dict(settings) or 'its own settings'}: {error}") from error
     return attached.eval()
 
 
-def rehearse(path: Path, method: Method, settings: Mapping[str, Any], typical_ids: list[int]) -> None:
-    """Attach `method` to the model in the folder `path` without its weights, to find wrong settings early.
+def why_no_plain_checkpoint(method: Method, attached: "nn.Module") -> str | None:
+    """Why what is attached can't become a plain checkpoint; None if it can."""
+    reason = method.no_plain_checkpoint
+    return reason(attached) if callable(reason) else reason
+
+
+def rehearse(
+    path: Path, method: Method, settings: Mapping[str, Any], typical_ids: list[int], steps: int = 1
+) -> str | None:
+    """Attach `method` to the model in the folder `path` without its weights, to find early what is wrong.
+
+    Returns:
+        Why the result can't become a plain checkpoint; None if it can.
 
     Raises:
-        UserError: a setting that the method does not know, or a value it does not take.
+        UserError: as `attach`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -224,7 +269,8 @@ def rehearse(path: Path, method: Method, settings: Mapping[str, Any], typical_id
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        attach(model.requires_grad_(False), method, settings, typical_ids, seed=0)
+        attached = attach(model.requires_grad_(False), method, settings, typical_ids, seed=0, steps=steps)
+        return why_no_plain_checkpoint(method, attached)
 
 
 def size(model: "nn.Module") -> Size:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from workbench.errors import MethodError
+from workbench.methods import Driver
 
 
 class BestState(TrainerCallback):
@@ -21,9 +23,15 @@ class BestState(TrainerCallback):
     so that a resumed training stops where the uninterrupted one does.
     """
 
-    def __init__(self, file: Path, patience: int) -> None:
+    def __init__(self, file: Path, patience: int, settled: int = 0) -> None:
+        """`settled`: validations before this step don't count."""
         self.file = file
         self.patience = patience
+        self.settled = settled
+
+    def losses(self, state: TrainerState) -> list[float]:
+        """The validation losses that count."""
+        return [e["eval_loss"] for e in state.log_history if "eval_loss" in e and e["step"] >= self.settled]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Validate and save at the last step too."""
@@ -32,29 +40,60 @@ class BestState(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the state if it is the best so far; stop if there was none for too long."""
-        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-        if not math.isfinite(losses[-1]):
-            raise MethodError(
-                f"the validation loss is {losses[-1]} at step {state.global_step}: lower the learning rate"
-            )
+        newest = next(entry["eval_loss"] for entry in reversed(state.log_history) if "eval_loss" in entry)
+        if not math.isfinite(newest):
+            raise MethodError(f"the validation loss is {newest} at step {state.global_step}: lower the learning rate")
+        losses = self.losses(state)
+        if not losses:
+            return
         best = losses.index(min(losses))
         if best == len(losses) - 1:
-            self._keep(kwargs["model"])
+            save_whole(trained_state(kwargs["model"]), self.file)
         elif self.patience and len(losses) - 1 - best >= self.patience:
             control.should_training_stop = True
 
-    def _keep(self, model: torch.nn.Module) -> None:
-        state = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-        aside = self.file.with_suffix(".part")
-        save_file(state, aside)
-        aside.replace(self.file)
-
     def restore(self, model: torch.nn.Module) -> None:
         """Put the best state back into `model`."""
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, value in load_file(self.file).items():
-                parameters[name].copy_(value)
+        load_trained_state(model, load_file(self.file))
+
+
+class Driven(TrainerCallback):
+    """Calls what a method does of its own at each step."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The gradients are complete and clipped."""
+        self.driver.before_update()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The update was made; the Trainer counts it after this call."""
+        self.driver.after_update(state.global_step + 1)
+
+
+def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of all trained weights, by name."""
+    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_trained_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put a `trained_state` back into `model`."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in state.items():
+            parameters[name].copy_(value)
+
+
+def save_whole(state: dict[str, torch.Tensor], file: Path) -> None:
+    """Write `state` as safetensors, whole or not at all."""
+    aside = file.with_suffix(".part")
+    save_file({name: value.contiguous() for name, value in state.items()}, aside)
+    aside.replace(file)
 
 
 class FiniteLoss(TrainerCallback):

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PrinterCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
@@ -23,9 +25,18 @@ from transformers.trainer_utils import get_last_checkpoint
 from workbench import files
 from workbench.data.render import Rendered
 from workbench.errors import MethodError
+from workbench.methods import Driver
 from workbench.models import fast_training, has_plain_output, keep_memory
 from workbench.recipe import Training
-from workbench.training.callbacks import BestState, FiniteLoss, Progress
+from workbench.training.callbacks import (
+    BestState,
+    Driven,
+    FiniteLoss,
+    Progress,
+    load_trained_state,
+    save_whole,
+    trained_state,
+)
 from workbench.training.joined import joined
 from workbench.training.loss import RightPadding, mean_completion_loss, negative_log_likelihoods
 
@@ -38,6 +49,8 @@ from trl import SFTConfig, SFTTrainer
 MULTIPLE = 8
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
+# In a checkpoint: all that is trained of an adapter.
+STATE_FILE = "trained.safetensors"
 # Validation examples on which a saved model is held against the trained one.
 CHECKED = 64
 # Batches of training that a validation computes as one.
@@ -75,13 +88,44 @@ class CompletionTrainer(SFTTrainer):
     """`SFTTrainer` with our loss: exact under accumulation, logits only at labelled positions.
 
     `mean_labels` is the number of labelled tokens of an average validation row, `plain_output` whether the
-    model has a plain output layer.
+    model has a plain output layer, `driver` what the method does of its own at each step.
     """
 
     # compute_loss divides by the labels of the whole step itself.
     loss_is_scaled_for_ga: bool | None = True  # type: ignore[assignment]  # TRL's base class says None
     mean_labels = 1.0
     plain_output = False
+    driver: Driver | None = None
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what is trained of an adapter, exactly, for a training that is to go on.
+
+        PEFT's own files hold what inference needs: of a prompt made by a network not the network, of AdaLoRA only the
+        ranks that are left.
+        """
+        if not isinstance(self.model, PeftModel):
+            super().save_model(output_dir, _internal_call)
+            return
+        state = {f"model.{name}": value for name, value in trained_state(self.model).items()}
+        if self.driver is not None:
+            state |= {f"driver.{name}": value for name, value in self.driver.state().items()}
+        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_whole(state, folder / STATE_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        file = Path(resume_from_checkpoint, STATE_FILE)
+        if not file.is_file():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "driver": {}}
+        for key, value in load_file(file, device=str(self.args.device)).items():
+            part, _, name = key.partition(".")
+            parts[part][name] = value
+        assert isinstance(self.model, nn.Module)
+        load_trained_state(self.model, parts["model"])
+        if self.driver is not None:
+            self.driver.load_state(parts["driver"])
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """None are counted: Transformers goes through all parameters for it at every step."""
@@ -126,6 +170,7 @@ def train(
     folder: Path,
     seed: int,
     title: str,
+    driver: Driver | None = None,
 ) -> Trained:
     """Train `model` in place and leave it in its best state.
 
@@ -137,6 +182,7 @@ def train(
         folder: for checkpoints, the best state and TensorBoard's logs (`logs/`).
         seed: of the order of the examples and of dropout.
         title: in front of the progress bar.
+        driver: what the method does of its own at each step.
 
     Raises:
         MethodError: nothing to train, no label, or a loss that is no number.
@@ -145,7 +191,7 @@ def train(
     if not trainable:
         raise MethodError("no trainable parameters: nothing would be learned")
     finished = folder / "finished.json"
-    best = BestState(folder / "best.safetensors", training.patience)
+    best = BestState(folder / "best.safetensors", training.patience, driver.settled if driver else 0)
     if finished.is_file():
         # An interruption came after the training, which must not go on from a checkpoint before its early stop.
         best.restore(model)
@@ -155,6 +201,8 @@ def train(
     _require_labels(validation, "validation")
     rows, held_out = joined(examples), joined(validation)
     steps, every = steps_in(training, len(rows))
+    text_config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    balance = getattr(text_config, "router_aux_loss_coef", None)
     trainer = CompletionTrainer(
         model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
         args=_config(training, steps, every, learning_rate, autocast, folder, seed),
@@ -166,6 +214,11 @@ def train(
         processing_class=tokenizer,
         callbacks=[best, FiniteLoss(), Progress(title), _tensorboard(folder / "logs")],
     )
+    if driver is not None:
+        trainer.driver = driver
+        trainer.add_callback(Driven(driver))
+    if balance is not None:
+        text_config.router_aux_loss_coef = balance  # the trainer writes its own into what may be saved
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
     trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # the model is on one device
@@ -195,7 +248,6 @@ def train(
             together = max(1, training.batch_size // training.accumulation)
             checked_loss = mean_completion_loss(model, validation[:CHECKED], tokenizer.pad_token_id or 0, together)
     log = trainer.state.log_history
-    validation_losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     validating = sum(entry["eval_runtime"] for entry in log if "eval_runtime" in entry and entry["step"] > start)
     passes = (trainer.state.global_step - start) * training.batch_size / len(rows)
     trained = Trained(
@@ -203,7 +255,7 @@ def train(
         tokens_per_second=sum(row["length"] for row in rows) * passes / max(seconds - validating, 1e-9),
         steps=trainer.state.global_step,
         learning_rate=learning_rate,
-        validation_loss=min(validation_losses),
+        validation_loss=min(best.losses(trainer.state)),
         checked_loss=checked_loss,
         curve=[
             {"step": entry["step"], name: entry[key]}
@@ -245,6 +297,8 @@ def _config(
         "save_steps": every,
         "save_total_limit": 1,
         "prediction_loss_only": True,
+        # The loss is the completions' alone: a mixture of experts need not compute how evenly it uses them.
+        "router_aux_loss_coef": 0.0,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,

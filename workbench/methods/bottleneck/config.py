@@ -1,22 +1,38 @@
 """The configuration, saved as `adapter_config.json`."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from peft.config import PeftConfig
 
 from workbench.methods.bottleneck.peft_type import BOTTLENECK
+
+# Which blocks of a layer are adapted, where the user names no modules.
+Place = Literal["attention", "feed_forward"]
+PLACES: tuple[Place, ...] = ("attention", "feed_forward")
 
 
 @dataclass
 class BottleneckConfig(PeftConfig):
     """Configuration of `BottleneckModel`.
 
+    The defaults are the adapters of Houlsby et al. 2019 (arXiv:1902.00751). `places=["feed_forward"]` makes those
+    of Pfeiffer et al. 2021 (arXiv:2005.00247), and with `parallel=True` besides those of He et al. 2022
+    (arXiv:2110.04366).
+
     Args:
-        bottleneck_size: width between the two projections.
-        activation: name of an activation of transformers (`ACT2FN`), between the projections.
+        bottleneck_size: width between the projections.
+        places: blocks of a layer that get an adapter, "attention" and "feed_forward".
+        parallel: the adapter reads what the block reads, and its output is added to the block's. Otherwise it reads
+            what the block says.
+        scale: factor of the adapter's output.
+        activation: name of an activation of transformers (`ACT2FN`), between the projections. None takes GELU behind
+            a block. Beside a feed-forward block it takes the block's own activation, biases and gate (a second
+            projection whose activation the first is multiplied by): the sum is then a wider feed-forward block, into
+            which it can be merged. Where the block is of another kind, such as a mixture of experts, it is GELU.
         dropout: probability, on the activations of the bottleneck.
-        target_modules: names or a regular expression of the linear layers whose output is adapted. None finds
-            the last projection of each attention and each feed-forward block, the place of Houlsby et al.
+        target_modules: names or a regular expression of the modules that get an adapter; any module will do whose
+            input and output, or the first of its outputs, are hidden states. None finds the blocks of `places`.
         exclude_modules: names or a regular expression of modules to leave alone.
         layers_to_transform: indices of the layers to adapt; None for all.
         layers_pattern: name of the list of layers, needed with `layers_to_transform` where it is not found.
@@ -25,11 +41,18 @@ class BottleneckConfig(PeftConfig):
             at random, which tests need.
     """
 
-    bottleneck_size: int = field(default=64, metadata={"help": "Width between the two projections"})
-    activation: str = field(default="gelu", metadata={"help": "Activation between the projections"})
+    bottleneck_size: int = field(default=64, metadata={"help": "Width between the projections"})
+    places: list[Place] = field(
+        default_factory=lambda: list(PLACES), metadata={"help": "Blocks of a layer that get an adapter"}
+    )
+    parallel: bool = field(default=False, metadata={"help": "Beside the block, not behind it"})
+    scale: float = field(default=1.0, metadata={"help": "Factor of the adapter's output"})
+    activation: str | None = field(
+        default=None, metadata={"help": "Activation between the projections; None for the block's own"}
+    )
     dropout: float = field(default=0.0, metadata={"help": "Dropout on the activations of the bottleneck"})
     target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Linear layers whose output is adapted; None finds them"}
+        default=None, metadata={"help": "Modules that get an adapter; None finds them"}
     )
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to leave alone"})
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Layers to adapt"})
@@ -44,6 +67,8 @@ class BottleneckConfig(PeftConfig):
             raise ValueError(f"bottleneck_size must be at least 1, not {self.bottleneck_size}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        if not self.places or set(self.places) - set(PLACES):
+            raise ValueError(f"places must be some of {', '.join(PLACES)}, not {self.places}")
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # as PEFT's configs do
         if isinstance(self.exclude_modules, list):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.activations import GELUActivation
 
-from workbench.methods.bottleneck.layer import BottleneckLayer
+from workbench.methods.bottleneck.layer import BottleneckLayer, hidden_states, with_hidden_states
 
 
 class _Bottleneck(torch.autograd.Function):
@@ -51,13 +51,15 @@ class _Bottleneck(torch.autograd.Function):
         )
 
 
-def fast_bottleneck(module: nn.Module) -> Callable[..., torch.Tensor] | None:
-    """For a layer with one adapter in float32, GELU in its middle and no dropout."""
+def fast_bottleneck(module: nn.Module) -> Callable[..., Any] | None:
+    """For a layer with one adapter behind its block, in float32, with GELU, no scale and no dropout."""
     if not isinstance(module, BottleneckLayer) or module.disable_adapters:
         return None
     names = [name for name in module.active_adapters if name in module.bottleneck_down]
     plain = (
         len(names) == 1
+        and not module.parallel[names[0]]
+        and module.scale[names[0]] == 1
         and type(module.activation[names[0]]) is GELUActivation
         and module.dropout[names[0]].p == 0
         and module.bottleneck_down[names[0]].weight.dtype == torch.float32
@@ -65,11 +67,13 @@ def fast_bottleneck(module: nn.Module) -> Callable[..., torch.Tensor] | None:
     return partial(_bottleneck, module, names[0]) if plain else None
 
 
-def _bottleneck(layer: BottleneckLayer, name: str, x: torch.Tensor) -> torch.Tensor:
-    y = layer.base_layer(x)
+def _bottleneck(layer: BottleneckLayer, name: str, *args: Any, **kwargs: Any) -> Any:
+    output = layer.base_layer(*args, **kwargs)
+    said = hidden_states(output)
     down, up = layer.bottleneck_down[name], layer.bottleneck_up[name]
-    if y.dtype != down.weight.dtype and not torch.is_autocast_enabled(y.device.type):
-        # Without autocast an adapter is computed in its own precision.
-        return y + up(layer.activation[name](down(y.to(down.weight.dtype)))).to(y.dtype)
-    with torch.autocast(y.device.type, enabled=False):  # the function casts what has to be cast
-        return _Bottleneck.apply(y, down.weight, down.bias, up.weight, up.bias)
+    if said.dtype != down.weight.dtype and not torch.is_autocast_enabled(said.device.type):
+        said = said + layer.update(name, said)  # without autocast an adapter is computed in its own precision
+    else:
+        with torch.autocast(said.device.type, enabled=False):  # the function casts what has to be cast
+            said = _Bottleneck.apply(said, down.weight, down.bias, up.weight, up.bias)
+    return with_hidden_states(output, said)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -261,7 +262,8 @@ def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
     for module in model.modules():
         if module in inside:
             continue
-        if isinstance(module, LoraLinear):
+        if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), nn.Linear):
+            # What stands on a single layer may change its output in place.
             inside.update(module.modules())
             projection = _lora(module)
             if projection is not None:
@@ -270,7 +272,7 @@ def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
             yield module, Projection(module, module)
 
 
-def _lora(module: LoraLinear) -> Projection | None:
+def _lora(module: nn.Module) -> Projection | None:
     """A plain LoRA layer: one adapter, no dropout, no variant such as DoRA, on a float weight that is frozen."""
     if type(module) is not LoraLinear or module.merged or module.disable_adapters:
         return None

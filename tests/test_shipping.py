@@ -1,0 +1,148 @@
+"""Exports: proven from disk, or not there at all."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from tiny import KINDS, make_model, make_tokenizer, rows
+from workbench.data import conversation
+from workbench.data.render import Rendered, Renderer, make_renderer, render_all
+from workbench.evaluation import generation_config
+from workbench.evaluation.decode import decode_batch
+from workbench.methods import find_method
+from workbench.methods.plain import as_vocabulary, virtual_tokens
+from workbench.models import attach
+from workbench.shipping import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, ship_plain
+from workbench.shipping.proof import compare
+
+EXAMPLES = [example for row in rows(6) for example in conversation(row)]
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[FreshProcess]:
+    """Kept open: to start one takes longer than all that is asked of it."""
+    with FreshProcess() as reader:
+        yield reader
+
+
+def expected(tuned: Any, base: Any, rendered: list[Rendered], ends: list[int]) -> Expected:
+    sequences = proof_sequences(rendered)
+    decode = make_tokenizer().decode
+    return Expected(
+        logits=sequence_logits(tuned, sequences),
+        base_logits=sequence_logits(base, sequences),
+        texts=[decode(d.tokens, skip_special_tokens=True).strip() for d in decode_batch(tuned, rendered, ends, 0, 12)],
+    )
+
+
+def shipped(kind: str, folder: Path, process: FreshProcess, *, identity: bool = False, spoiled: bool = False) -> Proof:
+    torch.manual_seed(0)
+    renderer = make_renderer(make_tokenizer())
+    rendered, _ = render_all(renderer, EXAMPLES, 200)
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=identity, task_type="CAUSAL_LM")
+    tuned: Any = get_peft_model(make_model(kind), config).eval()
+    generation = generation_config(renderer, tuned, 12)
+    before = expected(tuned, make_model(kind), rendered, generation.eos_token_id)
+    merged = tuned.merge_and_unload()
+    if spoiled:
+        with torch.no_grad():
+            merged.get_input_embeddings().weight[50:] += 0.5
+    return ship_plain(merged, renderer.tokenizer, generation, folder, rendered, before, "# card", process)
+
+
+def test_merged_equals_the_adapter_and_not_the_base(kind: str, tmp_path: Path, process: FreshProcess) -> None:
+    proof = shipped(kind, tmp_path / "merged", process)
+    assert proof.holds, proof.reason
+    assert proof.max_abs_logit_difference <= 1e-5 * proof.max_abs_logit
+    assert proof.base_logit_difference > 0.1
+    assert (proof.greedy_agreement, proof.prompts) == (1.0, 6)
+    names = {path.name for path in (tmp_path / "merged").iterdir()}
+    assert {
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "README.md",
+    } <= names
+    assert {"chat_template.jinja", "tokenizer_config.json"} & names
+    assert not list(tmp_path.glob(".*")), "something was left aside"
+
+
+def test_a_merge_that_is_the_base_is_refused(kind: str, tmp_path: Path, process: FreshProcess) -> None:
+    proof = shipped(kind, tmp_path / "merged", process, identity=True)
+    assert not proof.holds
+    assert "can't be told from the base" in str(proof.reason)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_merge_that_is_not_the_adapter_is_refused(kind: str, tmp_path: Path, process: FreshProcess) -> None:
+    proof = shipped(kind, tmp_path / "merged", process, spoiled=True)
+    assert not proof.holds
+    assert "its logits differ" in str(proof.reason)
+    assert list(tmp_path.iterdir()) == []
+
+
+def judged(logits: torch.Tensor, texts: list[str], **arguments: Any) -> Proof:
+    before = Expected(logits=[torch.ones(2, 3)], base_logits=[torch.zeros(2, 3)], texts=["a"])
+    return compare([logits], texts, before, **arguments)
+
+
+def test_nan_is_not_equal() -> None:
+    assert not judged(torch.full((2, 3), float("nan")), ["a"]).holds
+    assert not judged(torch.full((2, 3), float("nan")), ["a"], exact=False).holds
+
+
+@pytest.mark.parametrize("agreed", [0, 1])
+def test_other_words_are_refused(agreed: int) -> None:
+    assert judged(torch.ones(2, 3), ["ba"[agreed]]).holds == bool(agreed)
+
+
+def test_a_rounded_checkpoint_is_held_to_its_words_and_to_not_being_the_base() -> None:
+    assert not judged(torch.full((2, 3), 0.99), ["a"]).holds
+    assert judged(torch.full((2, 3), 0.99), ["a"], exact=False).holds
+    assert not judged(torch.full((2, 3), 0.4), ["a"], exact=False).holds
+
+
+def test_new_entries_of_the_vocabulary_are_not_compared() -> None:
+    wider = torch.ones(2, 4)
+    wider[:, [1, 3]] = 7.0
+    assert not judged(wider, ["a"], new_entries=[3]).holds
+    assert judged(wider, ["a"], new_entries=[1, 3]).holds
+
+
+def test_a_process_that_dies_says_why(tmp_path: Path, process: FreshProcess) -> None:
+    with pytest.raises(RuntimeError, match=r"OSError|ValueError"):
+        process.read(tmp_path, [[1, 2]], [2], ["a"], 2)
+    process._process.kill()  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError):
+        process.read(tmp_path, [[1, 2]], [2], ["a"], 2)
+
+
+@pytest.mark.parametrize(("kind", "spare"), [*((kind, 0) for kind in KINDS), ("llama", 2)])
+def test_a_soft_prompt_becomes_vocabulary(kind: str, spare: int, tmp_path: Path, process: FreshProcess) -> None:
+    """For tied and untied embeddings, scaled ones (Gemma), learned positions, and rows that no token had."""
+    renderer = make_renderer(make_tokenizer())
+    known = len(renderer.tokenizer)
+    rendered, _ = render_all(renderer, EXAMPLES, 200)
+    ids = [token for item in rendered for token in item.prompt_ids]
+    model = make_model(kind, known + spare)
+    tuned: Any = attach(model, find_method("prompt"), {"num_virtual_tokens": 5}, ids, seed=0)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    generation = generation_config(renderer, tuned, 12)
+    before = expected(tuned, make_model(kind, known + spare), rendered, generation.eos_token_id)
+    plain, tokenizer = as_vocabulary(tuned, renderer.tokenizer)
+    generation.suppress_tokens = plain.generation_config.suppress_tokens
+    again = Renderer(tokenizer=tokenizer, end_of_turn=renderer.end_of_turn)
+    held_out = [again.render(example) for example in EXAMPLES]
+    assert held_out[0].text == "".join(virtual_tokens(5)) + rendered[0].text
+    assert held_out[0].prompt_ids == list(range(known, known + 5)) + rendered[0].prompt_ids
+    proof = ship_plain(plain, tokenizer, generation, tmp_path / "merged", held_out, before, "# card", process)
+    assert proof.holds, proof.reason
+    assert len(renderer.tokenizer) == known, "the caller's tokenizer was changed"

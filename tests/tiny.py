@@ -1,0 +1,143 @@
+"""Tiny checkpoints made on the spot: random weights, a byte-level vocabulary, no network."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# As small as the models.
+SETTINGS: dict[str, dict[str, Any]] = {
+    **{name: {"r": 4} for name in ("lora", "rslora", "dora")},
+    "adalora": {"init_r": 6, "target_r": 4},
+    **{name: {"bottleneck_size": 4} for name in ("houlsby", "pfeiffer", "parallel")},
+    **{name: {"num_virtual_tokens": 4} for name in ("prefix", "prompt", "ptuning")},
+}
+# The GPT line and what descends from it.
+KINDS = ("gpt1", "gpt2", "gpt-neo", "gpt-j", "gpt-neox", "gpt-oss", "llama", "qwen3", "gemma3")
+TEXTS = [
+    "What does a transfer cost?",
+    "A transfer costs €4 by phone, 2% abroad.",
+    "你好，转账要多少钱？",
+    "It takes 5 business days.",
+]
+
+
+def make_tokenizer() -> Any:
+    """A byte-level BPE with ChatML's special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        chat_template=CHATML,
+    )
+
+
+def make_config(kind: str, vocabulary: int = 320) -> Any:
+    """The configuration of a tiny model of an architecture of `KINDS`."""
+    import transformers as t
+
+    shared: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    small = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
+    usual = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+    }  # fmt: skip
+    grouped = {**usual, "num_key_value_heads": 2, "head_dim": 8}
+    untied = {"tie_word_embeddings": False, **shared}
+    configs = {
+        "gpt1": lambda: t.OpenAIGPTConfig(**small, **shared),
+        "gpt2": lambda: t.GPT2Config(**small, **shared),
+        "gpt-neo": lambda: t.GPTNeoConfig(
+            hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+            window_size=16, max_position_embeddings=256, **shared,
+        ),
+        "gpt-j": lambda: t.GPTJConfig(**small, rotary_dim=4, **untied),
+        "gpt-neox": lambda: t.GPTNeoXConfig(**usual, rotary_pct=0.5, **untied),
+        "gpt-oss": lambda: t.GptOssConfig(
+            **grouped, num_local_experts=4, num_experts_per_tok=2, sliding_window=16, **untied
+        ),
+        "llama": lambda: t.LlamaConfig(**{**grouped, "head_dim": None}, tie_word_embeddings=True, **shared),
+        "qwen3": lambda: t.Qwen3Config(**grouped, tie_word_embeddings=True, **shared),
+        "gemma3": lambda: t.Gemma3TextConfig(**grouped, sliding_window=16, **shared),
+    }  # fmt: skip
+    return configs[kind]()
+
+
+def make_model(kind: str, vocabulary: int = 320) -> Any:
+    """A random model whose outputs depend strongly on every weight."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(make_config(kind, vocabulary))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    return model.eval().requires_grad_(False)
+
+
+def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
+    """Conversations of one turn, all different."""
+    return [
+        {
+            "id": f"row-{number}",
+            "language": "en",
+            "messages": [
+                {"role": "user", "content": f"What does transfer {number} cost?"},
+                {"role": "assistant", "content": f"It costs €{number + 1}, and takes {number % 5 + 1} days."},
+            ],
+        }
+        for number in range(start, start + count)
+    ]
+
+
+def write_rows(path: Path, values: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+def write_splits(folder: Path) -> None:
+    """Data for `recipe_text`."""
+    data = {"train": rows(24), "validation": rows(6, 100), "test": rows(8, 200), "test_unseen": rows(4, 300)}
+    for split, values in data.items():
+        write_rows(folder / f"{split}.jsonl", values)
+
+
+def recipe_text(checkpoint: Path, data: Path) -> str:
+    """A recipe on a tiny checkpoint and a few rows."""
+    return f'''"""A tiny job."""
+from workbench import Recipe, Training
+from workbench.data import conversation
+
+recipe = Recipe(
+    checkpoint={str(checkpoint)!r},
+    data={{s: {str(data)!r} + f"/{{s}}.jsonl" for s in ("train", "validation", "test", "test_unseen")}},
+    examples=lambda row: conversation(row, groups=("language",)),
+    methods=("untuned", "lora"),
+    metrics=("bleu", "figures", "perplexity"),
+    headline="bleu",
+    max_tokens=128,
+    max_new_tokens=16,
+    training=Training(epochs=2, batch_size=8, validations=2),
+    settings={json.dumps(SETTINGS)},
+)
+'''

@@ -1,0 +1,89 @@
+"""From an adapter to a checkpoint that transformers runs by itself."""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import MethodError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+VIRTUAL_TOKEN = "<|virtual_{}|>"
+
+
+def as_it_is(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel, Any]":
+    """The model is a plain checkpoint already."""
+    return model, tokenizer  # type: ignore[return-value]
+
+
+def merged(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel, Any]":
+    """Write the adapter into the weights of its base, as PEFT or our tuner does it."""
+    return model.merge_and_unload(safe_merge=True), tokenizer  # type: ignore[operator]
+
+
+def virtual_tokens(count: int) -> list[str]:
+    """Names of the vocabulary entries that stand for a soft prompt of `count` vectors."""
+    return [VIRTUAL_TOKEN.format(number) for number in range(count)]
+
+
+def as_vocabulary(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel, Any]":
+    """Make the vectors of a soft prompt new entries of the vocabulary, which the chat template puts in front.
+
+    The embedding of a new entry is the trained vector, so the model reads the same as before. The model could also
+    say the new entries: `generation_config.suppress_tokens` forbids it, and leaves the rest as it was.
+
+    Args:
+        model: of PEFT, with prompt tuning or p-tuning.
+        tokenizer: with a chat template; it is copied.
+
+    Raises:
+        MethodError: the embeddings are more than a table, so that no entry could give the trained vectors.
+    """
+    import torch
+
+    base = model.get_base_model()  # type: ignore[operator]
+    with torch.no_grad():
+        vectors = model.get_prompt(1)[0]  # type: ignore[operator]
+    names = virtual_tokens(len(vectors))
+    tokenizer = copy.deepcopy(tokenizer)
+    if taken := set(names) & set(tokenizer.get_vocab()):
+        raise MethodError(f"the vocabulary has {', '.join(sorted(taken))} already")
+    tokenizer.add_special_tokens({"additional_special_tokens": names}, replace_extra_special_tokens=False)
+    ids = tokenizer.convert_tokens_to_ids(names)
+    factor = _embedding_factor(base)
+    tied = base.get_output_embeddings().weight is base.get_input_embeddings().weight
+    if max(ids) >= len(base.get_input_embeddings().weight):
+        base.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+    with torch.no_grad():
+        table = base.get_input_embeddings().weight
+        table[ids] = vectors.to(table) / factor
+        if not tied:
+            output = base.get_output_embeddings()
+            output.weight[ids] = 0
+            if getattr(output, "bias", None) is not None:
+                output.bias[ids] = 0
+    tokenizer.chat_template = _in_front("".join(names), tokenizer.chat_template)
+    base.generation_config.suppress_tokens = ids
+    return base, tokenizer
+
+
+def _embedding_factor(model: "PreTrainedModel") -> "torch.Tensor":
+    """The number by which the model multiplies what it reads from the table of embeddings; 1 in most."""
+    import torch
+
+    embedding: Any = model.get_input_embeddings()
+    rows = embedding.weight[:8].detach()
+    read = embedding(torch.arange(len(rows), device=rows.device)).detach()
+    factor = (read * rows).sum() / (rows * rows).sum()
+    if not torch.allclose(read, factor * rows, rtol=1e-3, atol=1e-6):
+        raise MethodError(f"{type(embedding).__name__} is more than a table: its entries can't be the trained vectors")
+    return factor
+
+
+def _in_front(text: str, template: Any) -> Any:
+    """A chat template, or several by name, with `text` before all that it writes."""
+    if isinstance(template, dict):
+        return {name: text + one for name, one in template.items()}
+    return text + template

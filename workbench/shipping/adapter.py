@@ -1,0 +1,28 @@
+"""Save an adapter."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from workbench import files
+
+
+def save_adapter(model: nn.Module, tokenizer: Any, folder: Path, checkpoint: str, card: str) -> int:
+    """Save the adapter of a PEFT model so that PEFT loads it, with the tokenizer and template of its prompts.
+
+    Args:
+        checkpoint: name of the base, written into the adapter's configuration in place of a path of this machine.
+        card: text of the README.
+
+    Returns:
+        Bytes of its weights.
+    """
+    with files.whole_folder(folder) as aside:
+        for config in model.peft_config.values():  # type: ignore[operator]
+            config.base_model_name_or_path = checkpoint
+        # No adapter here changes the vocabulary; asked to find out, PEFT would look for the base on a hub.
+        model.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)  # type: ignore[operator]
+        tokenizer.save_pretrained(aside)
+        files.write_text(aside / "README.md", card)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
