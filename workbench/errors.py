@@ -22,6 +22,8 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> UserError:
 
 def collected(what: str, problems: list[str], most: int = 20) -> UserError:
     """One error for all `problems`, of which the first `most` are listed."""
+    if len(problems) == 1:
+        return UserError(f"{what}: {problems[0]}")
     shown = "\n  ".join(problems[:most])
     rest = f"\n  ... and {len(problems) - most} more" if len(problems) > most else ""
-    return UserError(f"{what}: {len(problems)} problem{'s' * (len(problems) > 1)}\n  {shown}{rest}")
+    return UserError(f"{what}: {len(problems)} problems\n  {shown}{rest}")

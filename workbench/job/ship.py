@@ -166,6 +166,12 @@ def ship(
     assert method.plain is not None
     plain: Any
     plain, tokenizer = method.plain(model, job.renderer.tokenizer)
+    if tokenizer is not job.renderer.tokenizer:
+        count = len(tokenizer) - len(job.renderer.tokenizer)
+        notes["Prompt"] = (
+            f"the trained vectors are the last {count} entries of the vocabulary. "
+            "The chat template puts them in front, and so does the tokenizer where it adds special tokens to raw text."
+        )
     generation.suppress_tokens = plain.generation_config.suppress_tokens
     renderer = Renderer(tokenizer=tokenizer, end_of_turn=job.renderer.end_of_turn)
     with nullcontext(process) if process is not None else FreshProcess() as reader:

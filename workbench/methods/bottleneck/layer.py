@@ -27,7 +27,12 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     adapter_layer_names: tuple[str, ...] = ("bottleneck_gate", "bottleneck_down", "bottleneck_up")
     other_param_names: tuple[str, ...] = (
-        *("bottleneck_size", "scale", "parallel", "activation", "dropout", "block_parts"),
+        "bottleneck_size",
+        "scale",
+        "parallel",
+        "activation",
+        "dropout",
+        "block_parts",
     )
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: BottleneckConfig, width: int) -> None:
@@ -188,7 +193,10 @@ def hidden_states(output: Any) -> torch.Tensor:
 
 def with_hidden_states(output: Any, states: torch.Tensor) -> Any:
     """What a block gives, with other hidden states."""
-    return type(output)([states, *output[1:]]) if isinstance(output, (tuple, list)) else states
+    if isinstance(output, (tuple, list)):
+        rest = [states, *output[1:]]
+        return tuple(rest) if isinstance(output, tuple) else rest
+    return states
 
 
 def widen_outputs(linear: Any, more: nn.Linear | int) -> None:
