@@ -34,7 +34,7 @@ recipe = Recipe(
     headline="bleu",
     max_tokens=384,
     max_new_tokens=88,
-    training=Training(epochs=1.9, batch_size=4, validations=3),
+    training=Training(epochs=1.9, batch_size=4, validations=2),
     # By the validation loss after half an epoch, see docs/LOG.md.
     settings={
         "lora": {"learning_rate": 2e-3, "r": 128, "lora_alpha": 256, "target_modules": ["o_proj", "down_proj"]},

@@ -9,7 +9,14 @@ from peft import PeftModel, get_peft_model
 
 from tiny import KINDS, make_model
 from workbench.methods.bottleneck import BottleneckConfig, BottleneckLayer
-from workbench.methods.bottleneck.structure import ATTENTION, FEED_FORWARD, blocks, feed_forward, width_setting
+from workbench.methods.bottleneck.structure import (
+    ATTENTION,
+    FEED_FORWARD,
+    blocks,
+    feed_forward,
+    keys_and_values,
+    width_setting,
+)
 from workbench.models import load_model
 
 IDS = torch.arange(3, 40)[None]
@@ -66,7 +73,6 @@ def test_which_layer_is_the_gate_is_seen_by_computing() -> None:
     model = make_model("llama")
     block = model.model.layers[0].mlp
     block.gate_proj, block.up_proj = block.up_proj, block.gate_proj
-    forward = block.forward
 
     class Renamed(type(block)):  # type: ignore[misc]
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -75,7 +81,21 @@ def test_which_layer_is_the_gate_is_seen_by_computing() -> None:
     assert feed_forward(block).gate == "gate_proj"  # type: ignore[union-attr]
     block.__class__ = Renamed
     assert feed_forward(block).gate == "up_proj"  # type: ignore[union-attr]
-    assert forward is not None
+
+
+def test_a_dropout_called_after_a_block_is_no_block() -> None:
+    """Phi-3 defines its dropouts behind its blocks, and its output projection before the others."""
+    from transformers import AutoModelForCausalLM, Phi3Config
+
+    tiny = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = AutoModelForCausalLM.from_config(Phi3Config(vocab_size=320, pad_token_id=0, **tiny))
+    assert blocks(model, ATTENTION) == ["model.layers.0.self_attn", "model.layers.1.self_attn"]
+    assert blocks(model, FEED_FORWARD) == ["model.layers.0.mlp", "model.layers.1.mlp"]
+    assert keys_and_values(model) == [f"model.layers.{n}.self_attn.qkv_proj" for n in (0, 1)]
+    with pytest.raises(NotImplementedError, match="not of the kind of the block"):
+        get_peft_model(model, config(**PARALLEL)).merge_and_unload()
+    with pytest.raises(ValueError, match="Dropout has no weights"):
+        get_peft_model(model, config(target_modules=["resid_mlp_dropout"]))
 
 
 def test_its_output_is_that_of_the_formula(kind: str) -> None:

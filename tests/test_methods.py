@@ -85,7 +85,7 @@ def test_a_model_that_a_method_can_not_be_used_with_is_refused() -> None:
         attach(make_model("gpt1"), find_method("prefix"), {"num_virtual_tokens": 4}, IDS, 0)
 
 
-@pytest.mark.parametrize("settings", [{"init_r": 8, "target_r": 8}, {"tinit": 90}])
+@pytest.mark.parametrize("settings", [{"init_r": 8, "target_r": 8}, {"tinit": 90}, {"total_step": 1000}])
 def test_an_impossible_rank_schedule_is_refused(settings: dict[str, int]) -> None:
     with pytest.raises(UserError, match="adalora with"):
         attach(make_model("llama"), find_method("adalora"), settings, IDS, 0, steps=100)
@@ -120,3 +120,9 @@ def test_doras_norms_are_those_of_the_whole_matrix(kind: str) -> None:
             module.lora_variant["default"] = DoraLinearVariant
     assert torch.allclose(mine, logits(tuned), atol=1e-4)
     assert not torch.allclose(mine, logits(make_model(kind)), atol=1e-1)
+
+
+def test_dora_of_an_embedding_is_pefts_own() -> None:
+    settings = {"r": 4, "target_modules": ["q_proj", "embed_tokens"]}
+    attached = attach(make_model("llama"), find_method("dora"), settings, IDS, 0)
+    assert torch.isfinite(logits(attached)).all()

@@ -153,7 +153,7 @@ def test_check_shows_and_trains_nothing(recipe_file: Path, tmp_path: Path, capsy
         (["{recipe}", "--out", "{file}"], "can't write to"),
         (["{recipe}", "--out", "{file}/inside"], "can't write to"),
         (["{recipe}", "--out", "{full}"], "is not empty"),
-        (["--resume", "{full}"], "nothing to resume"),
+        (["--resume", "{full}"], "is no run"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
@@ -249,6 +249,55 @@ def test_adapters_on_a_base_of_8_bits(recipe_file: Path, tmp_path: Path, capsys:
         losses = [runs[method][f"validation_loss_as_{state}"] for state in ("trained", "shipped")]
         assert losses[1] == pytest.approx(losses[0], rel=0.05)
         assert runs[method]["warning"] is None
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_the_loading_that_the_card_shows_works(
+    recipe_file: Path, checkpoint: Path, bits: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--methods", "houlsby,prefix,prompt", "--bits", bits, "--limit", 4, "--out", out)
+    assert run(recipe_file, *arguments, capsys=capsys)[0] == 0
+    for name in ("houlsby", "prefix", "prompt"):
+        card = (out / name / "adapter" / "README.md").read_text()
+        code = card.partition("```python\n")[2].partition("```")[0]
+        assert ("load_in_8bit" in code) == (bits == 8 and name != "prompt")
+        code = code.replace("PATH OF THE BASE", str(checkpoint)).replace('"adapter"', repr(str(out / name / "adapter")))
+        names: dict[str, Any] = {}
+        exec(code, names)
+        ids = names["tokenizer"]("Hello", return_tensors="pt")["input_ids"]
+        assert names["model"](input_ids=ids).logits.isfinite().all()
+    card = (out / "prompt" / "merged" / "README.md").read_text()
+    assert "the chat template puts them in front" in card
+    assert "has them twice" in card
+
+
+def test_what_is_quantized_already_is_refused(
+    recipe_file: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = json.loads((checkpoint / "config.json").read_text())
+    for kind, bits, said in (("gptq", 16, "give the checkpoint"), ("mxfp4", 8, "take --bits 16")):
+        settings["quantization_config"] = {"quant_method": kind}
+        (checkpoint / "config.json").write_text(json.dumps(settings))
+        code, _, err = run(recipe_file, "--bits", bits, "--out", tmp_path / "out", capsys=capsys)
+        assert code == 2
+        assert said in err
+
+
+def test_a_failed_export_leaves_the_scores(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("NaNs detected")
+
+    monkeypatch.setattr(one_module, "ship", failing)
+    out = tmp_path / "out"
+    assert run(recipe_file, "--methods", "lora", "--limit", 4, "--out", out, capsys=capsys)[0] == 0
+    (record,) = json.loads((out / "results.json").read_text())["runs"]
+    assert record["status"] == "done"
+    assert record["metrics"]["bleu"]["value"] >= 0
+    assert record["export"]["merged"] is False
+    assert "NaNs detected; what was trained is in adapter/" in record["export"]["reason"]
 
 
 def test_what_was_done_survives_a_second_interruption(

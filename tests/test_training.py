@@ -178,6 +178,14 @@ def test_a_finished_training_is_not_gone_on_with(tmp_path: Path, monkeypatch: py
     assert record == result
 
 
+def test_a_finished_adalora_still_knows_its_ranks(tmp_path: Path) -> None:
+    whole, _ = trained(tmp_path, "adalora")
+    again, _ = trained(tmp_path, "adalora")
+    patterns = [model.base_model.peft_config["default"].rank_pattern for model in (whole, again)]
+    assert patterns[0] == patterns[1]
+    assert patterns[0]
+
+
 def test_a_single_step_learns_something(tmp_path: Path) -> None:
     model, result = trained(tmp_path, training=replace(TRAINING, epochs=0.1, warmup=0.1))
     assert result.steps == 1

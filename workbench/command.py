@@ -25,12 +25,15 @@ QUIET = (
 
 
 def command(
-    parser: Callable[[], argparse.ArgumentParser],
+    parser: Callable[[], argparse.ArgumentParser], then: str = ""
 ) -> Callable[[Callable[[argparse.Namespace], int]], Callable[..., int]]:
     """Turn a function of parsed arguments into an entry point.
 
     The user's mistake is one line on stderr and exit code 2; a full disk is one line and 1; an interruption is
     130. Anything else is our bug, and shows its traceback.
+
+    Args:
+        then: added to what is said of a full disk or an interruption: how to go on.
     """
 
     def decorate(function: Callable[[argparse.Namespace], int]) -> Callable[..., int]:
@@ -47,13 +50,10 @@ def command(
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 where = f" while writing {error.filename}" if error.filename else ""
-                print(
-                    f"error: the disk is full{where}; free some space, then go on with --resume",
-                    file=sys.stderr,
-                )
+                print(f"error: the disk is full{where}; free some space{then}", file=sys.stderr)
                 return 1
             except KeyboardInterrupt:
-                print("\ninterrupted; go on with --resume", file=sys.stderr)
+                print(f"\ninterrupted{then}", file=sys.stderr)
                 return 130
 
         return main

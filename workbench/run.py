@@ -69,7 +69,7 @@ def positive(text: str) -> int:
     return number
 
 
-@command(parser)
+@command(parser, then=", go on with --resume")
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
     from workbench.errors import UserError, unknown

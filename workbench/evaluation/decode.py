@@ -85,7 +85,7 @@ def open_context(model: nn.Module, rows: int) -> Context:
         embedded = prompt.to(base.get_input_embeddings().weight.dtype)  # type: ignore[operator]
         if not keeps:
             return Context(base, None, config.num_virtual_tokens, embedded)
-        prompt = base(inputs_embeds=embedded, use_cache=True).past_key_values
+        prompt = base(inputs_embeds=embedded, past_key_values=DynamicCache(), use_cache=True).past_key_values
     whole = DynamicCache([(layer.keys, layer.values) for layer in prompt.layers])
     return Context(base, whole, config.num_virtual_tokens)
 

@@ -1,6 +1,7 @@
 """A plain checkpoint of a method of a finished run, later."""
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import torch
 
 from workbench.errors import UserError, unknown
 from workbench.evaluation import Score, answer_all
-from workbench.job.job import RESULTS_FILE, Options, folder_of, prepare_options
-from workbench.job.ship import PROOF_PROMPTS, first_pairs, open_shipped, ship
+from workbench.job.job import RESULTS_FILE, Options, data_of, folder_of, prepare_options, require_same_data
+from workbench.job.ship import BASES, PROOF_PROMPTS, first_pairs, open_shipped, ship
 from workbench.methods import find_method
 
 
@@ -42,6 +43,12 @@ def export(
     """
     if folder.exists():
         raise UserError(f"{folder} exists: choose another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"can't write to {folder.parent}: {error.strerror}") from error
     file = run / RESULTS_FILE
     if not file.is_file():
         raise UserError(f"{run} holds no {RESULTS_FILE}: the run has not finished a method yet")
@@ -62,12 +69,17 @@ def export(
     job = prepare_options(replace(options, methods=[name]))
     if reason := job.adapter_only.get(name):
         raise UserError(f"{name} can't become a plain checkpoint: {reason}")
+    require_same_data(data_of(job), json.loads(file.read_text(encoding="utf-8"))["data"], run)
     done = folder_of(run, options, name, seed)
+    if not any((done / kind).is_dir() for kind in ("adapter", "trained", "merged")):
+        raise UserError(f"{done} holds neither adapter/ nor weights: there is nothing to export")
     shipped = open_shipped(job, method, done, plain=True, base=base)
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     # Its answers are made anew: those of the run may be on the other base.
     some = first_pairs(job, PROOF_PROMPTS)
     answers = answer_all(shipped.model, job.renderer, some, job.recipe.max_new_tokens, f"{name}: answers")
     scores = {metric: Score(**value) for metric, value in record["metrics"].items()}
-    exported, _ = ship(job, method, seed, folder, shipped, answers, scores, precision=kind)
+    same = precision == "float32" and BASES.get(shipped.base or "", "") in record["export"].get("base", "")
+    scored = "of what is shipped" if same else "of the run's own checkpoint, in float32 and on the base chosen there"
+    exported, _ = ship(job, method, seed, folder, shipped, answers, scores, precision=kind, scored=scored)
     return exported

@@ -68,7 +68,7 @@ def read_options(out: Path) -> Options:
     """
     file = out / OPTIONS_FILE
     if not file.is_file():
-        raise UserError(f"nothing to resume: {out} holds no {OPTIONS_FILE}")
+        raise UserError(f"{out} is no run: it holds no {OPTIONS_FILE}")
     options = Options(**json.loads(file.read_text(encoding="utf-8")))
     load_recipe(Path(options.recipe))
     if files.sha256_of(Path(options.recipe)) != options.recipe_sha256:
@@ -188,6 +188,17 @@ def _attempt(job: Job, name: str, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def require_same_data(now: Mapping[str, Any], before: Mapping[str, Any], out: Path) -> None:
+    """Compare the `data` of two results.
+
+    Raises:
+        UserError: they differ, so that what was done in `out` can't be gone on with.
+    """
+    changed = [split for split, entry in now["splits"].items() if entry != before["splits"].get(split)]
+    if changed:
+        raise UserError(f"the data of {', '.join(changed)} have changed since {out} was begun: start a new run")
+
+
 def _finished(out: Path, data: Mapping[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
     """Records of an earlier part of this run.
 
@@ -198,10 +209,26 @@ def _finished(out: Path, data: Mapping[str, Any]) -> dict[tuple[str, int], dict[
     if not file.is_file():
         return {}
     before = json.loads(file.read_text(encoding="utf-8"))
-    changed = [split for split, entry in data["splits"].items() if entry != before["data"]["splits"].get(split)]
-    if changed:
-        raise UserError(f"the data of {', '.join(changed)} have changed since {out} was begun: start a new run")
+    require_same_data(data, before["data"], out)
     return {(run["method"], run["seed"]): run for run in before["runs"] if run["status"] == "done"}
+
+
+def data_of(job: Job) -> dict[str, Any]:
+    """The `data` of a job's results."""
+    return {
+        "splits": {
+            split: {
+                "examples": len(pairs),
+                "tokens": sum(rendered.length for _, rendered in pairs),
+                "trained_tokens": sum(len(rendered.completion_ids) for _, rendered in pairs),
+                "too_long": list(job.too_long[split]),
+                "sha256": job.sources[split],
+            }
+            for split, pairs in job.pairs.items()
+        },
+        "repeated": job.repeated,
+        "leaked": job.leaked,
+    }
 
 
 def _header(job: Job) -> dict[str, Any]:
@@ -217,20 +244,7 @@ def _header(job: Job) -> dict[str, Any]:
         "evaluated_splits": list(job.recipe.evaluated_splits),
         "metrics": {metric.name: _describe(metric) for metric in job.metrics},
         "environment": environment(),
-        "data": {
-            "splits": {
-                split: {
-                    "examples": len(pairs),
-                    "tokens": sum(rendered.length for _, rendered in pairs),
-                    "trained_tokens": sum(len(rendered.completion_ids) for _, rendered in pairs),
-                    "too_long": list(job.too_long[split]),
-                    "sha256": job.sources[split],
-                }
-                for split, pairs in job.pairs.items()
-            },
-            "repeated": job.repeated,
-            "leaked": job.leaked,
-        },
+        "data": data_of(job),
         "runs": [],
         "comparisons": [],
     }

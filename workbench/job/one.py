@@ -12,12 +12,13 @@ from torch import nn
 
 from workbench import files
 from workbench.data.render import Renderer
+from workbench.errors import MethodError
 from workbench.evaluation import Answer, answer_all, score_all, write_answers
 from workbench.job.prepare import Job
 from workbench.job.resources import peak_memory
 from workbench.job.ship import card, open_shipped, ship
 from workbench.methods import Method
-from workbench.models import attach, bfloat16_is_fast, load_model, size, why_no_plain_checkpoint
+from workbench.models import attach, bfloat16_is_fast, load_model, size
 from workbench.shipping import FreshProcess, save_adapter
 from workbench.training import Trained, train
 
@@ -79,7 +80,10 @@ def carry_method(
     if no_plain is not None:
         record["export"]["reason"] = no_plain
     else:
-        exported, renderer = ship(job, method, seed, folder / "merged", shipped, answers, scores, process)
+        try:
+            exported, renderer = ship(job, method, seed, folder / "merged", shipped, answers, scores, process)
+        except (MethodError, ValueError, RuntimeError) as error:  # the training and its scores are no less worth
+            exported, renderer = {"merged": False, "reason": f"{type(error).__name__}: {error}"}, job.renderer
         if "base" in exported:
             notes["Base of the merge"] = exported["base"]
         if not exported["merged"]:
@@ -111,7 +115,7 @@ def clean_up(folder: Path, keep_weights: bool) -> None:
         leftovers.append(folder / "trained")
     for leftover in leftovers:
         shutil.rmtree(leftover, ignore_errors=True)
-    for name in ("best.safetensors", "finished.json"):
+    for name in ("best.safetensors", "driver.safetensors", "finished.json"):
         (folder / "training" / name).unlink(missing_ok=True)
 
 
@@ -123,7 +127,7 @@ def _train(job: Job, method: Method, seed: int, folder: Path, record: dict[str, 
     """
     base = load_model(job.checkpoint.path, record["bits"], training=True)
     model = attach(base, method, job.settings(method), job.typical_ids, seed, job.steps)
-    no_plain = why_no_plain_checkpoint(method, model)
+    no_plain = method.why_adapter_only(model)
     counted = size(model)
     rate = job.learning_rate(method)
     trained = train(

@@ -12,7 +12,7 @@ from workbench.data.render import Rendered, Renderer, make_renderer, render_all
 from workbench.errors import MethodError, UserError, collected
 from workbench.evaluation import Metric, find_metric
 from workbench.methods import Method, find_method
-from workbench.models import BITS, context_length, load_tokenizer, rehearse
+from workbench.models import BITS, context_length, load_tokenizer, rehearse, require_weights
 from workbench.recipe import Recipe, load_recipe
 from workbench.sources import Checkpoint, fetch_checkpoint
 from workbench.training import steps_in
@@ -118,6 +118,7 @@ def prepare(
         )
     splits = load_splits(recipe.data, recipe.examples, limit)
     checkpoint = fetch_checkpoint(recipe.checkpoint)
+    require_weights(checkpoint.path, bits)
     renderer = make_renderer(load_tokenizer(checkpoint.path))
     most = context_length(checkpoint.path)
     virtual = max(_virtual_tokens(recipe, method) for method in chosen)
@@ -181,8 +182,8 @@ def _rehearsed(job: Job) -> dict[str, str]:
     """
     problems, adapter_only = [], {}
     for method in job.methods:
-        reason = method.no_plain_checkpoint
-        if job.settings(method) or method.cannot or callable(reason):
+        reason = method.why_adapter_only()
+        if job.settings(method) or method.cannot or callable(method.no_plain_checkpoint):
             try:
                 reason = rehearse(job.checkpoint.path, method, job.settings(method), job.typical_ids, job.steps)
             except UserError as error:
@@ -190,7 +191,7 @@ def _rehearsed(job: Job) -> dict[str, str]:
             except (MethodError, RuntimeError, AttributeError, OSError) as error:
                 # What needs weights or more data is seen when the method's turn comes.
                 logger.debug("%s can't be rehearsed: %s", method.name, error)
-        if isinstance(reason, str) and method.trains:
+        if reason and method.trains:
             adapter_only[method.name] = reason
             logger.info("%s ships as an adapter only: %s", method.name, reason)
     if problems:

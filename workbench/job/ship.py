@@ -1,6 +1,7 @@
 """What becomes of a trained method: the base it is shipped on, a plain checkpoint if there can be one, a model card."""
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from workbench.data.render import Rendered, Renderer
 from workbench.evaluation import Answer, Score, generation_config
 from workbench.job.prepare import Job
 from workbench.methods import Method
-from workbench.models import load_dequantized, load_model, release_memory
+from workbench.models import bfloat16_is_fast, load_dequantized, load_model, release_memory
 from workbench.shipping import Expected, FreshProcess, proof_sequences, sequence_logits, ship_plain
 from workbench.shipping.card import model_card
 from workbench.training import CHECKED, mean_completion_loss
@@ -30,16 +31,14 @@ BASES = {
     DEQUANTIZED: "the weights that training saw, dequantized to float32",
 }
 
-ADAPTER_LOADING = """{before}from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained("PATH OF THE BASE")
-tokenizer = AutoTokenizer.from_pretrained("PATH OF THE BASE")
-model = PeftModel.from_pretrained(base, "adapter")"""
+NF4_ARGUMENTS = 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True'
 MERGED_LOADING = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("merged")
-tokenizer = AutoTokenizer.from_pretrained("merged")"""
+tokenizer = AutoTokenizer.from_pretrained("merged")
+chat = [{"role": "user", "content": "..."}]
+inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
+answer = model.generate(**inputs)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,9 @@ def _base(job: Job, name: str) -> nn.Module:
 def _with_adapter(base: nn.Module, folder: Path) -> nn.Module:
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(base, folder / "adapter").eval()
+    from workbench.methods.peft_layers.dora import with_exact_norms
+
+    return with_exact_norms(PeftModel.from_pretrained(base, folder / "adapter").eval())
 
 
 def _validation_loss(job: Job, model: nn.Module) -> float:
@@ -132,6 +133,7 @@ def ship(
     scores: Mapping[str, Score],
     process: FreshProcess | None = None,
     precision: torch.dtype = torch.float32,
+    scored: str = "of what is shipped",
 ) -> tuple[dict[str, Any], Renderer]:
     """Make a plain checkpoint of what can become one, and prove it.
 
@@ -141,6 +143,7 @@ def ship(
         answers: the model's, to the evaluated examples.
         process: one that is open already.
         precision: of the saved weights.
+        scored: what `scores` are of, for the card.
 
     Returns:
         The record's `export`, and how examples are rendered for the plain checkpoint.
@@ -150,7 +153,8 @@ def ship(
     if job.bits < 32 and not method.trains_base:
         assert shipped.base is not None
         record["base"] = f"trained on the base at {job.bits} bits, merged into {BASES[shipped.base]}"
-        notes["Base of the merge"] = f"{record['base']}. All scores are of what is shipped."
+        notes["Base of the merge"] = record["base"]
+    notes["Scores"] = scored
     if len(shipped.losses) > 1:
         record["validation_loss_by_base"] = dict(shipped.losses)
     pairs = [pair for split in first_pairs(job, PROOF_PROMPTS).values() for pair in split]
@@ -167,11 +171,7 @@ def ship(
     plain: Any
     plain, tokenizer = method.plain(model, job.renderer.tokenizer)
     if tokenizer is not job.renderer.tokenizer:
-        count = len(tokenizer) - len(job.renderer.tokenizer)
-        notes["Prompt"] = (
-            f"the trained vectors are the last {count} entries of the vocabulary. "
-            "The chat template puts them in front, and so does the tokenizer where it adds special tokens to raw text."
-        )
+        notes["Prompt"] = prompt_note(tokenizer, len(tokenizer) - len(job.renderer.tokenizer))
     generation.suppress_tokens = plain.generation_config.suppress_tokens
     renderer = Renderer(tokenizer=tokenizer, end_of_turn=job.renderer.end_of_turn)
     with nullcontext(process) if process is not None else FreshProcess() as reader:
@@ -191,6 +191,45 @@ def ship(
     return {"merged": proof.holds, "reason": proof.reason, **details, **record}, renderer
 
 
+def prompt_note(tokenizer: Any, count: int) -> str:
+    """How the trained entries of the vocabulary come before a text, as the tokenizer is after saving and loading."""
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        raw = AutoTokenizer.from_pretrained(folder)("a")["input_ids"]
+    note = (
+        f"the trained vectors are the last {count} entries of the vocabulary, and the chat template puts them in front"
+    )
+    if raw[:count] != list(range(len(tokenizer) - count, len(tokenizer))):
+        return f"{note}; raw text needs them in front, too"
+    return (
+        f"{note}. The tokenizer puts them before raw text, as it does with other special tokens: text that comes from "
+        "the template is to be tokenized with `add_special_tokens=False`, or it has them twice"
+    )
+
+
+def adapter_loading(job: Job, method: Method) -> str:
+    """Python that loads the adapter on the base that its scores are of."""
+    lines = ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    arguments = '"PATH OF THE BASE", dtype="float32"'
+    if job.bits < 16 and method.name in job.adapter_only:
+        lines[1] = "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig"
+        asked = "load_in_8bit=True" if job.bits == 8 else NF4_ARGUMENTS
+        lines.append(f"held = BitsAndBytesConfig({asked})")
+        arguments = (
+            f'"PATH OF THE BASE", dtype="{"bfloat16" if bfloat16_is_fast() else "float32"}", quantization_config=held'
+        )
+    if method.loads_with:
+        lines.insert(2, f"import {method.loads_with}  # makes PEFT know the method")
+    lines += [
+        f"base = AutoModelForCausalLM.from_pretrained({arguments})",
+        'tokenizer = AutoTokenizer.from_pretrained("adapter")',
+        'model = PeftModel.from_pretrained(base, "adapter")',
+    ]
+    return "\n".join(lines)
+
+
 def card(
     job: Job,
     method: Method,
@@ -201,7 +240,6 @@ def card(
     notes: Mapping[str, str] | None = None,
 ) -> str:
     """The README of what is shipped."""
-    before = f"import {method.loads_with}  # makes PEFT know the method\n" if method.loads_with else ""
     return model_card(
         title=f"{job.path.stem} by {method.name}",
         checkpoint=job.recipe.checkpoint,
@@ -213,6 +251,6 @@ def card(
         bits=32 if method.trains_base else job.bits,
         examples=len(job.pairs["train"]),
         scores=[(name, f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})") for name, s in scores.items()],
-        loading=MERGED_LOADING if plain else ADAPTER_LOADING.format(before=before),
+        loading=MERGED_LOADING if plain else adapter_loading(job, method),
         notes=notes or {},
     )

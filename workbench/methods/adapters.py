@@ -9,10 +9,7 @@ from workbench.methods.plain import merged
 if TYPE_CHECKING:
     from torch import nn
 
-BEHIND_A_BLOCK = (
-    "a bottleneck with an activation in the middle of a block is not a weight of the plain architecture; load "
-    "adapter/ with PEFT after importing workbench.methods.bottleneck"
-)
+BEHIND_A_BLOCK = "a bottleneck behind a block, with an activation in it, is no weight of the plain architecture"
 
 
 def _bottleneck(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
@@ -25,9 +22,7 @@ def _bottleneck(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Modu
 
 def _why_not_wider(model: "nn.Module") -> str | None:
     reason: str | None = model.base_model.why_not_merged()  # type: ignore[operator,union-attr]
-    if reason is None:
-        return None
-    return f"{reason}; load adapter/ with PEFT after importing workbench.methods.bottleneck"
+    return reason
 
 
 METHODS = (

@@ -18,7 +18,7 @@ def _ia3(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     from peft import IA3Config, get_peft_model
 
     from workbench.methods.bottleneck.structure import keys_and_values, last_projections
-    from workbench.methods.precision import keep_precision
+    from workbench.methods.peft_layers.precision import keep_precision
 
     if not settings.get("target_modules"):
         inner = last_projections(attachment.model)

@@ -17,9 +17,9 @@ def _lora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
 
 
 def _dora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
-    from workbench.methods.dora import with_exact_norms
+    from workbench.methods.peft_layers.dora import with_exact_norms
 
-    return with_exact_norms(_lora(attachment, settings))
+    return with_exact_norms(_lora(attachment, settings), begins=True)
 
 
 def _adalora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
@@ -30,18 +30,20 @@ def _adalora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module"
     """
     from peft import AdaLoraConfig, get_peft_model
 
-    from workbench.methods.precision import keep_precision
+    from workbench.methods.peft_layers.precision import keep_precision
 
     steps = attachment.steps
     schedule = {"total_step": steps, "tinit": steps // 10, "tfinal": 4 * steps // 10, "deltaT": max(1, steps // 100)}
     config = AdaLoraConfig(task_type="CAUSAL_LM", **{**schedule, **settings})
+    if config.total_step != steps:
+        raise ValueError(f"total_step {config.total_step}: the training has {steps} steps, and total_step follows it")
     if config.init_r <= config.target_r:
         raise ValueError(f"init_r {config.init_r} must be above target_r {config.target_r}: ranks are taken away")
     return keep_precision(get_peft_model(attachment.model, config))
 
 
 def _rank_schedule(model: "nn.Module") -> Driver:
-    from workbench.methods.adalora import RankSchedule
+    from workbench.methods.peft_layers.adalora import RankSchedule
 
     return RankSchedule(model)
 

@@ -64,7 +64,8 @@ class Method:
         cannot: given the base (perhaps without weights), why the method can't be used with it; None if it can.
         driver: what it does at each step of the training, made from the attached model.
         plain: makes a plain checkpoint: attached model on a base of floating point, and tokenizer -> the model that
-            transformers runs by itself, and its tokenizer. None where there is no such checkpoint.
+            transformers runs by itself, and its tokenizer. Raises MethodError, ValueError or NotImplementedError if
+            that can't be done. None where there is no such checkpoint.
         no_plain_checkpoint: why there is none. A function, given the attached model (perhaps without weights), where
             it depends on the architecture; it returns None where there is one.
         loads_with: a module to import before PEFT can load its adapter, where PEFT doesn't know it by itself.
@@ -87,3 +88,17 @@ class Method:
     def trains(self) -> bool:
         """Whether there is anything to train."""
         return self.learning_rate is not None
+
+    def why_adapter_only(self, attached: "nn.Module | None" = None) -> str | None:
+        """Why there can be no plain checkpoint, and how the adapter is loaded instead; None if there can be one.
+
+        Args:
+            attached: what `attach` made; needed where it depends on the architecture, and perhaps without weights.
+        """
+        found = self.no_plain_checkpoint
+        if callable(found):
+            found = found(attached) if attached is not None else None
+        if found is None or not self.trains:
+            return found
+        first = f" after importing {self.loads_with}" if self.loads_with else ""
+        return f"{found}; load adapter/ with PEFT{first}"

@@ -20,6 +20,7 @@ def _prefix(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     """
     import torch
     from peft import PrefixTuningConfig, get_peft_model, initialize_kv_prefix_from_past_key_values
+    from transformers import DynamicCache
 
     model = attachment.model
     if settings.get("prefix_projection"):
@@ -28,7 +29,9 @@ def _prefix(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
         return get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", **settings))
     ids = typical_start(attachment, settings["num_virtual_tokens"])
     with torch.no_grad():
-        past = model(torch.tensor([ids], device=model.device), use_cache=True).past_key_values
+        # A model's own cache may keep no more than its window.
+        cache = DynamicCache()
+        past = model(torch.tensor([ids], device=model.device), past_key_values=cache, use_cache=True).past_key_values
     keys_and_values = [(layer.keys.float(), layer.values.float()) for layer in past.layers]
     tuned = get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", **settings))
     initialize_kv_prefix_from_past_key_values(tuned, past_key_values=keys_and_values)
@@ -52,7 +55,6 @@ METHODS = (
         attach=_prefix,
         settings={"num_virtual_tokens": 32},
         cannot=_takes_no_cache,
-        no_plain_checkpoint="keys and values that no token produces have no place in a plain checkpoint; "
-        "load adapter/ with PEFT",
+        no_plain_checkpoint="keys and values that no token produces have no place in a plain checkpoint",
     ),
 )

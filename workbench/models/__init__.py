@@ -15,8 +15,8 @@ from workbench.models.load import (
     load_tokenizer,
     rehearse,
     release_memory,
+    require_weights,
     size,
-    why_no_plain_checkpoint,
 )
 from workbench.models.output import has_plain_output, linear_cross_entropy, output_layer, output_of, output_weight
 
@@ -40,6 +40,6 @@ __all__ = [
     "output_weight",
     "rehearse",
     "release_memory",
+    "require_weights",
     "size",
-    "why_no_plain_checkpoint",
 ]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BITS = (32, 16, 8, 4)
+# The format of gpt-oss's experts.
+MXFP4 = "mxfp4"
 # Weights that share a scale at 4 bits.
 NF4_BLOCK = 64
 
@@ -119,6 +121,28 @@ def context_length(path: Path) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+def require_weights(path: Path, bits: int) -> None:
+    """Refuse a checkpoint whose weights are quantized already, where they can't be made what `bits` asks for.
+
+    Raises:
+        UserError: they are.
+    """
+    if (kind := _quantized_by(path)) and (kind != MXFP4 or bits < 16):
+        raise UserError(
+            f"the weights in {path} are quantized already ({kind}): they can't be held at {bits} bits; "
+            + ("take --bits 16" if kind == MXFP4 else "give the checkpoint from which they were made")
+        )
+
+
+def _quantized_by(path: Path) -> str | None:
+    from transformers import AutoConfig
+
+    settings = getattr(AutoConfig.from_pretrained(path, trust_remote_code=False), "quantization_config", None)
+    if settings is None:
+        return None
+    return str(settings["quant_method"] if isinstance(settings, dict) else settings.quant_method)
+
+
 def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedModel":
     """Load the causal language model in the folder `path`, frozen and in evaluation mode.
 
@@ -133,13 +157,16 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils.quantization_config import Mxfp4Config
 
     from workbench.models.attention import GROUPED
     from workbench.models.probe import read_short_text
 
     computing = torch.bfloat16 if bits == 16 or (bits < 16 and bfloat16_is_fast()) else torch.float32
-    quantization = None
-    if bits == 8:
+    quantization: Any = None
+    if _quantized_by(path) == MXFP4:  # gpt-oss as it is released
+        quantization = Mxfp4Config(dequantize=True)
+    elif bits == 8:
         quantization = BitsAndBytesConfig(load_in_8bit=True)
     elif bits == 4:
         quantization = BitsAndBytesConfig(
@@ -201,7 +228,7 @@ def load_dequantized(path: Path, bits: int) -> "PreTrainedModel":
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    from workbench.methods.precision import dequantized
+    from workbench.methods.peft_layers.precision import dequantized
 
     model, held = load_model(path, 32), dict(load_model(path, bits, training=True).named_modules())
     with torch.no_grad():
@@ -246,12 +273,6 @@ def attach(
     return attached.eval()
 
 
-def why_no_plain_checkpoint(method: Method, attached: "nn.Module") -> str | None:
-    """Why what is attached can't become a plain checkpoint; None if it can."""
-    reason = method.no_plain_checkpoint
-    return reason(attached) if callable(reason) else reason
-
-
 def rehearse(
     path: Path, method: Method, settings: Mapping[str, Any], typical_ids: list[int], steps: int = 1
 ) -> str | None:
@@ -270,7 +291,7 @@ def rehearse(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         attached = attach(model.requires_grad_(False), method, settings, typical_ids, seed=0, steps=steps)
-        return why_no_plain_checkpoint(method, attached)
+        return method.why_adapter_only(attached)
 
 
 def size(model: "nn.Module") -> Size:

@@ -23,16 +23,17 @@ TOGETHER = 34
 
 def main() -> None:
     """Answer line by line."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
     for line in sys.stdin:
         asked = json.loads(line)
         try:
             answer: dict[str, Any] = {"texts": read(asked["checkpoint"], Path(asked["request"]), asked["answer"])}
         except Exception as error:  # noqa: BLE001  whatever it is, the other side has to hear of it
-            answer = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
+            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         loaded = {"peft", "workbench"} & set(sys.modules)
         if loaded:
             answer = {"error": f"not a fresh process: {', '.join(sorted(loaded))} is loaded"}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def read(checkpoint: str, request_file: Path, answer_file: str) -> list[str]:

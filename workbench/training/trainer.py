@@ -18,7 +18,7 @@ from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PrinterCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -38,7 +38,7 @@ from workbench.training.callbacks import (
     trained_state,
 )
 from workbench.training.joined import joined
-from workbench.training.loss import RightPadding, mean_completion_loss, negative_log_likelihoods
+from workbench.training.loss import IGNORED, RightPadding, mean_completion_loss, negative_log_likelihoods
 
 # A user's texts are the user's: nothing reports to a hub that training began.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -51,8 +51,10 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 # In a checkpoint: all that is trained of an adapter.
 STATE_FILE = "trained.safetensors"
+# Beside the best state of a finished training: what the method's driver knows.
+DRIVER_FILE = "driver.safetensors"
 # Validation examples on which a saved model is held against the trained one.
-CHECKED = 64
+CHECKED = 32
 # Batches of training that a validation computes as one.
 VALIDATED_TOGETHER = 4
 
@@ -195,34 +197,23 @@ def train(
     if finished.is_file():
         # An interruption came after the training, which must not go on from a checkpoint before its early stop.
         best.restore(model)
+        if driver is not None:
+            driver.load_state(load_file(folder / DRIVER_FILE))
         return Trained(**json.loads(finished.read_text(encoding="utf-8")))
     folder.mkdir(parents=True, exist_ok=True)
     _require_labels(examples, "training")
     _require_labels(validation, "validation")
     rows, held_out = joined(examples), joined(validation)
     steps, every = steps_in(training, len(rows))
-    text_config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    balance = getattr(text_config, "router_aux_loss_coef", None)
-    trainer = CompletionTrainer(
-        model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
-        args=_config(training, steps, every, learning_rate, autocast, folder, seed),
-        data_collator=RightPadding(
-            tokenizer.pad_token_id or 0, _multiple(model, max(row["length"] for row in [*rows, *held_out]))
-        ),
-        train_dataset=Dataset.from_list(rows),
-        eval_dataset=Dataset.from_list(held_out),
-        processing_class=tokenizer,
-        callbacks=[best, FiniteLoss(), Progress(title), _tensorboard(folder / "logs")],
+    trainer = _make_trainer(
+        model,
+        tokenizer,
+        rows,
+        held_out,
+        _config(training, steps, every, learning_rate, autocast, folder, seed),
+        [best, FiniteLoss(), Progress(title), _tensorboard(folder / "logs")],
+        driver,
     )
-    if driver is not None:
-        trainer.driver = driver
-        trainer.add_callback(Driven(driver))
-    if balance is not None:
-        text_config.router_aux_loss_coef = balance  # the trainer writes its own into what may be saved
-    trainer.remove_callback(PrinterCallback)
-    trainer.model_accepts_loss_kwargs = True
-    trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # the model is on one device
-    trainer.mean_labels = sum(len(e.completion_ids) for e in validation) / len(held_out)
     # SFTTrainer rounds adapters on quantized bases to bfloat16, in which small updates are lost.
     for name, parameter in model.named_parameters():
         if name in trainable:
@@ -264,8 +255,43 @@ def train(
             if key in entry
         ],
     )
+    if driver is not None:
+        save_whole(driver.state(), folder / DRIVER_FILE)
     files.write_json(finished, asdict(trained))
     return trained
+
+
+def _make_trainer(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Sequence[Mapping[str, Any]],
+    held_out: Sequence[Mapping[str, Any]],
+    config: SFTConfig,
+    callbacks: Sequence[TrainerCallback],
+    driver: Driver | None,
+) -> CompletionTrainer:
+    text_config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    balance = getattr(text_config, "router_aux_loss_coef", None)
+    trainer = CompletionTrainer(
+        model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
+        args=config,
+        data_collator=RightPadding(
+            tokenizer.pad_token_id or 0, _multiple(model, max(row["length"] for row in [*rows, *held_out]))
+        ),
+        train_dataset=Dataset.from_list(list(rows)),
+        eval_dataset=Dataset.from_list(list(held_out)),
+        processing_class=tokenizer,
+        callbacks=[*callbacks, *([Driven(driver)] if driver is not None else [])],
+    )
+    if balance is not None:
+        text_config.router_aux_loss_coef = balance  # the trainer writes its own into what may be saved
+    trainer.driver = driver
+    trainer.remove_callback(PrinterCallback)
+    trainer.model_accepts_loss_kwargs = True
+    trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # the model is on one device
+    labels = sum(label != IGNORED for row in held_out for label in row["labels"])
+    trainer.mean_labels = labels / len(held_out)
+    return trainer
 
 
 def _config(

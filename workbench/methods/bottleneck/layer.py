@@ -1,6 +1,6 @@
 """A block of a transformer with bottlenecks behind it or beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +78,10 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
                 nn.init.zeros_(parameter)
         self.bottleneck_up[adapter_name] = up
         # A block has no weight of its own that PEFT could ask for its device.
-        self._move_adapter_to_device_of_base_layer(adapter_name, next(self.get_base_layer().parameters()).device)
+        place = next((p.device for p in self.get_base_layer().parameters()), None)
+        if place is None:
+            raise ValueError(f"a {type(self.get_base_layer()).__name__} has no weights: it can't be a target")
+        self._move_adapter_to_device_of_base_layer(adapter_name, place)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def _has_bias(self, parts: FeedForward | None, name: str) -> bool:
@@ -109,26 +112,19 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         output = self.base_layer(*args, **kwargs)
         if self.disable_adapters or self.merged:
             return output
-        read = args[0] if args else kwargs["hidden_states"]
         said = hidden_states(output)
-        if adapter_names is not None:
-            said = self._mixed(read, said, adapter_names)
-        else:
-            for name in self.active_adapters:
-                if name in self.bottleneck_down:
-                    said = said + self.update(name, read if self.parallel[name] else said)
-        return with_hidden_states(output, said)
-
-    def _mixed(self, read: torch.Tensor, said: torch.Tensor, adapter_names: list[str]) -> torch.Tensor:
-        """Each row of the batch with an adapter of its own."""
-        if len(adapter_names) != len(read):
-            raise ValueError(f"{len(adapter_names)} adapter_names for a batch of {len(read)}")
-        said = said.clone()
-        for name in set(adapter_names) - {BASE}:
+        for name in self.active_adapters if adapter_names is None else dict.fromkeys(adapter_names):
+            if name not in self.bottleneck_down:
+                continue
+            read = read_by(args, kwargs) if self.parallel[name] else said
+            if adapter_names is None:
+                said = said + self.update(name, read)
+                continue
+            if len(adapter_names) != len(said):
+                raise ValueError(f"{len(adapter_names)} adapter_names for a batch of {len(said)}")
             rows = [row for row, chosen in enumerate(adapter_names) if chosen == name]
-            if name in self.bottleneck_down:
-                said[rows] += self.update(name, (read if self.parallel[name] else said)[rows])
-        return said
+            said = said.index_add(0, torch.tensor(rows, device=said.device), self.update(name, read[rows]))
+        return with_hidden_states(output, said)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Widen the feed-forward block by parallel adapters.
@@ -182,6 +178,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "bottleneck." + super().__repr__()
+
+
+def read_by(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """Of what a block is given, the hidden states: the first of its arguments, or the one of that name."""
+    states = args[0] if args else kwargs["hidden_states"]
+    assert isinstance(states, torch.Tensor)
+    return states
 
 
 def hidden_states(output: Any) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -17,6 +17,7 @@ FEED_FORWARD = re.compile(r"mlp|feed_forward|ffn|moe", re.IGNORECASE)
 NORM = re.compile(r"norm|ln", re.IGNORECASE)
 # Settings of a configuration that could be the width of its feed-forward blocks.
 WIDTH = re.compile(r"inner|intermediate|ffn|feed_forward|mlp", re.IGNORECASE)
+OUTPUT = re.compile(r"o|wo|w2|out|(o|c|out|down)_proj|fc_?out|fc_?2|dense|dense_4h_to_h|out_lin|linear_2")
 QUERY = re.compile(r"q|wq|query|q_(.*_)?proj|q_lin|query_(proj|layer)")
 GATE = re.compile(r"gate|w1", re.IGNORECASE)
 
@@ -66,13 +67,18 @@ def blocks(model: nn.Module, kind: re.Pattern[str]) -> list[str]:
     prefix, found = layers(model)
     names = []
     for index, layer in enumerate(found):
-        children = [name for name, _ in layer.named_children() if kind.search(name) and not NORM.search(name)]
+        children = [
+            name
+            for name, child in layer.named_children()
+            # What has no matrix is no block: a dropout may be called after the block that it stands behind.
+            if kind.search(name) and not NORM.search(name) and any(p.ndim > 1 for p in child.parameters())
+        ]
         if not children:
             raise ValueError(
                 f"no {what} block found in layer {index} of {type(model).__name__}, which has "
                 f"{', '.join(name for name, _ in layer.named_children())}: name target_modules in the settings"
             )
-        names.append(f"{prefix}.{index}.{children[-1]}")
+        names.append(f"{prefix}.{index}.{children[0]}")
     return names
 
 
@@ -80,12 +86,14 @@ def keys_and_values(model: nn.Module) -> list[str]:
     """Names of the linear layers that make keys and values; where one layer makes queries too, that.
 
     Raises:
-        ValueError: a layer has no attention block.
+        ValueError: a layer has no attention block, or its output projection can't be told from the others.
     """
     found = []
     for block in blocks(model, ATTENTION):
-        *readers, _ = [name for name, *_ in reads_and_writes(model.get_submodule(block))]
-        found += [f"{block}.{name}" for name in readers if not QUERY.fullmatch(name.rpartition(".")[2])]
+        names = list(reads_and_writes(model.get_submodule(block)))
+        output = _output_projection(names, block)
+        readers = [name for name in names if name != output and not QUERY.fullmatch(name.rpartition(".")[2])]
+        found += [f"{block}.{name}" for name in readers]
     return found
 
 
@@ -97,9 +105,32 @@ def last_projections(model: nn.Module) -> list[str]:
     """
     found = []
     for block in blocks(model, FEED_FORWARD):
-        if _inner_width(model, block) is not None:
-            found.append(f"{block}.{list(reads_and_writes(model.get_submodule(block)))[-1][0]}")
+        if (down := _down_projection(reads_and_writes(model.get_submodule(block)))) is not None:
+            found.append(f"{block}.{down}")
     return found
+
+
+def _output_projection(names: Sequence[str], block: str) -> str:
+    named = [name for name in names if OUTPUT.fullmatch(name.rpartition(".")[2])]
+    if len(named) != 1:
+        raise ValueError(f"which of {', '.join(names)} in {block} is its output? Name target_modules in the settings")
+    return named[0]
+
+
+def _down_projection(linear: Mapping[str, tuple[int, int]]) -> str | None:
+    """Of the two or three linear layers of a feed-forward block, with their inputs and outputs, the last one.
+
+    It reads what the others write. Where inner width and width are equal, its name has to tell.
+    """
+    if not 2 <= len(linear) <= 3:
+        return None
+    fitting = [
+        name
+        for name, (inner, width) in linear.items()
+        if all(sizes == (width, inner) for other, sizes in linear.items() if other != name)
+    ]
+    named = [name for name in fitting if OUTPUT.fullmatch(name.rpartition(".")[2])]
+    return fitting[0] if len(fitting) == 1 else named[0] if len(named) == 1 else None
 
 
 def width_of(model: nn.Module) -> int:
@@ -113,13 +144,12 @@ def feed_forward(block: nn.Module) -> FeedForward | None:
     Which layer is the gate, and what the activation is, is seen by computing: the parts must give what the block
     gives. Without weights (on the meta device) names have to do.
     """
-    linear = {name: sizes for name, module in block.named_modules() if (sizes := linear_sizes(module)) is not None}
-    if not 2 <= len(linear) <= 3:
+    linear = reads_and_writes(block)
+    down = _down_projection(linear)
+    if down is None:
         return None
-    *readers, down = linear
-    inner, width = linear[down]
-    if any(linear[name] != (width, inner) for name in readers):
-        return None
+    readers = [name for name in linear if name != down]
+    width = linear[down][1]
     orders: list[tuple[str, str | None]]
     orders = [(readers[0], None)] if len(readers) == 1 else [(up, gate) for gate, up in permutations(readers)]
     orders.sort(key=lambda order: order[1] is not None and GATE.search(order[1]) is None)
@@ -138,11 +168,9 @@ def linear_sizes(module: nn.Module) -> tuple[int, int] | None:
     return (module.in_features, module.out_features) if isinstance(module, nn.Linear) else None
 
 
-def reads_and_writes(block: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """Name, inputs and outputs of every linear layer in `block`."""
-    for name, module in block.named_modules():
-        if (sizes := linear_sizes(module)) is not None:
-            yield name, *sizes
+def reads_and_writes(block: nn.Module) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of every linear layer in `block`, by name, in the order in which they are defined."""
+    return {name: sizes for name, module in block.named_modules() if (sizes := linear_sizes(module)) is not None}
 
 
 def _activations(block: nn.Module) -> list[Callable[[torch.Tensor], torch.Tensor]]:
@@ -160,7 +188,7 @@ def _activations(block: nn.Module) -> list[Callable[[torch.Tensor], torch.Tensor
 
 
 def _computes(block: nn.Module, parts: FeedForward, width: int) -> bool:
-    """Whether the block gives on random numbers what its parts give."""
+    """Whether the block gives on random numbers what its parts give; large ones show limits."""
     weight = next(block.parameters())
     floating = [p.dtype for p in block.parameters() if p.is_floating_point()]
     # Of what a quantized layer reads; its own weights are bytes.
@@ -170,8 +198,14 @@ def _computes(block: nn.Module, parts: FeedForward, width: int) -> bool:
     try:
         block.eval()
         with torch.no_grad():
-            return torch.equal(block(sample), parts.formula(block, sample))
-    except (RuntimeError, TypeError, IndexError):  # it reads something else than rows of hidden states
+            return all(torch.equal(block(x), parts.formula(block, x)) for x in (sample, 1000 * sample))
+    except (
+        RuntimeError,
+        TypeError,
+        IndexError,
+        ValueError,
+        AttributeError,
+    ):  # it reads something else than rows of hidden states
         return False
     finally:
         for module, mode in modes.items():
@@ -209,9 +243,9 @@ def _widths(kind: type[nn.Module], config: Any) -> set[int | None]:
 def _inner_width(model: nn.Module, name: str) -> int | None:
     """Inputs of the last linear layer of a feed-forward block of the usual kind."""
     block = model.get_submodule(name)
-    block = block.get_base_layer() if isinstance(block, BaseTunerLayer) else block
-    linear: Sequence[tuple[str, int, int]] = list(reads_and_writes(block))
-    return linear[-1][1] if 2 <= len(linear) <= 3 else None
+    linear = reads_and_writes(block.get_base_layer() if isinstance(block, BaseTunerLayer) else block)
+    down = _down_projection(linear)
+    return linear[down][0] if down is not None else None
 
 
 def _config(model: nn.Module) -> Any:

@@ -8,7 +8,7 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from peft.utils import transpose
 from torch import nn
 
-from workbench.methods.precision import dequantized, keep_scales
+from workbench.methods.peft_layers.precision import dequantized, keep_scales
 
 
 class ExactDora(DoraLinearVariant):
@@ -46,18 +46,25 @@ def _norms(module: Any, adapter: str, precision: torch.dtype) -> torch.Tensor:
     return squares.clamp(min=0).sqrt()
 
 
-def with_exact_norms(model: nn.Module) -> nn.Module:
-    """Let a freshly attached DoRA of PEFT compute as `ExactDora`, its magnitudes those of the base."""
+def with_exact_norms(model: nn.Module, begins: bool = False) -> nn.Module:
+    """Let every linear layer with a DoRA of PEFT compute as `ExactDora`.
+
+    Args:
+        begins: it was attached just now, and its magnitudes become exactly the norms of the base.
+    """
     for module in model.modules():
         if not isinstance(module, LoraLayer):
             continue
-        for adapter in module.lora_magnitude_vector:
+        variants: dict[str, Any] = module.lora_variant
+        for adapter, variant in variants.items():
+            if variant is not DoraLinearVariant:  # an embedding's or a convolution's
+                continue
             base: Any = module.get_base_layer()
             weight = transpose(dequantized(base).float(), getattr(module, "fan_in_fan_out", False))
             magnitude: Any = module.lora_magnitude_vector[adapter]
-            squares = weight.square().sum(dim=1)
-            magnitude.register_buffer("squared_norms", squares, persistent=False)
-            magnitude.weight.data = squares.sqrt()
-            module.lora_variant[adapter] = ExactDora  # type: ignore[assignment]  # PEFT keeps the class
+            magnitude.register_buffer("squared_norms", weight.square().sum(dim=1), persistent=False)
+            if begins:
+                magnitude.weight.data = magnitude.squared_norms.sqrt()
+            variants[adapter] = ExactDora
     keep_scales(model)
     return model

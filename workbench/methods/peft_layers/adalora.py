@@ -50,8 +50,8 @@ class RankSchedule:
         Raises:
             MethodError: the training was too short to tell any rank from another.
         """
-        if not self.allocator.ipt and step <= self.settled:
-            self.allocator.update_ipt(self.tuner.model)  # a training of one step, or the first one
+        if step == self.settled and not self.allocator.ipt:
+            self.allocator.update_ipt(self.tuner.model)  # at its last step PEFT only reads what the steps before noted
         self.tuner.update_and_allocate(step)
         if step == self.settled and not any(any(kept) for kept in self.config.rank_pattern.values()):
             raise MethodError(f"{step} steps are too few to tell important ranks from others: train for longer")
