@@ -222,6 +222,22 @@ def test_unmerged_the_block_is_exactly_what_it_was(kind: str) -> None:
     assert torch.allclose(logits(model.unload()), base, atol=1e-5)
 
 
+def test_beside_its_block_it_begins_with_the_blocks_own_neurons(kind: str) -> None:
+    def weights(**settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        layer = layers_of(adapted(kind, **PARALLEL, **settings))[0]
+        block: Any = layer.get_base_layer()
+        own = block.c_fc.weight.t() if kind == "gpt2" else block.up_proj.weight
+        return layer.bottleneck_down["default"].weight, own
+
+    mine, own = weights(bottleneck_size=6)
+    assert all((own == row).all(dim=1).any() for row in mine)
+    assert len(torch.unique(mine, dim=0)) == 6
+    wider, own = weights(bottleneck_size=200)
+    assert all((wider == row).all(dim=1).any() for row in own)
+    mine, own = weights(init_neurons="random")
+    assert not any((own == row).all(dim=1).any() for row in mine)
+
+
 def test_what_can_not_merge_says_why(kind: str) -> None:
     with pytest.raises(NotImplementedError, match="behind a block"):
         adapted(kind).merge_and_unload()

@@ -109,15 +109,19 @@ def test_doras_norms_are_those_of_the_whole_matrix(kind: str) -> None:
     """Against PEFT's own formula, which makes the matrix."""
     from peft.tuners.lora.variants import DoraLinearVariant
 
+    from workbench.methods.peft_layers.dora import ExactDora
+
     tuned: Any = attach(make_model(kind), find_method("dora"), {"r": 4}, IDS, 0)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
             if "lora_" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    mine = logits(tuned)
+    mine, replaced = logits(tuned), 0
     for module in tuned.modules():
         if hasattr(module, "lora_variant") and module.lora_variant:
-            module.lora_variant["default"] = DoraLinearVariant
+            replaced += isinstance(module.lora_variant["default"], ExactDora)
+            module.lora_variant["default"] = DoraLinearVariant()
+    assert replaced
     assert torch.allclose(mine, logits(tuned), atol=1e-4)
     assert not torch.allclose(mine, logits(make_model(kind)), atol=1e-1)
 

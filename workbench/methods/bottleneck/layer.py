@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from workbench.methods.bottleneck.config import BottleneckConfig
 from workbench.methods.bottleneck.structure import FeedForward, feed_forward, linear_sizes
+from workbench.methods.peft_layers.precision import dequantized
 
 BASE = "__base__"  # PEFT's name, in mixed batches, for no adapter at all
 
@@ -59,7 +60,8 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
     def update_layer(self, adapter_name: str, config: BottleneckConfig) -> None:
         """Add an adapter.
 
-        Its projections into the bottleneck start as linear layers do, the one out of it at zero.
+        Its projections into the bottleneck start as linear layers do, or as copies of the block's own neurons, the one
+        out of it at zero.
         """
         takes_after_block = config.parallel and config.activation is None
         parts = feed_forward(self.get_base_layer()) if takes_after_block else None
@@ -77,12 +79,30 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             for parameter in up.parameters():
                 nn.init.zeros_(parameter)
         self.bottleneck_up[adapter_name] = up
+        if parts and config.init_neurons == "block" and not config.inference_mode:
+            self._copy_neurons(adapter_name, parts)
         # A block has no weight of its own that PEFT could ask for its device.
         place = next((p.device for p in self.get_base_layer().parameters()), None)
         if place is None:
             raise ValueError(f"a {type(self.get_base_layer()).__name__} has no weights: it can't be a target")
         self._move_adapter_to_device_of_base_layer(adapter_name, place)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    @torch.no_grad()
+    def _copy_neurons(self, adapter_name: str, parts: FeedForward) -> None:
+        """Let the bottleneck read what some of the block's neurons read; if it is wider, the rest stays random."""
+        copied: torch.Tensor | None = None
+        for name, layers in ((parts.up, self.bottleneck_down), (parts.gate, self.bottleneck_gate)):
+            if name is None:
+                continue
+            source: Any = self.get_base_layer().get_submodule(name)
+            mine: Any = layers[adapter_name]
+            weight = transpose(dequantized(source), isinstance(source, Conv1D))
+            if copied is None:
+                copied = torch.randperm(len(weight), device=weight.device)[: len(mine.weight)]
+            mine.weight[: len(copied)] = weight[copied].to(mine.weight)
+            if mine.bias is not None:
+                mine.bias[: len(copied)] = source.bias[copied].to(mine.bias)
 
     def _has_bias(self, parts: FeedForward | None, name: str) -> bool:
         if parts is None:

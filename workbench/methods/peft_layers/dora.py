@@ -57,7 +57,7 @@ def with_exact_norms(model: nn.Module, begins: bool = False) -> nn.Module:
             continue
         variants: dict[str, Any] = module.lora_variant
         for adapter, variant in variants.items():
-            if variant is not DoraLinearVariant:  # an embedding's or a convolution's
+            if type(variant) is not DoraLinearVariant:  # an embedding's or a convolution's
                 continue
             base: Any = module.get_base_layer()
             weight = transpose(dequantized(base).float(), getattr(module, "fan_in_fan_out", False))
@@ -65,6 +65,6 @@ def with_exact_norms(model: nn.Module, begins: bool = False) -> nn.Module:
             magnitude.register_buffer("squared_norms", weight.square().sum(dim=1), persistent=False)
             if begins:
                 magnitude.weight.data = magnitude.squared_norms.sqrt()
-            variants[adapter] = ExactDora
+            variants[adapter] = ExactDora()
     keep_scales(model)
     return model
