@@ -1,5 +1,6 @@
 """What PEFT's layers on quantized weights need to be right."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,15 +9,19 @@ from torch import nn
 
 
 def keep_precision(model: nn.Module) -> nn.Module:
-    """Let adapted quantized layers answer in the precision in which they are asked.
+    """Let adapted quantized layers ask and answer in the precision of the model.
 
-    Some of PEFT's (AdaLoRA, IA3) answer in float32, their own precision, and the next layer of a model in bfloat16
-    can't read that. IA3's also lack the switch by which `disable_input_dtype_casting` finds a layer's habits.
+    Some of PEFT's (AdaLoRA, IA3) go over to float32, their own precision: the next layer of a model in bfloat16 can't
+    read that, and LLM.int8 computes outliers otherwise. IA3's also lack the switch by which
+    `disable_input_dtype_casting` finds a layer's habits.
     """
+    precision = next(p.dtype for p in model.parameters() if p.is_floating_point() and not p.requires_grad)
     layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.cast_input_dtype_enabled = getattr(layer, "cast_input_dtype_enabled", True)
-        if not next(layer.get_base_layer().parameters()).is_floating_point():
+        base = layer.get_base_layer()
+        if not next(base.parameters()).is_floating_point():
+            base.register_forward_pre_hook(partial(_cast_input, precision))
             layer.register_forward_hook(_in_precision_of_input)
     return model
 
@@ -45,6 +50,10 @@ def keep_scales(model: nn.Module) -> None:
         weight: Any = module._parameters.get("weight")
         if type(weight).__name__ == "Int8Params" and weight.CB is not None and weight.SCB is None:
             weight.SCB = module.state.SCB  # type: ignore[union-attr]
+
+
+def _cast_input(precision: torch.dtype, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].to(precision), *inputs[1:])
 
 
 def _in_precision_of_input(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
