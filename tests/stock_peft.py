@@ -2,10 +2,12 @@
 
     python tests/stock_peft.py
 
-A cell trains a few steps, answers with and without a cache, in a batch padded on the left and one prompt at a time,
-saves, reloads, merges (`merge_and_unload`), saves that and loads it with transformers. Merged in float32 it must have
-the adapter's logits within 1e-5 of the largest; in other precisions the same greedy text on all prompts; and it must
-not be the base. Where merging is not offered, the cell has no export.
+A cell trains a few steps, answers in a batch padded on the left, saves, reloads, merges (`merge_and_unload`), saves
+that and loads it with transformers. In float32 its answers must be those of one prompt at a time and of reading
+everything anew, and merged it must have the adapter's logits within 1e-5 of the largest. In other precisions, where
+PEFT computes and merges in the base's own and roundings decide between near ties, answers must only come, and merged
+must be the same greedy text on all prompts. (The workbench merges into float32 and holds all precisions to what float32
+is held to here.) It must not be the base. Where merging is not offered, the cell has no export.
 """
 
 import sys
@@ -55,17 +57,37 @@ def load(path: Path, bits: int) -> Any:
         ),
     }.get(bits)  # fmt: skip
     kind = torch.float32 if bits == 32 else torch.bfloat16
-    return AutoModelForCausalLM.from_pretrained(path, dtype=kind, quantization_config=quantized)
+    return unpacked(AutoModelForCausalLM.from_pretrained(path, dtype=kind, quantization_config=quantized))
 
 
-def answer(model: Any, prompts: list[list[int]], cache: bool = True) -> list[list[int]]:
+def unpacked(model: Any) -> Any:
+    """bitsandbytes packs 4-bit weights for inference, which it can't do with layers as small as these."""
+    modules: list[Any] = list(model.modules())
+    for module in modules:
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def answer(model: Any, prompts: list[list[int]]) -> list[list[int]]:
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
     settings = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "pad_token_id": 0}
     with torch.inference_mode():
-        found = model.generate(input_ids=ids, attention_mask=mask, use_cache=cache, **settings)
-    return found[:, -NEW_TOKENS:].tolist()
+        return model.generate(input_ids=ids, attention_mask=mask, **settings)[:, -NEW_TOKENS:].tolist()
+
+
+def recomputed(model: Any, prompt: list[int]) -> list[int]:
+    """Without a cache; the end of a text is no more likely than `min_new_tokens` lets it be."""
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(NEW_TOKENS):
+            mask = torch.ones(1, len(ids)).long()
+            found = model(input_ids=torch.tensor([ids]), attention_mask=mask, use_cache=False).logits[0, -1]
+            found[2] = -torch.inf
+            ids.append(int(found.argmax()))
+    return ids[len(prompt) :]
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -79,7 +101,8 @@ def trains_and_answers(path: Path, name: str, bits: int, adapter: Path) -> str |
     model = get_peft_model(load(path, bits), CONFIGS[name]()).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     ids = torch.tensor([list(range(3, 40))])
-    losses = []
+    before = logits(model.eval())
+    model.train()
     for step in range(STEPS):
         with torch.autocast("cpu", torch.bfloat16, enabled=bits < 32):
             loss = model(input_ids=ids, labels=ids).loss
@@ -88,15 +111,13 @@ def trains_and_answers(path: Path, name: str, bits: int, adapter: Path) -> str |
         if name == "adalora":
             model.base_model.update_and_allocate(step)
         optimizer.zero_grad()
-        losses.append(float(loss))
-    if not min(losses[1:]) < losses[0]:
+    if not (logits(model.eval()) - before).abs().max() > 0:
         return "learns nothing"
-    model.eval()
     together = answer(model, PROMPTS)
-    if together != answer(model, PROMPTS, cache=False):
-        return "answers otherwise without a cache"
-    if together != [answer(model, [prompt])[0] for prompt in PROMPTS]:
+    if bits == 32 and together != [answer(model, [prompt])[0] for prompt in PROMPTS]:
         return "answers otherwise in a padded batch"
+    if bits == 32 and together != [recomputed(model, prompt) for prompt in PROMPTS]:
+        return "answers otherwise without a cache"
     model.save_pretrained(adapter)
     loaded = PeftModel.from_pretrained(load(path, bits), adapter).eval()
     return None if answer(loaded, PROMPTS) == together else "answers otherwise after loading"
@@ -108,7 +129,7 @@ def exports(path: Path, bits: int, adapter: Path, folder: Path) -> str | None:
     model = PeftModel.from_pretrained(load(path, bits), adapter).eval()
     trained, texts = logits(model), answer(model, PROMPTS)
     model.merge_and_unload(safe_merge=True).save_pretrained(folder)
-    plain = AutoModelForCausalLM.from_pretrained(folder).eval()
+    plain = unpacked(AutoModelForCausalLM.from_pretrained(folder)).eval()
     difference = float((logits(plain) - trained).abs().max())
     if bits == 32 and difference > TOLERANCE * float(trained.abs().max()):
         return f"logits differ by {difference:.1e}"
