@@ -11,7 +11,7 @@ from workbench.command import command
 EPILOG = """\
 examples:
   %(prog)s RUN --method lora --to bank-model
-  %(prog)s RUN --method lora --to bank-model --precision bfloat16      half the size
+  %(prog)s RUN --method lora --to bank-model --precision bfloat16      half the size, often refused
   %(prog)s RUN --method lora --to bank-model --base original           for a run at 8 or 4 bits
 
 The checkpoint is read from disk in a process with transformers alone. In float32 its logits must be the trained
