@@ -48,6 +48,8 @@ def _rank_schedule(model: "nn.Module") -> Driver:
     return RankSchedule(model)
 
 
+EVERY_LINEAR: Mapping[str, Any] = {"lora_dropout": 0.0, "target_modules": "all-linear"}
+
 METHODS = (
     Method(
         name="lora",
@@ -55,7 +57,7 @@ METHODS = (
         paper="Hu et al. 2021, arXiv:2106.09685",
         learning_rate=1e-3,
         attach=_lora,
-        settings={"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
+        settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 32},
         plain=merged,
     ),
     Method(
@@ -64,13 +66,7 @@ METHODS = (
         paper="Kalajdzievski 2023, arXiv:2312.03732",
         learning_rate=1e-3,
         attach=_lora,
-        settings={
-            "r": 16,
-            "lora_alpha": 8,
-            "lora_dropout": 0.0,
-            "target_modules": "all-linear",
-            "use_rslora": True,
-        },
+        settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 8, "use_rslora": True},
         plain=merged,
     ),
     Method(
@@ -79,7 +75,7 @@ METHODS = (
         paper="Liu et al. 2024, arXiv:2402.09353",
         learning_rate=1e-3,
         attach=_dora,
-        settings={"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "use_dora": True},
+        settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 32, "use_dora": True},
         plain=merged,
     ),
     Method(
@@ -88,13 +84,7 @@ METHODS = (
         paper="Zhang et al. 2023, arXiv:2303.10512",
         learning_rate=2e-3,
         attach=_adalora,
-        settings={
-            "init_r": 24,
-            "target_r": 16,
-            "lora_alpha": 32,
-            "lora_dropout": 0.0,
-            "target_modules": "all-linear",
-        },
+        settings={**EVERY_LINEAR, "init_r": 24, "target_r": 16, "lora_alpha": 32},
         driver=_rank_schedule,
         plain=merged,
     ),

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.methods.method import Attachment, Method
-from workbench.methods.prompts import typical_start
+from workbench.methods.prompts import lacking, typical_start
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
 
 
 def _prefix(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
@@ -38,14 +37,6 @@ def _prefix(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     return tuned
 
 
-def _takes_no_cache(model: "PreTrainedModel") -> str | None:
-    import inspect
-
-    if "past_key_values" in inspect.signature(model.forward).parameters:
-        return None
-    return f"{type(model).__name__} takes no keys and values from before, and so no prefix of them"
-
-
 METHODS = (
     Method(
         name="prefix",
@@ -54,7 +45,7 @@ METHODS = (
         learning_rate=1e-2,
         attach=_prefix,
         settings={"num_virtual_tokens": 32},
-        cannot=_takes_no_cache,
+        cannot=lacking("past_key_values", "takes no keys and values from before, and so no prefix of them"),
         no_plain_checkpoint="keys and values that no token produces have no place in a plain checkpoint",
     ),
 )

@@ -1,6 +1,7 @@
 """Trained vectors in front of the text."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import MethodError
@@ -51,14 +52,18 @@ def _ptuning(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module"
     return get_peft_model(attachment.model, config)
 
 
-def takes_no_embeddings(model: "PreTrainedModel") -> str | None:
-    """Why vectors can't be put in front of the text of this model; None if they can."""
-    import inspect
+def lacking(argument: str, so: str) -> "Callable[[PreTrainedModel], str | None]":
+    """Why a method can't be used with models whose `forward` has no such `argument`; None with all others."""
 
-    if "inputs_embeds" in inspect.signature(model.forward).parameters:
-        return None
-    return f"{type(model).__name__} reads tokens only, and no vectors in their place"
+    def reason(model: "PreTrainedModel") -> str | None:
+        if argument in inspect.signature(model.forward).parameters:
+            return None
+        return f"{type(model).__name__} {so}"
 
+    return reason
+
+
+NO_EMBEDDINGS = lacking("inputs_embeds", "reads tokens only, and no vectors in their place")
 
 METHODS = (
     Method(
@@ -68,7 +73,7 @@ METHODS = (
         learning_rate=1e-2,
         attach=_prompt,
         settings={"num_virtual_tokens": 32},
-        cannot=takes_no_embeddings,
+        cannot=NO_EMBEDDINGS,
         plain=as_vocabulary,
     ),
     Method(
@@ -78,7 +83,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_ptuning,
         settings={"num_virtual_tokens": 32},
-        cannot=takes_no_embeddings,
+        cannot=NO_EMBEDDINGS,
         plain=as_vocabulary,
     ),
 )
