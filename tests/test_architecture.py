@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Each part may import itself and the parts before it.
 ORDER = (
-    "version", "errors", "files", "recipe", "sources", "data", "methods", "models", "training", "evaluation",
-    "shipping", "comparison", "job", "command", "run", "export", "__main__",
+    "version", "errors", "files", "recipe", "sources", "data", "retrieval", "methods", "models", "training",
+    "evaluation", "shipping", "comparison", "monitoring", "recommendation", "job", "command", "run", "export",
+    "monitor", "chat", "recommend", "__main__",
 )  # fmt: skip
 
 

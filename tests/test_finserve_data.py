@@ -2,15 +2,15 @@
 
 import json
 import re
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from near import near_pairs
+
 FOLDER = Path(__file__).parent.parent / "data" / "finserve"
 SPLITS = ("train", "validation", "test", "test_unseen")
-NEAR = 0.35  # shared share of shingles; the nearest pair of two splits has 0.29
 
 
 def read(language: str) -> dict[str, list[dict[str, Any]]]:
@@ -45,31 +45,19 @@ def test_at_least_120_conversations_have_several_turns() -> None:
     assert sum(len(row["messages"]) > 2 for row in rows) >= 120
 
 
-def shingles(row: dict[str, Any], length: int) -> set[str]:
-    asked = " ".join(m["content"] for m in row["messages"] if m["role"] == "user")
-    text = " ".join(asked.lower().split())
-    return {text[i : i + length] for i in range(max(1, len(text) - length + 1))}
+def questions(row: dict[str, Any]) -> str:
+    return " ".join(message["content"] for message in row["messages"] if message["role"] == "user")
 
 
 @pytest.mark.parametrize(("language", "length"), [("en", 5), ("zh", 3)])
 def test_no_question_stands_in_two_splits(language: str, length: int) -> None:
-    marked = {split: [(row["id"], shingles(row, length)) for row in rows] for split, rows in read(language).items()}
-    compared = 0
-    near = []
-    for left, right in combinations(SPLITS, 2):
-        for a, mine in marked[left]:
-            for b, theirs in marked[right]:
-                compared += 1
-                shared = len(mine & theirs)
-                if shared > NEAR * (len(mine) + len(theirs) - shared):
-                    near.append((a, b))
-    assert compared > 1000
-    assert near == []
+    splits = {split: {row["id"]: questions(row) for row in rows} for split, rows in read(language).items()}
+    assert sum(map(len, splits.values())) > 200
+    assert near_pairs(splits, length) == []
 
 
 def test_the_check_for_near_questions_would_find_one() -> None:
-    row = read("en")["test"][0]
-    almost = json.loads(json.dumps(row))
-    almost["messages"][0]["content"] += " please"
-    mine, theirs = shingles(row, 5), shingles(almost, 5)
-    assert len(mine & theirs) > NEAR * len(mine | theirs)
+    asked = questions(read("en")["test"][0])
+    ((a, b, share),) = near_pairs({"test": {"1": asked}, "train": {"2": asked.upper() + " please", "3": "Thanks"}}, 5)
+    assert (a, b) == ("1", "2")
+    assert 0.5 < share < 1

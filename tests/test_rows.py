@@ -1,13 +1,14 @@
 """Reading data: every wrong row is named by file and line."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tiny import rows, write_rows
 from workbench.data import conversation, load_splits
 from workbench.errors import UserError
-from workbench.sources import read_rows
+from workbench.sources import fingerprint, read_rows
 
 
 def test_json_lines_csv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
@@ -82,3 +83,17 @@ def test_every_turn_of_the_agent_is_an_example() -> None:
     first, second = conversation(row, system="You help.")
     assert [m["role"] for m in second.prompt] == ["system", "user", "assistant", "user"]
     assert (first.id, second.id, second.completion) == ("row-0", "row-0#2", "More.")
+
+
+def test_a_function_gives_rows_of_any_form() -> None:
+    def films() -> list[dict[str, Any]]:
+        return [{"id": "1", "year": 1961}, {"id": "2"}]
+
+    assert [(row.place, row.values["id"]) for row in read_rows(films)] == [("films:1", "1"), ("films:2", "2")]
+    assert fingerprint(films) == fingerprint(films) != fingerprint(lambda: films()[:1])
+    with pytest.raises(UserError, match="nothing holds no rows"):
+        read_rows(nothing)
+
+
+def nothing() -> list[dict[str, Any]]:
+    return []

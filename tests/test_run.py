@@ -116,6 +116,24 @@ def test_an_interrupted_run_is_resumed_without_repeating(
     assert "| lora" in printed
 
 
+def test_methods_can_be_added_to_a_run(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(recipe_file, "--methods", "untuned", "--limit", 8, "--out", out, capsys=capsys)[0] == 0
+    before = (out / "untuned" / "predictions.jsonl").stat().st_mtime_ns
+    code, _, err = run("--resume", out, "--methods", "lorra", capsys=capsys)
+    assert (code, "lora" in err) == (2, True)
+    code, printed, _ = run("--resume", out, "--methods", "prefix,untuned", capsys=capsys)
+    assert code == 0
+    assert (out / "untuned" / "predictions.jsonl").stat().st_mtime_ns == before
+    results = json.loads((out / "results.json").read_text())
+    assert [record["method"] for record in results["runs"]] == ["untuned", "prefix"]
+    assert len(results["comparisons"]) == 1
+    assert "| prefix" in printed
+    # It is one run from now on.
+    assert run("--resume", out, capsys=capsys)[0] == 0
+    assert len(json.loads((out / "results.json").read_text())["runs"]) == 2
+
+
 def test_a_method_that_fails_is_recorded_and_the_others_go_on(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

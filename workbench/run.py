@@ -20,6 +20,8 @@ examples:
   %(prog)s recipes/finserve.py --methods lora,full --seeds 3
   %(prog)s recipes/finserve.py --model ./my-gpt2 --bits 8
   %(prog)s --resume runs/finserve/2026-01-31-0900  go on where a run was interrupted
+  %(prog)s --resume runs/finserve/2026-01-31-0900 --methods dora,prompt
+                                                   add two methods to its comparison
 
 The comparison table goes to stdout, progress to stderr. The output folder holds results.json, report.html,
 report.md, and for each method adapter/, merged/ (where it can become a plain checkpoint) and predictions.jsonl.
@@ -56,7 +58,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=positive, default=1, metavar="K", help="how many seeds (default: 1)")
     p.add_argument("--limit", type=positive, metavar="N", help="at most N examples in each split, for a quick look")
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<recipe>/<date-time>)")
-    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the interrupted run in DIR, as it was begun")
+    p.add_argument(
+        "--resume", type=Path, metavar="DIR",
+        help="go on with the interrupted run in DIR, as it was begun; with --methods, add these to it",
+    )  # fmt: skip
     p.add_argument("--check", action="store_true", help="look at everything without training")
     return p
 
@@ -78,9 +83,9 @@ def main(arguments: argparse.Namespace) -> int:
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, and not both")
-    ignored = [name for name in ("methods", "model", "bits", "limit", "out", "check") if getattr(arguments, name)]
+    ignored = [name for name in ("model", "bits", "limit", "out", "check") if getattr(arguments, name)]
     if arguments.resume and (ignored or arguments.seed or arguments.seeds > 1):
-        raise UserError("--resume goes on with the options that the run was begun with: give it alone")
+        raise UserError("--resume goes on as the run was begun: give it alone, or with --methods to add some")
     methods = arguments.methods.split(",") if arguments.methods else None
     for name in methods or ():
         if name not in known_methods():
@@ -94,7 +99,8 @@ def main(arguments: argparse.Namespace) -> int:
     from workbench.models import default_bits
 
     if arguments.resume:
-        out, options = arguments.resume, job.read_options(arguments.resume)
+        out = arguments.resume
+        options = job.with_methods(job.read_options(out), methods or ())
     else:
         options = job.Options(
             recipe=str(arguments.recipe.resolve()),
@@ -113,7 +119,9 @@ def main(arguments: argparse.Namespace) -> int:
             return 0
         out = arguments.out or Path("runs", arguments.recipe.stem, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
     prepared = job.prepare_options(options)
-    if not arguments.resume:
+    if arguments.resume:
+        job.keep_options(out, options)
+    else:
         job.open_folder(out, options)
     results = job.carry_out(prepared, options, out)
     print(table(results))

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from workbench.comparison.paired import pareto_front
 
 # Told apart by people who see red and green alike (Okabe and Ito 2008).
@@ -35,7 +37,7 @@ def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title:
         ("train_seconds", "training time (minutes)", 1 / 60),
         ("peak_memory_bytes", "peak memory (GB)", 1e-9),
     )
-    figure, axes = _figure(1, len(costs), (11, 3.6))
+    figure, axes = figure_of(1, len(costs), (11, 3.6))
     for axis, (key, label, factor) in zip(axes, costs, strict=True):
         points = {}
         for run in runs:
@@ -57,13 +59,13 @@ def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title:
         axis.set_xlabel(label)
         axis.margins(x=0.22, y=0.12)
     axes[0].set_ylabel(title)
-    return _svg(figure, f"{title} against cost; dashed: methods that no other beats in both")
+    return svg(figure, f"{title} against cost; dashed: methods that no other beats in both")
 
 
 def learning_curves(runs: Sequence[Mapping[str, Any]]) -> str:
     """Training loss, smoothed, and validation loss by optimizer step, of the runs that were trained."""
     methods = list(dict.fromkeys(run["method"] for run in runs))
-    figure, axes = _figure(1, 2, (11, 3.6))
+    figure, axes = figure_of(1, 2, (11, 3.6))
     for run in runs:
         if not run.get("curve"):
             continue
@@ -78,7 +80,24 @@ def learning_curves(runs: Sequence[Mapping[str, Any]]) -> str:
         axis.set_xlabel("optimizer step")
         axis.set_ylabel(label)
     axes[1].legend(frameon=False, fontsize=9)
-    return _svg(figure, "Learning curves")
+    return svg(figure, "Learning curves")
+
+
+def confusion_matrix(matrix: np.ndarray, names: Sequence[str], method: str) -> str:
+    """How often each class (row) was taken for each (column): counts, shaded by their share of the row."""
+    size = 1.6 + 0.55 * len(names)
+    figure, (axis,) = figure_of(1, 1, (size + 0.6, size))
+    axis.grid(visible=False)
+    axis.imshow(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        dark = count > 0.55 * matrix[row].sum()
+        axis.text(column, row, f"{count:.0f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=9)
+    axis.set_yticks(range(len(names)), names, fontsize=9)
+    axis.set_xlabel("chosen")
+    axis.set_ylabel("right")
+    axis.set_title(method, fontsize=11)
+    return svg(figure, f"Confusion matrix of {method}")
 
 
 def _smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
@@ -90,11 +109,12 @@ def _smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return out
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> Any:
+def figure_of(rows: int, columns: int, size: tuple[float, float]) -> Any:
+    """A figure of `size` inches, and its axes one after another."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(color="#eeeeee", linewidth=0.8)
@@ -112,17 +132,18 @@ def _label_above(name: str, points: Mapping[str, tuple[float, float]]) -> bool:
     )
 
 
-def _svg(figure: Any, description: str) -> str:
+def svg(figure: Any, description: str) -> str:
+    """A figure as an SVG element that stands inside a page; `description` is read aloud."""
     import matplotlib
 
     buffer = io.StringIO()
     # Text stays text, which can be searched and read aloud; a fixed salt gives the same file for the same run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "workbench", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
     # The page decides how wide it is; and the metadata names addresses that a reader might take for requests.
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)

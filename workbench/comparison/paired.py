@@ -28,7 +28,7 @@ def compare_methods(
     sums: dict[str, np.ndarray] = {}
     values: dict[str, float] = {}
     for method, seeds in answers.items():
-        chosen = [[answer for answer in seed if answer.split == split] for seed in seeds]
+        chosen = [[answer for answer in seed if answer.split == split and metric.applies(answer)] for seed in seeds]
         rows = sum(by_source(metric.statistics(seed), [a.resampled_as for a in seed]) for seed in chosen)
         assert isinstance(rows, np.ndarray)
         values[method] = metric.score(rows.sum(axis=0))

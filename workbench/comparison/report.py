@@ -7,10 +7,13 @@ from typing import Any
 
 from workbench import files
 from workbench.comparison import charts
-from workbench.comparison.tables import head, rows, score_text, table
+from workbench.comparison.tables import compared_split, head, rows, score_text, table
 from workbench.evaluation import Answer
+from workbench.evaluation.metrics.choice import confusion, confusion_statistics
 
 QUESTIONS = 20
+# More classes than these make no readable confusion matrix.
+CLASSES_SHOWN = 20
 # Above this p-value a difference is not told from luck.
 LUCK = 0.05
 
@@ -26,12 +29,13 @@ def write_report(
         description: what the recipe says of itself.
     """
     done = [run for run in results["runs"] if run["status"] == "done"]
-    split = results["evaluated_splits"][0]
+    split = compared_split(results)
     compared = f"{results['headline']}[{split}]"
     title = results["metrics"][results["headline"]]["title"]
     higher = results["metrics"][results["headline"]]["higher_is_better"]
+    scored = [run for run in done if compared in run["metrics"]]
     conclusion = conclude(results, compared, f"{title} on {split}")
-    page = _template().render(
+    page = template("workbench.comparison", "report.html.jinja").render(
         results=results,
         description=description,
         conclusion=conclusion,
@@ -40,9 +44,13 @@ def write_report(
         done=done,
         exports=[(run["method"], run["seed"], export_text(run)) for run in done],
         details=_details(done),
-        quality=charts.quality_against_costs(done, compared, f"{title} on {split}", higher) if done else "",
+        quality=charts.quality_against_costs(scored, compared, f"{title} on {split}", higher) if scored else "",
+        confusions=_confusions(answers, split),
         curves=charts.learning_curves(done) if any(run.get("curve") for run in done) else "",
         questions=_questions(answers, split),
+        signatures={name: text for run in reversed(done) for name, text in run["signatures"].items()},
+        # A score between 0 and 1, such as AUC, differs in its third digit.
+        difference="%+.3f" if results["metrics"][results["headline"]]["best"] == 1 else "%+.1f",
         several=len({run["seed"] for run in results["runs"]}) > 1,
     )
     files.write_text(folder / "report.html", page)
@@ -51,7 +59,7 @@ def write_report(
 
 def conclude(results: Mapping[str, Any], compared: str, title: str) -> str:
     """What the run showed, in one or two sentences."""
-    done = [run for run in results["runs"] if run["status"] == "done"]
+    done = [run for run in results["runs"] if run["status"] == "done" and compared in run["metrics"]]
     if not done:
         return "No method was carried to its end."
     sign = 1 if results["metrics"][results["headline"]]["higher_is_better"] else -1
@@ -93,7 +101,21 @@ def _shipped(run: Mapping[str, Any]) -> str:
 def _details(done: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Every score of every run: name of the score, and a cell for each run."""
     names = list(dict.fromkeys(name for run in done for name in run["metrics"]))
-    return [(name, [score_text(run["metrics"][name]) for run in done]) for name in names]
+    return [
+        (name, [score_text(run["metrics"][name]) if name in run["metrics"] else "-" for run in done]) for name in names
+    ]
+
+
+def _confusions(answers: Mapping[str, Sequence[Answer]], split: str) -> list[tuple[str, str]]:
+    """Method -> picture of what it took for what, where it chose among a few classes."""
+    found = []
+    for method, given in answers.items():
+        chosen = [answer for answer in given if answer.split == split and answer.choices]
+        for names in dict.fromkeys(tuple(answer.choices) for answer in chosen if len(answer.choices) <= CLASSES_SHOWN):
+            some = [answer for answer in chosen if tuple(answer.choices) == names]
+            matrix = confusion(confusion_statistics(some).sum(axis=0))
+            found.append((method, charts.confusion_matrix(matrix, names, method)))
+    return found
 
 
 def _questions(answers: Mapping[str, Sequence[Answer]], split: str) -> list[dict[str, Any]]:
@@ -140,11 +162,12 @@ Scores with 95 % bootstrap intervals. Checkpoint: `{results["checkpoint"]["name"
 {failed}"""
 
 
-def _template() -> Any:
+def template(package: str, name: str) -> Any:
+    """A page's template, which stands in `package`; what it is given is escaped, unless it is marked as `svg`."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    source = resources.files("workbench.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    source = resources.files(package).joinpath(name).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = Markup
     return environment.from_string(source)

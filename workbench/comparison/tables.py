@@ -7,11 +7,26 @@ COST_COLUMNS = ("trained", "seconds", "tokens/s", "memory", "adapter", "ships as
 
 
 def score_columns(results: Mapping[str, Any]) -> dict[str, str]:
-    """Names in a run's `metrics` -> heads: the headline metric on every split, the others on the first."""
+    """Names in a run's `metrics` -> heads: the headline on every split, other metrics on the first they apply to."""
     headline, splits = results["headline"], results["evaluated_splits"]
-    titles = {name: metric["title"] for name, metric in results["metrics"].items()}
-    found = {f"{headline}[{split}]": f"{titles[headline]} {split}" for split in splits}
-    return found | {f"{name}[{splits[0]}]": title for name, title in titles.items() if name != headline}
+    scored = {label for run in results["runs"] for label in run["metrics"]}
+    found: dict[str, str] = {}
+    for name in sorted(results["metrics"], key=lambda name: name != headline):
+        title = results["metrics"][name]["title"]
+        labels = {split: f"{name}[{split}]" for split in splits if f"{name}[{split}]" in scored}
+        first = next(iter(labels), splits[0])
+        if name == headline:
+            found |= {label: f"{title} {split}" for split, label in labels.items()}
+        elif labels:
+            found[labels[first]] = title if labels[first].endswith(f"[{splits[0]}]") else f"{title} {first}"
+    return found
+
+
+def compared_split(results: Mapping[str, Any]) -> str:
+    """The split by whose headline score methods are compared: the first that has one."""
+    scored = {label for run in results["runs"] for label in run["metrics"]}
+    splits = results["evaluated_splits"]
+    return next((split for split in splits if f"{results['headline']}[{split}]" in scored), splits[0])
 
 
 def head(results: Mapping[str, Any]) -> list[str]:
@@ -31,7 +46,7 @@ def cells(run: Mapping[str, Any], names: Sequence[str], several_seeds: bool) -> 
     if run["status"] != "done":
         reason = " ".join(str(run["error"]).replace("|", "/").split())
         return [label, f"failed: {reason}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]
-    scores = [score_text(run["metrics"][name]) for name in names]
+    scores = [score_text(run["metrics"][name]) if name in run["metrics"] else "-" for name in names]
     speed = run["train_tokens_per_second"]
     export = run["export"]
     ships = "plain checkpoint" if export["merged"] else "adapter" if run["adapter_bytes"] else "-"

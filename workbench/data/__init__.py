@@ -1,5 +1,5 @@
 """From rows to examples, and from examples to the exact tokens a model sees."""
 
-from workbench.data.examples import Example, Message, Splits, conversation, load_splits
+from workbench.data.examples import Example, Message, Splits, choice, conversation, load_splits
 
-__all__ = ["Example", "Message", "Splits", "conversation", "load_splits"]
+__all__ = ["Example", "Message", "Splits", "choice", "conversation", "load_splits"]

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypedDict
 
 from workbench.errors import collected
-from workbench.sources.rows import read_rows
+from workbench.sources import Source, read_rows
 
 ROLES = ("system", "user", "assistant")
 
@@ -29,6 +28,8 @@ class Example:
         groups: attributes by which scores are broken down, such as `{"language": "en"}`.
         source: what it is a part of, such as the conversation of which it is a turn: examples of one source are
             not independent, and are resampled together. Empty: it stands alone.
+        choices: what the model chooses from by likelihood, the completion among them; without any, it writes.
+        task: of a recipe with several questions, which one this is: likelihoods are calibrated for each.
     """
 
     id: str
@@ -36,11 +37,16 @@ class Example:
     completion: str
     groups: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    choices: tuple[str, ...] = ()
+    task: str = ""
 
     @property
     def question(self) -> str:
         """The prompt's messages but the system's, folded to one line: what tells examples apart."""
         return " ".join(" ".join(m["content"] for m in self.prompt if m["role"] != "system").lower().split())
+
+
+MakeExamples = Callable[[Mapping[str, Any]], Iterable[Example]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +64,21 @@ class Splits:
     leaked: int = 0
 
 
-def conversation(row: Mapping[str, Any], system: str | None = None, groups: Iterable[str] = ()) -> list[Example]:
+def conversation(
+    row: Mapping[str, Any],
+    system: str | None = None,
+    groups: Iterable[str] = (),
+    ground: Callable[[Sequence[Message]], str] | None = None,
+) -> list[Example]:
     """Make one example of each assistant turn of a row with `messages`.
 
     Args:
         row: with `id` and `messages`, a list of `{"role", "content"}`: an optional system message, then user
-            and assistant in turn, ending with the assistant.
+            and assistant in turn. If the user has the last word, the last example has no completion.
         system: the system message, where the row has none.
         groups: columns of the row that become the examples' groups.
+        ground: messages up to a question -> what the answer can be drawn from, such as passages that were found;
+            stands in the system message of that turn.
 
     Returns:
         Examples with the row's id, `#2` and so on added for later turns.
@@ -83,17 +96,75 @@ def conversation(row: Mapping[str, Any], system: str | None = None, groups: Iter
     assert isinstance(messages, list)
     if system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
-    turns = [position for position, message in enumerate(messages) if message["role"] == "assistant"]
+    said = [Message(role=m["role"], content=m["content"].strip()) for m in messages]
+    turns = [position for position, message in enumerate(said) if message["role"] == "user"]
     return [
         Example(
             id=str(row["id"]) if number == 1 else f"{row['id']}#{number}",
-            prompt=tuple(Message(role=m["role"], content=m["content"].strip()) for m in messages[:position]),
-            completion=messages[position]["content"].strip(),
+            prompt=_grounded(said[: position + 1], ground),
+            completion=said[position + 1]["content"] if position + 1 < len(said) else "",
             groups={name: str(row[name]) for name in groups},
             source=str(row["id"]),
         )
         for number, position in enumerate(turns, 1)
     ]
+
+
+def _grounded(messages: Sequence[Message], ground: Callable[[Sequence[Message]], str] | None) -> tuple[Message, ...]:
+    """The messages, with what `ground` finds for them in the system message."""
+    found = ground(messages) if ground else ""
+    if not found:
+        return tuple(messages)
+    first = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    rest = messages[1:] if first else messages
+    return (Message(role="system", content=f"{first}\n{found}".strip()), *rest)
+
+
+def choice(
+    row: Mapping[str, Any],
+    question: str,
+    choices: Iterable[str],
+    answer: str | None = None,
+    *,
+    system: str | None = None,
+    groups: Iterable[str] = (),
+    task: str = "",
+) -> Example:
+    """Make an example that is answered by choosing, such as a text and its class.
+
+    Args:
+        row: with `id`.
+        question: what the user says.
+        choices: two or more, all different.
+        answer: the right one; None where it isn't known, which will do for asking but not for training or scoring.
+        system: the system message.
+        groups: columns of the row that become the example's groups.
+        task: which of a recipe's questions it is; stands behind the row's id.
+
+    Raises:
+        ValueError: naming every problem of the row.
+    """
+    choices = tuple(choices)
+    problems = [] if row.get("id") else ["no id"]
+    problems += [f"no {name!r}" for name in groups if not row.get(name)]
+    if not question.strip():
+        problems.append("nothing is asked")
+    if len(set(choices)) != len(choices) or len(choices) < 2:
+        problems.append(f"choices must be two or more, all different, not {', '.join(choices)}")
+    if answer is not None and answer not in choices:
+        problems.append(f"{answer!r} is none of {', '.join(choices)}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    user = Message(role="user", content=question.strip())
+    return Example(
+        id=f"{row['id']}#{task}" if task else str(row["id"]),
+        prompt=(Message(role="system", content=system), user) if system else (user,),
+        completion=answer or "",
+        groups={name: str(row[name]) for name in groups},
+        source=str(row["id"]),
+        choices=choices,
+        task=task,
+    )
 
 
 def _message_problems(messages: Any) -> list[str]:
@@ -109,21 +180,22 @@ def _message_problems(messages: Any) -> list[str]:
             problems.append(f"message {number} is empty")
     roles = [message.get("role") for message in messages]
     turns = roles[1:] if roles[0] == "system" else roles
-    if not problems and (turns != ["user", "assistant"] * (len(turns) // 2) or not turns):
+    if not problems and (turns != (["user", "assistant"] * len(turns))[: len(turns)] or not turns):
         problems.append(f"wrong role order: {', '.join(map(str, roles))}; user and assistant must take turns")
     return problems
 
 
 def load_splits(
-    data: Mapping[str, str | Path],
-    examples: Callable[[Mapping[str, Any]], Iterable[Example]],
+    data: Mapping[str, Source],
+    examples: MakeExamples | Mapping[str, MakeExamples],
     limit: int | None = None,
 ) -> Splits:
     """Read, check and deduplicate every split.
 
     Args:
         data: split name -> source, see `workbench.sources.read_rows`.
-        examples: row -> examples; a ValueError of its names what is wrong with the row.
+        examples: row -> examples, or such a function for each split; a ValueError of its names what is wrong with
+            the row.
         limit: at most so many examples of each split, the first ones.
 
     Raises:
@@ -134,9 +206,10 @@ def load_splits(
     for split, source in data.items():
         found[split] = []
         seen: dict[str, str] = {}
+        make = examples[split] if isinstance(examples, Mapping) else examples
         for row in read_rows(source):
             try:
-                made = list(examples(row.values))
+                made = list(make(row.values))
             except (ValueError, KeyError, TypeError) as error:
                 what = f"no column {error}" if isinstance(error, KeyError) else error
                 problems.append(f"{row.place}: {what}")
@@ -144,6 +217,8 @@ def load_splits(
             for example in made:
                 if example.id in seen:
                     problems.append(f"{row.place}: id {example.id!r} stands at {seen[example.id]} already")
+                if not example.completion:
+                    problems.append(f"{row.place}: {example.id!r} has no answer")
                 seen[example.id] = row.place
             found[split] += made
     if problems:

@@ -86,6 +86,24 @@ class Renderer:
             raise ValueError(f"the template adds text of its own to the answer: {said.strip()[:60]!r}")
         return Rendered(id=example.id, text=text, prompt_ids=prompt_ids, completion_ids=completion_ids[:last])
 
+    def completions(self, texts: Iterable[str]) -> dict[str, list[int]]:
+        """Token ids of each text as an answer, the end of the turn last.
+
+        They don't depend on the prompt, which is a token prefix of what it is rendered with.
+
+        Raises:
+            UserError: naming every text that can't be an answer.
+        """
+        found, problems = {}, []
+        for text in texts:
+            try:
+                found[text] = self.render(Example(id=text, prompt=PROBE_PROMPT, completion=text)).completion_ids
+            except ValueError as error:
+                problems.append(f"choice {text!r}: {error}")
+        if problems:
+            raise collected("chat template", problems)
+        return found
+
 
 def _chat(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
     """The template's text; templates that let the model think aloud first are told not to."""

@@ -1,63 +1,26 @@
 """What a model answers, and how likely it finds the reference: batched, greedy, in bounded memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
-from workbench.evaluation.decode import Decoded, decode_batch
+from workbench.evaluation.answer import Answer
+from workbench.evaluation.choosing import Chooser, Choosing
+from workbench.evaluation.decode import CACHE_BYTES, Decoded, cache_bytes, decode_batch
 from workbench.models import has_plain_output, keep_memory
 from workbench.training.callbacks import progress_bar
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-# Bounds of what is answered together: prompts, their tokens with the new ones, and what the keys and values of
-# those and the logits of all positions take.
+# Bounds of what is answered together: prompts, their tokens with the new ones, and what the logits of all positions
+# take; what keys and values may take is said where they are kept.
 MOST_TOGETHER = 128
 MOST_TOKENS = 2**14
-CACHE_BYTES = 2**31
 LOGIT_BYTES = 2**31
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One prediction beside its reference.
-
-    Attributes:
-        id: the example's.
-        split: the split it stands in.
-        prompt: the exact text the model was given.
-        reference: what it should have said.
-        prediction: what it said.
-        nats: negative log-likelihood of the reference and the end of the turn behind it.
-        tokens: tokens to which `nats` belongs.
-        groups: the example's, such as `{"language": "en"}`.
-        source: what is resampled as one, such as a conversation; the id, where nothing is said.
-    """
-
-    id: str
-    split: str
-    prompt: str
-    reference: str
-    prediction: str
-    nats: float
-    tokens: int
-    groups: Mapping[str, str] = field(default_factory=dict)
-    source: str = ""
-
-    @property
-    def language(self) -> str:
-        """Two letters; English where nothing is said."""
-        return self.groups.get("language", "en")
-
-    @property
-    def resampled_as(self) -> str:
-        """Its source, or itself."""
-        return self.source or self.id
 
 
 def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int) -> "GenerationConfig":
@@ -83,19 +46,47 @@ def answer_all(
     examples: Mapping[str, Sequence[tuple[Example, Rendered]]],
     max_new_tokens: int,
     title: str,
+    choosing: Mapping[str, Choosing] | None = None,
 ) -> list[Answer]:
     """Let `model` answer every example, and measure the likelihood of every reference.
 
     Args:
         model: with or without an adapter, in evaluation mode.
         examples: split -> examples with their tokens.
-        max_new_tokens: most tokens of an answer.
+        max_new_tokens: most tokens of a written answer.
         title: in front of the progress bar.
+        choosing: task -> how likelihoods of choices become probabilities; None lets the model write all answers.
 
     Returns:
         Answers in the order of `examples`.
     """
+    found: dict[tuple[str, str], Answer] = {}
+    for split, pairs in examples.items():
+        if choosing is not None and (choices := [pair for pair in pairs if pair[0].choices]):
+            chooser = Chooser(model, renderer, [choice for example, _ in choices for choice in example.choices])
+            for task in dict.fromkeys(example.task for example, _ in choices):
+                some = [pair for pair in choices if pair[0].task == task]
+                prompts, given = [r.prompt_ids for _, r in some], [e.choices for e, _ in some]
+                nats = chooser.measure(prompts, given, f"{title}, {split}", choosing[task].with_end)
+                for answer in chooser.answers(split, some, nats, choosing):
+                    found[split, answer.id] = answer
+    writing = {split: [pair for pair in pairs if (split, pair[0].id) not in found] for split, pairs in examples.items()}
+    for answer in _written(model, renderer, writing, max_new_tokens, title):
+        found[answer.split, answer.id] = answer
+    return [found[split, example.id] for split, pairs in examples.items() for example, _ in pairs]
+
+
+def _written(
+    model: nn.Module,
+    renderer: Renderer,
+    examples: Mapping[str, Sequence[tuple[Example, Rendered]]],
+    max_new_tokens: int,
+    title: str,
+) -> list[Answer]:
+    """What `model` writes, by greedy decoding."""
     flat = [(split, example, rendered) for split, pairs in examples.items() for example, rendered in pairs]
+    if not flat:
+        return []
     rendered = [item[2] for item in flat]
     config = generation_config(renderer, model, max_new_tokens)
     plain_output = has_plain_output(model)
@@ -137,9 +128,6 @@ def _batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
 
 def _most_tokens(model: nn.Module, plain_output: bool) -> int:
     """How many tokens `model` can read at once in bounded memory."""
-    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    size = next(model.parameters()).element_size()
-    most = min(MOST_TOKENS, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * size))
-    return most if plain_output else min(most, LOGIT_BYTES // (4 * config.vocab_size))
+    most = min(MOST_TOKENS, CACHE_BYTES // cache_bytes(model))
+    words = model.config.get_text_config().vocab_size  # type: ignore[union-attr,operator]
+    return most if plain_output else min(most, LOGIT_BYTES // (4 * words))

@@ -20,6 +20,8 @@ from workbench.models import linear_cross_entropy, output_layer, output_of, outp
 # Tokens that are read at once: on a CPU, activations that fit into its cache are read faster than larger ones.
 READ_TOKENS = {"cpu": 2**10}
 READ_TOKENS_ELSEWHERE = 2**14
+# What the keys and values of a batch may take.
+CACHE_BYTES = 2**31
 # Rows leave the batch, which copies the cache, when this share of it has ended.
 LEAVING = 0.125
 
@@ -66,6 +68,19 @@ class Context:
         embedded = torch.cat([self.embedded[: len(text)].to(text.dtype), text], dim=1)
         return self.module(inputs_embeds=embedded, attention_mask=mask, position_ids=positions)
 
+    def selected(self, rows: torch.Tensor) -> "Context":
+        """The same with a cache of its own that holds `rows` of this one's, repeated ones too."""
+        from transformers import DynamicCache
+
+        kept = DynamicCache([(layer.keys[rows], layer.values[rows]) for layer in self.cache.layers])
+        return replace(self, cache=kept)
+
+    def widened(self, rows: int) -> "Context":
+        """The same for so many rows, without a cache."""
+        if self.embedded is None:
+            return self
+        return replace(self, embedded=self.embedded[:1].expand(rows, -1, -1))
+
 
 def open_context(model: nn.Module, rows: int) -> Context:
     """Put the virtual tokens of prompt learning into a cache; any other model begins with an empty one.
@@ -110,7 +125,7 @@ def decode_batch(
     """
     prompt_length = max(len(item.prompt_ids) for item in batch)
     longest = prompt_length + max(*(len(item.completion_ids) for item in batch), max_new_tokens)
-    if len(batch) > 1 and _leaves_window(model, longest):
+    if len(batch) > 1 and leaves_window(model, longest):
         # A window counts columns: padding between virtual tokens and prompt would push them out of it too early.
         rest = (end_ids, pad_id, max_new_tokens, plain_output)
         return [decode_batch(model, [item], *rest)[0] for item in batch]
@@ -123,8 +138,8 @@ def decode_batch(
     context = read[0].context
     if context.cache is not None:
         context = replace(context, cache=joined_cache([part.context.cache for part in read], max_new_tokens))
-    elif context.embedded is not None:
-        context = replace(context, embedded=context.embedded[:1].expand(len(batch), -1, -1))
+    else:
+        context = context.widened(len(batch))
     del read  # and the caches of the parts with it
     answers = _continue(context, input_ids, mask, next_tokens, end_ids, max_new_tokens)
     return [Decoded(tokens=tokens, nats=value) for tokens, value in zip(answers, nats, strict=True)]
@@ -135,7 +150,16 @@ def tokens_at_once(model: nn.Module) -> int:
     return READ_TOKENS.get(next(model.parameters()).device.type, READ_TOKENS_ELSEWHERE)
 
 
-def _leaves_window(model: nn.Module, longest: int) -> bool:
+def cache_bytes(model: nn.Module) -> int:
+    """What the keys and values of a token take."""
+    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = next(model.parameters()).element_size()
+    return int(2 * config.num_hidden_layers * heads * width * size)
+
+
+def leaves_window(model: nn.Module, longest: int) -> bool:
     """Whether virtual tokens could fall out of a sliding window that counts `longest` columns behind them."""
     config = getattr(model, "active_peft_config", None)
     window = getattr(model.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr,operator]

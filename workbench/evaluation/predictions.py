@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
-from workbench.evaluation.answers import Answer
+from workbench.evaluation.answer import Answer
+
+PREDICTIONS = "predictions.jsonl"
 
 
-def write_answers(folder: Path, answers: Sequence[Answer]) -> None:
-    """Write `predictions.jsonl`."""
-    files.write_json_lines(folder / "predictions.jsonl", map(_prediction, answers))
+def write_answers(folder: Path, answers: Sequence[Answer], name: str = PREDICTIONS) -> None:
+    """Write `predictions.jsonl`, or a file of the same form."""
+    files.write_json_lines(folder / name, map(_prediction, answers))
 
 
 def _prediction(answer: Answer) -> dict[str, Any]:
@@ -22,12 +24,16 @@ def _prediction(answer: Answer) -> dict[str, Any]:
         "prompt": answer.prompt,
         "reference": answer.reference,
         "prediction": answer.prediction,
-        "scores": {"reference_nats": answer.nats, "reference_tokens": answer.tokens},
+        "scores": {
+            "reference_nats": answer.nats,
+            "reference_tokens": answer.tokens,
+            **({"choices": dict(answer.choices)} if answer.choices else {}),
+        },
     }
 
 
-def read_answers(folder: Path) -> list[Answer]:
-    """The answers in `predictions.jsonl` of a method that was carried through before."""
+def read_answers(folder: Path, name: str = PREDICTIONS) -> list[Answer]:
+    """The answers in `predictions.jsonl` of a method that was carried through before, or in a file of the same form."""
     known = {"id", "split", "source", "prompt", "reference", "prediction", "scores"}
     return [
         Answer(
@@ -40,6 +46,7 @@ def read_answers(folder: Path) -> list[Answer]:
             tokens=row["scores"]["reference_tokens"],
             groups={name: value for name, value in row.items() if name not in known},
             source=row["source"],
+            choices=row["scores"].get("choices", {}),
         )
-        for row in files.read_json_lines(folder / "predictions.jsonl")
+        for row in files.read_json_lines(folder / name)
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.evaluation.answers import Answer
+from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics import Metric
 
 RESAMPLES = 1000
@@ -26,18 +26,22 @@ def score_all(
     """Score `answers` by every metric.
 
     Returns:
-        `bleu` for all answers, `bleu[test]` for a split, and `bleu[zh]` for a value of one of `groups`.
+        `bleu` for all answers, `bleu[test]` for a split, and `bleu[zh]` for a value of one of `groups`; of each
+        metric, where it applies to some answer.
     """
-    parts: dict[str, list[int]] = {"": list(range(len(answers)))}
-    for number, answer in enumerate(answers):
-        labels = [answer.split, *(answer.groups[name] for name in groups if name in answer.groups)]
-        for label in dict.fromkeys(labels):
-            parts.setdefault(f"[{label}]", []).append(number)
     scores: dict[str, Score] = {}
     for metric in metrics:
-        statistics = metric.statistics(answers)
+        scored = [answer for answer in answers if metric.applies(answer)]
+        if not scored:
+            continue
+        statistics = metric.statistics(scored)
+        parts: dict[str, list[int]] = {"": list(range(len(scored)))}
+        for number, answer in enumerate(scored):
+            labels = [answer.split, *(answer.groups[name] for name in groups if name in answer.groups)]
+            for label in dict.fromkeys(labels):
+                parts.setdefault(f"[{label}]", []).append(number)
         for label, rows in parts.items():
-            sources = [answers[row].resampled_as for row in rows]
+            sources = [scored[row].resampled_as for row in rows]
             scores[metric.name + label] = interval(metric, statistics[rows], sources)
     return scores
 

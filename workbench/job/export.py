@@ -1,6 +1,5 @@
 """A plain checkpoint of a method of a finished run, later."""
 
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from workbench.errors import UserError, unknown
 from workbench.evaluation import Score, answer_all
-from workbench.job.job import RESULTS_FILE, Options, data_of, folder_of, prepare_options, require_same_data
+from workbench.job.job import Options, data_of, folder_of, prepare_options, read_results, require_same_data
 from workbench.job.ship import BASES, PROOF_PROMPTS, first_pairs, open_shipped, ship
 from workbench.methods import find_method
 
@@ -49,10 +48,8 @@ def export(
             pass
     except OSError as error:
         raise UserError(f"can't write to {folder.parent}: {error.strerror}") from error
-    file = run / RESULTS_FILE
-    if not file.is_file():
-        raise UserError(f"{run} holds no {RESULTS_FILE}: the run has not finished a method yet")
-    records = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    results = read_results(run)
+    records = results["runs"]
     if name not in {record["method"] for record in records}:
         raise unknown("method of this run", name, {record["method"] for record in records})
     seed = options.seed if seed is None else seed
@@ -69,7 +66,7 @@ def export(
     job = prepare_options(replace(options, methods=[name]))
     if reason := job.adapter_only.get(name):
         raise UserError(f"{name} can't become a plain checkpoint: {reason}")
-    require_same_data(data_of(job), json.loads(file.read_text(encoding="utf-8"))["data"], run)
+    require_same_data(data_of(job), results["data"], run)
     done = folder_of(run, options, name, seed)
     if not any((done / kind).is_dir() for kind in ("adapter", "trained", "merged")):
         raise UserError(f"{done} holds neither adapter/ nor weights: there is nothing to export")

@@ -5,8 +5,8 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from workbench import files
 from workbench.comparison import compare_methods, write_report
 from workbench.errors import MethodError, UserError
 from workbench.evaluation import Answer, Metric, find_metric, read_answers
+from workbench.job.beside import RANKER, carry_baseline, carry_ranker
 from workbench.job.one import carry_method, clean_up
 from workbench.job.prepare import Job, prepare
 from workbench.job.resources import environment
@@ -53,7 +54,7 @@ def open_folder(out: Path, options: Options) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()):
             raise UserError(f"{out} is not empty: go on with --resume {out}, or choose another --out")
-        files.write_json(out / OPTIONS_FILE, asdict(options))
+        keep_options(out, options)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
@@ -74,6 +75,32 @@ def read_options(out: Path) -> Options:
     if files.sha256_of(Path(options.recipe)) != options.recipe_sha256:
         raise UserError(f"{options.recipe} has changed since {out} was begun: start a new run")
     return options
+
+
+def read_results(out: Path) -> dict[str, Any]:
+    """The results of the run in `out`.
+
+    Raises:
+        UserError: there are none yet.
+    """
+    file = out / RESULTS_FILE
+    if not file.is_file():
+        raise UserError(f"{out} holds no {RESULTS_FILE}: the run has not finished a method yet")
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return results
+
+
+def keep_options(out: Path, options: Options) -> None:
+    """Leave `options` in the output folder of their run."""
+    files.write_json(out / OPTIONS_FILE, asdict(options))
+
+
+def with_methods(options: Options, methods: Sequence[str]) -> Options:
+    """The same run with more methods, behind those that it has."""
+    if not methods:
+        return options
+    before = options.methods or list(load_recipe(Path(options.recipe)).methods)
+    return replace(options, methods=list(dict.fromkeys([*before, *methods])))
 
 
 def prepare_options(options: Options) -> Job:
@@ -105,18 +132,16 @@ def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
     earlier = _finished(out, results["data"])
     answers: dict[tuple[str, int], list[Answer]] = {}
     for seed in seeds:
-        for method in job.methods:
-            folder = folder_of(out, options, method.name, seed)
-            record = earlier.get((method.name, seed))
+        for name in _names(job):
+            folder = folder_of(out, options, name, seed)
+            record = earlier.pop((name, seed), None)
             if record is not None:
-                logger.info("%s, seed %d: done before", method.name, seed)
-                answers[method.name, seed] = read_answers(folder)
+                logger.info("%s, seed %d: done before", name, seed)
             else:
-                record = _attempt(job, method.name, seed, folder)
-                if record["status"] == "done":
-                    answers[method.name, seed] = read_answers(folder)
+                record = _attempt(job, name, seed, folder)
+            if record["status"] == "done":
+                answers[name, seed] = read_answers(folder)
             results["runs"].append(record)
-            earlier.pop((method.name, seed), None)
             # What was done before and is yet to come again in this list must survive another interruption.
             files.write_json(out / RESULTS_FILE, {**results, "runs": [*results["runs"], *earlier.values()]})
             if record["status"] == "done":
@@ -145,11 +170,28 @@ def description_of(job: Job) -> str:
     return " ".join(text.partition("\n\n")[0].split())
 
 
+def _names(job: Job) -> list[str]:
+    """Everything that is carried out with a seed, in the order of the table."""
+    names = list(job.recipe.baselines)
+    for method in job.methods:
+        names.append(method.name)
+        if job.recipe.features:
+            names.append(f"{RANKER}{method.name}")
+    return names
+
+
 def _attempt(job: Job, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """The record of a method, failed or done."""
-    method = next(method for method in job.methods if method.name == name)
-    logger.info("%s, seed %d: %s", name, seed, method.summary)
     try:
+        if name in job.recipe.baselines:
+            logger.info("%s: a baseline", name)
+            return carry_baseline(job, name, job.recipe.baselines[name], seed, folder)
+        if name.startswith(RANKER):
+            logger.info("%s: its likelihoods together with what else is known of the choices", name)
+            ranked = folder.with_name(folder.name.removeprefix(RANKER))
+            return carry_ranker(job, name, seed, ranked, folder)
+        method = next(method for method in job.methods if method.name == name)
+        logger.info("%s, seed %d: %s", name, seed, method.summary)
         return carry_method(job, method, seed, folder)
     except MethodError as error:
         reason = str(error)
@@ -205,10 +247,9 @@ def _finished(out: Path, data: Mapping[str, Any]) -> dict[tuple[str, int], dict[
     Raises:
         UserError: the data have changed since, so that methods could not be compared.
     """
-    file = out / RESULTS_FILE
-    if not file.is_file():
+    if not (out / RESULTS_FILE).is_file():
         return {}
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = read_results(out)
     require_same_data(data, before["data"], out)
     return {(run["method"], run["seed"]): run for run in before["runs"] if run["status"] == "done"}
 
@@ -273,4 +314,7 @@ def _comparisons(job: Job, answers: Mapping[tuple[str, int], list[Answer]]) -> l
     by_method = {m: [answers[m, seed] for seed in given] for m, given in seeds.items() if given == most}
     if len(by_method) < 2:
         return []
-    return compare_methods(find_metric(job.recipe.headline), job.recipe.evaluated_splits[0], by_method)
+    headline = find_metric(job.recipe.headline)
+    some = next(iter(by_method.values()))[0]
+    split = next((answer.split for answer in some if headline.applies(answer)), None)
+    return compare_methods(headline, split, by_method) if split else []

@@ -13,7 +13,18 @@ from torch import nn
 from workbench import files
 from workbench.data.render import Renderer
 from workbench.errors import MethodError
-from workbench.evaluation import Answer, answer_all, score_all, write_answers
+from workbench.evaluation import (
+    Answer,
+    Chooser,
+    Choosing,
+    Metric,
+    Score,
+    answer_all,
+    find_metric,
+    fit_choosing,
+    score_all,
+    write_answers,
+)
 from workbench.job.prepare import Job
 from workbench.job.resources import peak_memory
 from workbench.job.ship import card, open_shipped, ship
@@ -28,6 +39,8 @@ logger = logging.getLogger(__name__)
 # share of it, and a difference in nats that roundings make.
 LOSS_TOLERANCE = 0.05
 SMALL_LOSS = 0.01
+CHOOSING_FILE = "choosing.json"
+VALIDATION_FILE = "validation.jsonl"
 
 
 def carry_method(
@@ -57,15 +70,9 @@ def carry_method(
             shipped = open_shipped(job, method, folder, plain=no_plain is None)
             model = shipped.model
             record.update(_saved_as_trained(method, shipped.loss, trained))
-        began = time.perf_counter()
-        answers = answer_all(model, job.renderer, job.evaluated, job.recipe.max_new_tokens, f"{method.name}: answers")
-        scores = score_all(job.metrics, answers)
-        record["evaluation_seconds"] = time.perf_counter() - began
+        answers, scores = _evaluate(job, method.name, model, folder, record)
     record["evaluation_peak_memory_bytes"] = memory.peak_bytes
     record["peak_memory_bytes"] = training_memory.peak_bytes if method.trains else memory.peak_bytes
-    record["metrics"] = {name: asdict(score) for name, score in scores.items()}
-    record["signatures"] = {metric.name: metric.signature(answers) for metric in job.metrics}
-    write_answers(folder, answers)
     record["export"] = {
         "merged": False,
         "reason": None if method.trains else method.no_plain_checkpoint,
@@ -96,6 +103,53 @@ def carry_method(
         readme = card(job, method, seed, scores, plain=False, notes=notes)
         files.write_text(folder / "adapter" / "README.md", readme)
     return record
+
+
+def _evaluate(
+    job: Job, name: str, model: nn.Module, folder: Path, record: dict[str, Any]
+) -> tuple[list[Answer], dict[str, Score]]:
+    """Answer and score everything, record it, and leave the answers in `folder`."""
+    began = time.perf_counter()
+    choosing, checked = choosing_of(job, model, f"{name}: validation")
+    most, title = job.recipe.max_new_tokens, f"{name}: answers"
+    answers = answer_all(model, job.renderer, job.evaluated, most, title, choosing)
+    scores = score_all(job.metrics, answers)
+    record["evaluation_seconds"] = time.perf_counter() - began
+    record["metrics"] = {label: asdict(score) for label, score in scores.items()}
+    record["signatures"] = signatures(job.metrics, answers)
+    if choosing:
+        record["choosing"] = {task: chosen.summary() for task, chosen in choosing.items()}
+        files.write_json(folder / CHOOSING_FILE, {task: asdict(chosen) for task, chosen in choosing.items()})
+        write_answers(folder, checked, VALIDATION_FILE)
+    write_answers(folder, answers)
+    return answers, scores
+
+
+def signatures(metrics: Sequence[Metric], answers: Sequence[Answer]) -> dict[str, str]:
+    """How exactly each metric was computed, of those that apply to any of the answers."""
+    return {metric.name: metric.signature(answers) for metric in metrics if any(map(metric.applies, answers))}
+
+
+def choosing_of(job: Job, model: nn.Module, title: str) -> tuple[dict[str, Choosing], list[Answer]]:
+    """How the likelihoods of choices become probabilities, by the headline metric on the validation split.
+
+    Returns:
+        That, by task, and the answers to the validation split so.
+    """
+    pairs = [pair for pair in job.pairs["validation"] if pair[0].choices]
+    asked = [e for split in job.evaluated.values() for e, _ in split if e.choices]
+    if not asked:
+        return {}, []
+    if missing := {e.task for e in asked} - {e.task for e, _ in pairs}:
+        raise MethodError(f"the validation split has no examples with choices of {', '.join(map(repr, missing))}")
+    headline = find_metric(job.recipe.headline)
+
+    def better(answers: Sequence[Answer]) -> float:
+        metric = headline if all(map(headline.applies, answers)) else find_metric("accuracy")
+        return metric.value(answers) if metric.higher_is_better else -metric.value(answers)
+
+    choices = [choice for example in [*asked, *(e for e, _ in pairs)] for choice in example.choices]
+    return fit_choosing(Chooser(model, job.renderer, choices), pairs, asked, better, title)
 
 
 def _as_prompted(job: Job, answers: Sequence[Answer], renderer: Renderer) -> list[Answer]:

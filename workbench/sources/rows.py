@@ -1,12 +1,14 @@
 """Rows of data from JSON lines, CSV, Parquet or a dataset of the hub, each with the place it came from."""
 
 import csv
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench import files
 from workbench.errors import UserError, collected, unknown
 
 
@@ -18,16 +20,22 @@ class Row:
     values: Mapping[str, Any]
 
 
-def read_rows(source: str | Path) -> list[Row]:
+Source = str | Path | Callable[[], Iterable[Mapping[str, Any]]]
+
+
+def read_rows(source: Source) -> list[Row]:
     """Read all rows of `source`.
 
     Args:
-        source: path of a `.jsonl`, `.csv` or `.parquet` file, or `hub:NAME[:SPLIT]` for `datasets`.
+        source: path of a `.jsonl`, `.csv` or `.parquet` file; `hub:NAME[:SPLIT]` for `datasets`; or a function that
+            returns rows, for data in any other form.
 
     Raises:
         UserError: it is not there, of another kind, empty, or has malformed rows (all of them are named).
     """
-    if str(source).startswith("hub:"):
+    if callable(source):
+        rows = [Row(f"{name_of(source)}:{number}", row) for number, row in enumerate(source(), 1)]
+    elif str(source).startswith("hub:"):
         rows = _from_hub(str(source))
     else:
         path = Path(source)
@@ -38,8 +46,23 @@ def read_rows(source: str | Path) -> list[Row]:
             raise unknown("kind of data file", path.suffix or path.name, readers)
         rows = list(readers[path.suffix](path))
     if not rows:
-        raise UserError(f"{source} holds no rows")
+        raise UserError(f"{name_of(source)} holds no rows")
     return rows
+
+
+def name_of(source: Source) -> str:
+    """A source as messages name it."""
+    return getattr(source, "__name__", type(source).__name__) if callable(source) else str(source)
+
+
+def fingerprint(source: Source) -> str:
+    """What tells whether rows have changed: the sha256 of a file or of what a function gives; a hub's name."""
+    if callable(source):
+        digest = hashlib.sha256()
+        for row in source():
+            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
+        return digest.hexdigest()
+    return files.sha256_of(Path(source)) if Path(source).is_file() else str(source)
 
 
 def _json_lines(path: Path) -> Iterator[Row]:

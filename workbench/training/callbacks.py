@@ -157,8 +157,13 @@ class Progress(TrainerCallback):
 
 
 def progress_bar(title: str, total: int, unit: str, initial: int = 0) -> "tqdm[Any]":
-    """A bar on stderr with the time left; in a log file it prints a line every ten seconds at most."""
+    """A bar on stderr with the time left; in a log file it prints a line every ten seconds at most.
+
+    Args:
+        title: in front of it; there is no bar for an empty one.
+    """
     return tqdm(
+        disable=not title,
         total=total,
         initial=initial,
         desc=title,

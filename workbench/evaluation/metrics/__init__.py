@@ -3,7 +3,7 @@
 from functools import cache
 
 from workbench.errors import unknown
-from workbench.evaluation.metrics import figures, likelihood, text
+from workbench.evaluation.metrics import choice, figures, grounded, likelihood, text
 from workbench.evaluation.metrics.metric import EvaluateMetric, Metric
 
 __all__ = ["EvaluateMetric", "Metric", "find_metric", "known_metrics"]
@@ -12,7 +12,9 @@ __all__ = ["EvaluateMetric", "Metric", "find_metric", "known_metrics"]
 @cache
 def known_metrics() -> dict[str, Metric]:
     """All metrics, by name."""
-    return {metric.name: metric for module in (text, figures, likelihood) for metric in module.METRICS}
+    return {
+        metric.name: metric for module in (text, figures, likelihood, choice, grounded) for metric in module.METRICS
+    }
 
 
 def find_metric(name: str) -> Metric:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from workbench.evaluation.answers import Answer
+from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics.metric import Metric
 
 # A time of day, or a number with an optional currency before it and an optional unit behind it.

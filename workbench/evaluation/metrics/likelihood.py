@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from workbench.evaluation.answers import Answer
+from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics.metric import Metric
 
 
@@ -29,6 +29,7 @@ METRICS = (
         higher_is_better=False,
         worst=math.inf,
         best=1,
+        applies=lambda answer: answer.tokens > 0,
         signature=lambda answers: "natural, completion and end of turn, given the prompt",
     ),
 )

@@ -8,7 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from workbench.evaluation.answers import Answer
+from workbench.evaluation.answer import Answer
 
 Statistics = Callable[[Sequence[Answer]], np.ndarray]
 
@@ -30,6 +30,7 @@ class Metric:
         worst, best: its range; infinite where it has no bound.
         chance: its value for a model that guesses, where that is known.
         signature: answers -> how exactly it was computed.
+        applies: whether an answer is one that can be scored so: written ones unless something else is said.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Metric:
     best: float
     chance: float | None = None
     signature: Callable[[Sequence[Answer]], str]
+    applies: Callable[[Answer], bool] = lambda answer: not answer.choices
 
     def value(self, answers: Sequence[Answer]) -> float:
         """The score of `answers`."""

@@ -10,7 +10,7 @@ from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
-from workbench.evaluation.answers import Answer
+from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics.metric import Metric
 
 

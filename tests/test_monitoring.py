@@ -1,0 +1,283 @@
+"""The watch: false alarms as stated, surges found, nothing lost or repeated when it is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom, fisher_exact
+
+from tiny import recipe_text, write_rows
+from workbench.monitor import main
+from workbench.monitoring import Surges, Watch, surge_p_value
+from workbench.monitoring.stream import Line, batches
+from workbench.monitoring.surge import overdispersion
+from workbench.monitoring.watch import ITEMS, REJECTED, Verdict
+from workbench.run import main as run
+
+HOUR = 3600.0
+
+
+def test_the_p_value_is_fishers() -> None:
+    history = [(20, 6)] * 10  # no more spread than binomial counts have
+    table = [[9, 11], [60, 140]]
+    assert surge_p_value(20, 9, history) == pytest.approx(fisher_exact(table, alternative="greater").pvalue)
+
+
+def test_texts_in_clusters_are_known_by_their_spread() -> None:
+    random = np.random.default_rng(0)
+    single = [(20, int(random.binomial(20, 0.3))) for _ in range(400)]
+    fourfold = [(20, 4 * int(random.binomial(5, 0.3))) for _ in range(400)]
+    assert overdispersion(single) == 1
+    assert 3 < overdispersion(fourfold) < 5
+    # What would be a surge of single texts is none where each story is told four times.
+    assert surge_p_value(20, 12, single[:48]) < 0.01
+    assert surge_p_value(20, 12, fourfold[:48]) > 0.1
+
+
+def simulated(streams: int, windows: int, false_alarms: float, copies: int = 1, seed: int = 0) -> tuple[int, int]:
+    """Alerts of quiet streams, and windows that were judged."""
+    random = np.random.default_rng(seed)
+    alerts = judged = 0
+    for _ in range(streams):
+        share = random.uniform(0.1, 0.6)
+        surges = Surges(false_alarms, history=48)
+        for number in range(windows):
+            stories = int(random.poisson(20 / copies))
+            window = surges.close(number * HOUR, copies * stories, copies * int(random.binomial(stories, share)))
+            judged += window.p_value is not None
+            alerts += window.surge
+    return alerts, judged
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_quiet_streams_raise_no_more_alerts_than_stated(copies: int) -> None:
+    stated = 0.01
+    alerts, judged = simulated(150, 60, stated, copies)
+    assert judged > 6000
+    assert alerts <= binom.ppf(0.999, judged, stated)
+
+
+def test_a_surge_is_found_and_a_new_level_gets_usual() -> None:
+    random = np.random.default_rng(1)
+    delays, late = [], 0
+    for _ in range(60):
+        surges = Surges(0.001, history=48)
+        found = [surges.close(n * HOUR, 20, int(random.binomial(20, 0.25 if n < 30 else 0.7))).surge for n in range(60)]
+        delays.append(found[30:].index(True))
+        late += any(found[45:])
+    assert np.median(delays) == 0
+    assert max(delays) <= 3
+    assert late < 6
+
+
+def line(number: int, seconds: float, **rest: Any) -> dict[str, Any]:
+    return {"id": f"t{number}", "time": seconds, "text": f"text {number}", **rest}
+
+
+def asked(row: Any) -> list[Any]:
+    if "bad" in row:
+        raise ValueError("no firm")
+    return []
+
+
+def told(texts: Any) -> list[Verdict]:
+    """A classifier that finds its verdict in the row."""
+    return [Verdict(topic=text.row.get("topic", "all"), sentiment=text.row["says"], probability=0.5) for text in texts]
+
+
+def watch_in(folder: Path) -> Watch:
+    watch = Watch(folder=folder, window_seconds=HOUR, false_alarms=0.01, history=24)
+    watch.resume()
+    return watch
+
+
+def texts_of(windows: int, surge_at: int) -> list[dict[str, Any]]:
+    """Ten texts an hour, two of them negative; in one hour nine."""
+    return [
+        line(10 * hour + k, hour * HOUR + k, says="negative" if k < (9 if hour == surge_at else 2) else "neutral")
+        for hour in range(windows)
+        for k in range(10)
+    ]
+
+
+def lines_of(rows: list[Any]) -> list[Line]:
+    contents = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    ends = np.cumsum([len(content) + 1 for content in contents])
+    return [Line(content, int(end)) for content, end in zip(contents, ends, strict=True)]
+
+
+def test_alerts_name_the_window(tmp_path: Path) -> None:
+    watch = watch_in(tmp_path)
+    (alert,) = watch.take(lines_of(texts_of(20, surge_at=15)), asked, told)
+    assert alert["from"] == "1970-01-01T15:00:00Z"
+    assert (alert["texts"], alert["negative"], alert["share_before"]) == (10, 9, 0.2)
+    assert alert["p_value"] < 0.001
+    assert json.loads((tmp_path / "alerts.jsonl").read_text()) == alert
+    assert watch.counts == {"items": 200, "rejected": 0, "alerts": 1}
+
+
+def test_what_is_no_text_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    rows = [
+        b"{", b"[1]", {"id": "1", "text": "x"}, line(1, 0, says="neutral", bad=1), {**line(2, 0), "time": "yesterday"},
+        b"", line(3, 0, says="neutral"), {**line(4, 0, says="neutral"), "time": "2026-01-31T09:00:00+01:00"},
+    ]  # fmt: skip
+    watch_in(tmp_path).take(lines_of(rows), asked, told)
+    reasons = [json.loads(row)["reason"] for row in (tmp_path / REJECTED).open()]
+    assert len(reasons) == 5
+    for reason, expected in zip(reasons, ("not JSON", "not list", "no time", "no firm", "yesterday"), strict=True):
+        assert expected in reason
+    items = [json.loads(row) for row in (tmp_path / ITEMS).open()]
+    assert [item["time"] for item in items] == ["1970-01-01T00:00:00Z", "2026-01-31T08:00:00Z"]
+
+
+def test_a_late_text_counts_where_it_arrives(tmp_path: Path) -> None:
+    watch = watch_in(tmp_path)
+    watch.take(lines_of([line(n, at * HOUR, says="neutral") for n, at in enumerate((0, 1, 0, 1))]), asked, told)
+    assert (watch.topics["all"].texts, watch.topics["all"].late) == (3, 1)
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    watch_in(tmp_path).take(lines_of(texts_of(1, -1)), asked, told)
+    with pytest.raises(Exception, match="begun with other settings"):
+        Watch(folder=tmp_path, window_seconds=60, false_alarms=0.01, history=24).resume()
+
+
+def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    import threading
+
+    path = tmp_path / "stream"
+    path.write_bytes(b"one\ntw")
+    done = threading.Event()
+    reading = batches(path, 0, 10, done)
+    assert [part.content for part in next(reading)] == [b"one"]
+    with path.open("ab") as file:
+        file.write(b"o\nthree")
+    assert [part.content for part in next(reading)] == [b"two"]
+    done.set()
+    (last,) = next(reading)
+    assert (last.content, last.end) == (b"three", 13)
+    assert list(reading) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_monitoring import asked, told, watch_in
+from workbench.monitoring import watch
+from workbench.monitoring.stream import batches
+
+def slowly(texts):
+    time.sleep(0.004)
+    return told(texts)
+
+state = watch_in(Path(sys.argv[2]))
+watch(state, batches(Path(sys.argv[1]), state.offset, 7), asked, slowly, lambda alerts: None)
+"""
+
+
+def test_killed_at_random_nothing_is_lost_or_repeated(tmp_path: Path) -> None:
+    stream, whole, killed = tmp_path / "stream.jsonl", tmp_path / "whole", tmp_path / "killed"
+    rows: list[Any] = texts_of(150, surge_at=120)
+    rows[333] = {"id": "no text"}
+    write_rows(stream, rows)
+    script = tmp_path / "watching.py"
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
+
+    def start(folder: Path) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, str(script), str(stream), str(folder)])
+
+    assert start(whole).wait() == 0
+    random = np.random.default_rng(5)
+    kills = 0
+    while True:
+        process = start(killed)
+        deadline = time.monotonic() + 60
+        while not (killed / "state.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        before = (killed / "state.json").stat().st_mtime_ns
+        while (killed / "state.json").stat().st_mtime_ns == before and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(float(random.uniform(0, 0.25)))
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 3
+    for name in ("items.jsonl", "alerts.jsonl", "rejected.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert len((whole / "items.jsonl").read_text().splitlines()) == 1499
+    assert json.loads((whole / "alerts.jsonl").read_text())["from"] == "1970-01-06T00:00:00Z"
+
+
+RECIPE = """
+from workbench.data import choice
+from dataclasses import replace
+
+def sentiment(row, answer=None):
+    return choice(row, row["text"] + row["firm"], ("negative", "neutral", "positive"), answer, task="sentiment")
+
+recipe = replace(recipe, data={s: recipe.data[s] for s in ("train", "validation", "test")},
+    examples=lambda row: [sentiment(row, row["label"])], asks=lambda row: [sentiment(row)],
+    metrics=("macro_f1",), headline="macro_f1")
+"""
+
+
+@pytest.fixture
+def opinion_run(checkpoint: Path, tmp_path: Path) -> Path:
+    """A finished run of a recipe that asks for sentiments."""
+    for split in ("train", "validation", "test"):
+        rows = [
+            {
+                "id": f"{split}{n}",
+                "text": f"{split} {n}",
+                "firm": "A",
+                "label": ("negative", "neutral", "positive")[n % 3],
+            }
+            for n in range(12)
+        ]
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    path = tmp_path / "watched.py"
+    path.write_text(recipe_text(checkpoint, tmp_path) + RECIPE)
+    assert run([str(path), "--methods", "lora", "--bits", "32", "--out", str(tmp_path / "run")]) == 0
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("kind", ["llama"])
+def test_a_run_watches_a_file_that_grows(opinion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [line(n, n * 600, firm="Larkmoor") for n in range(40)]
+    rows[5].pop("firm")
+    stream, half = tmp_path / "posts.jsonl", tmp_path / "half.jsonl"
+    write_rows(stream, rows)
+    assert main([str(opinion_run), str(stream), "--out", str(tmp_path / "once")]) == 0
+    write_rows(half, rows[:21])
+    arguments = [str(opinion_run), str(half), "--out", str(tmp_path / "twice"), "--batch", "4"]
+    assert main(arguments) == 0
+    write_rows(half, rows)
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "39 texts, 1 lines left out" in capsys.readouterr().err
+    once, twice = ((tmp_path / name / ITEMS).read_text() for name in ("once", "twice"))
+    assert [json.loads(r)["id"] for r in once.splitlines()] == [r["id"] for r in rows if "firm" in r]
+    assert [json.loads(r)["sentiment"] for r in twice.splitlines()] == [
+        json.loads(r)["sentiment"] for r in once.splitlines()
+    ]
+    page = (tmp_path / "twice" / "trend.html").read_text()
+    assert "39 texts" in page
+    assert "<svg" in page
+    for wrong, message in (
+        (["nothing.jsonl"], "no stream at"),
+        ([str(half), "--history", "2"], "at least 8"),
+        ([str(half), "--method", "prefix"], "unknown method of this run"),
+        ([str(half), "--out", str(tmp_path / "twice"), "--window", "1d"], "other settings"),
+    ):
+        assert main([str(opinion_run), *wrong]) == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,261 @@
+"""From the likelihoods of choices to probabilities, by what the validation split shows to be best."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from workbench.data import Example
+from workbench.data.render import Rendered, Renderer
+from workbench.errors import UserError
+from workbench.evaluation.answer import Answer
+from workbench.evaluation.choose import choice_nats
+from workbench.models import has_plain_output, keep_memory
+from workbench.training.callbacks import progress_bar
+
+Pair = tuple[Example, Rendered]
+SUM, MEAN, CALIBRATED = "sum", "mean", "calibrated"
+# Prompts over which a choice's own likelihood is averaged, if all have the same choices; and how many choices are
+# measured for it in all, if they don't.
+CONTEXTS = 64
+PRIOR_MEASUREMENTS = 2**12
+PROMPTS_TOGETHER = 128
+TEMPERATURES = np.geomspace(0.1, 20, 161)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosing:
+    """How likelihoods become probabilities.
+
+    Attributes:
+        by: "sum": the likelihood of the whole choice; "mean": of its average token, so that length doesn't count;
+            "calibrated": how much the prompt raises it, so that a choice that is likely behind any prompt has no
+            advantage (domain-conditional PMI, Holtzman et al. 2021, arXiv:2104.08315; Zhao et al. 2021,
+            arXiv:2102.09690).
+        temperature: by which scores are divided, so that probabilities tell how often they are right (Guo et al.
+            2017, arXiv:1706.04599).
+        prior: for "calibrated", log-likelihood of each choice behind any prompt.
+        with_end: whether the end of the turn behind a choice counts. Where no choice begins another it says
+            nothing, and isn't read.
+    """
+
+    by: str = SUM
+    temperature: float = 1.0
+    with_end: bool = True
+    prior: Mapping[str, float] = field(default_factory=dict)
+
+    def scores(self, choices: Sequence[str], nats: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Scores of choices before the temperature, (choices,), from their nats and their numbers of tokens."""
+        if self.by == MEAN:
+            return -nats / tokens
+        if self.by == CALIBRATED:
+            return -nats - np.array([self.prior[choice] for choice in choices])
+        return -nats
+
+    def log_probabilities(self, choices: Sequence[str], nats: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Log-probabilities of choices, (choices,)."""
+        return log_softmax(self.scores(choices, nats, tokens) / self.temperature)
+
+    def summary(self) -> dict[str, Any]:
+        """What stands in `results.json`."""
+        return {"by": self.by, "temperature": self.temperature}
+
+
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities that belong to `scores`, over the last axis."""
+    high = scores - scores.max(axis=-1, keepdims=True)
+    normal: np.ndarray = high - np.log(np.exp(high).sum(axis=-1, keepdims=True))
+    return normal
+
+
+class Chooser:
+    """A model that chooses.
+
+    Args:
+        model: in evaluation mode.
+        renderer: of the prompts.
+        choices: all that there are, of all examples; more can be made known later.
+    """
+
+    def __init__(self, model: nn.Module, renderer: Renderer, choices: Iterable[str] = ()) -> None:
+        self.model = model
+        self.renderer = renderer
+        self.tokens: dict[str, list[int]] = {}
+        self.plain_output = has_plain_output(model)
+        self.know(choices)
+
+    def know(self, choices: Iterable[str]) -> None:
+        """Make choices known that are not yet."""
+        new = dict.fromkeys(choice for choice in choices if choice not in self.tokens)
+        self.tokens |= self.renderer.completions(new)
+
+    def measure(
+        self, prompts: Sequence[list[int]], choices: Sequence[Sequence[str]], title: str, with_end: bool = True
+    ) -> list[np.ndarray]:
+        """Nats of the choices behind each prompt.
+
+        Args:
+            prompts: token ids.
+            with_end: count the end of the turn, too.
+            title: in front of the progress bar; none for an empty one.
+        """
+        keep_memory()
+        pad_id = self.renderer.tokenizer.pad_token_id or 0
+        order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+        found: dict[int, np.ndarray] = {}
+        with progress_bar(title, total=len(prompts), unit="choice") as bar:
+            for start in range(0, len(order), PROMPTS_TOGETHER):
+                batch = order[start : start + PROMPTS_TOGETHER]
+                nats = choice_nats(
+                    self.model,
+                    [prompts[index] for index in batch],
+                    [[self.ids(choice, with_end) for choice in choices[index]] for index in batch],
+                    pad_id,
+                    self.plain_output,
+                )
+                found.update((index, np.array(values)) for index, values in zip(batch, nats, strict=True))
+                bar.update(len(batch))
+        return [found[index] for index in range(len(prompts))]
+
+    def ids(self, choice: str, with_end: bool) -> list[int]:
+        """Token ids of a choice, with or without the end of the turn."""
+        return self.tokens[choice] if with_end else self.tokens[choice][:-1]
+
+    def counts(self, choices: Sequence[str], with_end: bool) -> np.ndarray:
+        """Tokens of each choice."""
+        return np.array([len(self.ids(choice, with_end)) for choice in choices])
+
+    def answers(
+        self, split: str, pairs: Sequence[Pair], nats: Sequence[np.ndarray], choosing: Mapping[str, Choosing]
+    ) -> list[Answer]:
+        """What was measured, as answers to the examples.
+
+        Args:
+            choosing: by task.
+        """
+        for example, rendered in pairs:
+            if rendered.completion_ids != self.tokens[example.completion]:
+                raise UserError(
+                    f"{example.id}: the chat template writes the choice {example.completion!r} in other tokens behind "
+                    "this prompt than behind another"
+                )
+        return [
+            self.answer(example, rendered.text, values, choosing[example.task], split)
+            for (example, rendered), values in zip(pairs, nats, strict=True)
+        ]
+
+    def answer(self, example: Example, prompt: str, nats: np.ndarray, choosing: Choosing, split: str = "") -> Answer:
+        """What was measured of one example, its right choice known or not."""
+        counts = self.counts(example.choices, choosing.with_end)
+        logs = choosing.log_probabilities(example.choices, nats, counts)
+        right = example.choices.index(example.completion) if example.completion else None
+        return Answer(
+            id=example.id,
+            split=split,
+            prompt=prompt,
+            reference=example.completion,
+            prediction=example.choices[int(logs.argmax())],
+            nats=math.nan if right is None else float(nats[right]),
+            tokens=0 if right is None else int(counts[right]),
+            groups=example.groups,
+            source=example.source,
+            choices=dict(zip(example.choices, map(float, logs), strict=True)),
+        )
+
+
+def fit_choosing(
+    chooser: Chooser,
+    pairs: Sequence[Pair],
+    asked: Sequence[Example],
+    better: Callable[[Sequence[Answer]], float],
+    title: str,
+) -> tuple[dict[str, Choosing], list[Answer]]:
+    """Find for each task how to turn likelihoods into probabilities.
+
+    Args:
+        chooser: who chooses; knows all choices.
+        pairs: examples with choices of the validation split.
+        asked: those that are to be answered then, whose choices may be others.
+        better: the score by which one way is better than another, higher is better.
+        title: in front of progress bars.
+
+    Returns:
+        By task, how; and the answers to `pairs` so.
+    """
+    found: dict[str, Choosing] = {}
+    answers: dict[str, Answer] = {}
+    for task in dict.fromkeys(example.task for example, _ in pairs):
+        some = [pair for pair in pairs if pair[0].task == task]
+        given = [*(example for example, _ in some), *(example for example in asked if example.task == task)]
+        choices = list(dict.fromkeys(choice for example in given for choice in example.choices))
+        found[task], nats = _fit(chooser, task, choices, some, better, f"{title} {task}".strip())
+        answers |= {answer.id: answer for answer in chooser.answers("validation", some, nats, found)}
+    return found, [answers[example.id] for example, _ in pairs]
+
+
+def _fit(
+    chooser: Chooser,
+    task: str,
+    choices: Sequence[str],
+    pairs: Sequence[Pair],
+    better: Callable[[Sequence[Answer]], float],
+    title: str,
+) -> tuple[Choosing, list[np.ndarray]]:
+    examples = [example for example, _ in pairs]
+    with_end = not prefix_free(chooser.tokens[choice][:-1] for choice in choices)
+    prompts = [rendered.prompt_ids for _, rendered in pairs]
+    nats = chooser.measure(prompts, [e.choices for e in examples], title, with_end)
+    if len({example.choices for example in examples}) == 1:
+        prior = dict(zip(examples[0].choices, _mean_likelihood(np.array(nats)), strict=True))
+    else:
+        prior = _prior(chooser, choices, pairs, f"{title} prior", with_end)
+    tried = [Choosing(by=by, prior=prior, with_end=with_end) for by in (SUM, MEAN, CALIBRATED)]
+    values = [better(chooser.answers("validation", pairs, nats, {task: choosing})) for choosing in tried]
+    best = tried[int(np.argmax(values))]  # the simplest of equals
+    right = [example.choices.index(example.completion) for example in examples]
+    scores = [
+        best.scores(example.choices, values, chooser.counts(example.choices, with_end))
+        for example, values in zip(examples, nats, strict=True)
+    ]
+    needed = best.prior if best.by == CALIBRATED else {}
+    return replace(best, temperature=fit_temperature(scores, right), prior=needed), nats
+
+
+def prefix_free(sequences: Iterable[Sequence[int]]) -> bool:
+    """Whether no sequence begins another, nor stands there twice."""
+    ordered = sorted(map(tuple, sequences))
+    return not any(after[: len(before)] == before for before, after in pairwise(ordered))
+
+
+def fit_temperature(scores: Sequence[np.ndarray], right: Sequence[int]) -> float:
+    """The temperature under which the right choices are likeliest.
+
+    Args:
+        scores: of each example, (choices,).
+        right: index of each example's right choice.
+    """
+    losses = [
+        -np.mean([log_softmax(one / t)[index] for one, index in zip(scores, right, strict=True)]) for t in TEMPERATURES
+    ]
+    return float(TEMPERATURES[int(np.argmin(losses))])
+
+
+def _prior(
+    chooser: Chooser, choices: Sequence[str], pairs: Sequence[Pair], title: str, with_end: bool
+) -> dict[str, float]:
+    """Log-likelihood of every choice behind a few prompts of the validation split."""
+    count = max(2, min(CONTEXTS, PRIOR_MEASUREMENTS // len(choices)))
+    some = pairs[:: max(1, len(pairs) // count)][:count]
+    prompts = [rendered.prompt_ids for _, rendered in some]
+    nats = chooser.measure(prompts, [choices] * len(some), title, with_end)
+    return dict(zip(choices, _mean_likelihood(np.array(nats)), strict=True))
+
+
+def _mean_likelihood(nats: np.ndarray) -> list[float]:
+    """Logarithm of the mean likelihood: (prompts, choices) -> (choices,)."""
+    lowest = nats.min(axis=0)
+    return list(map(float, np.log(np.exp(lowest - nats).mean(axis=0)) - lowest))

@@ -1,0 +1,193 @@
+"""Of choices: is the right one the likeliest, is it near the top, and are the probabilities true?"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from workbench.errors import UserError
+from workbench.evaluation.answer import Answer
+from workbench.evaluation.metrics.metric import Metric
+
+# Bins of confidence for the calibration error, and classes that a confusion matrix may have.
+BINS = 10
+MOST_CLASSES = 100
+TOP = 10
+
+
+def classes(answers: Sequence[Answer]) -> list[str]:
+    """All choices of `answers`, in the order of their first appearance."""
+    return list(dict.fromkeys(choice for answer in answers for choice in answer.choices))
+
+
+def right_statistics(answers: Sequence[Answer]) -> np.ndarray:
+    """1 where the right choice was taken, and 1: (answers, 2)."""
+    return np.array([(answer.prediction == answer.reference, 1.0) for answer in answers]).reshape(-1, 2)
+
+
+def percent(sums: np.ndarray) -> float:
+    """The first sum as a share of the second."""
+    return float(100 * sums[0] / sums[1])
+
+
+def share(sums: np.ndarray) -> float:
+    """The first sum divided by the second."""
+    return float(sums[0] / sums[1])
+
+
+def confusion_statistics(answers: Sequence[Answer]) -> np.ndarray:
+    """A one at (right class, chosen class): (answers, classes²), in the order of `classes`.
+
+    Raises:
+        UserError: there are too many classes for that.
+    """
+    names = classes(answers)
+    if len(names) > MOST_CLASSES:
+        raise UserError(f"{len(names)} different choices are no classes: take accuracy, auc, hit_10 or ndcg_10")
+    number = {name: index for index, name in enumerate(names)}
+    cells = np.zeros((len(answers), len(names) ** 2))
+    for row, answer in zip(cells, answers, strict=True):
+        row[number[answer.reference] * len(names) + number[answer.prediction]] = 1
+    return cells
+
+
+def confusion(sums: np.ndarray) -> np.ndarray:
+    """Sums of `confusion_statistics` as a matrix, rows the right class, columns the chosen one."""
+    size = math.isqrt(len(sums))
+    return sums.reshape(size, size)
+
+
+def macro_f1(sums: np.ndarray) -> float:
+    """Mean over classes of F1, in percent; of classes that neither stand in the references nor were chosen, none."""
+    matrix = confusion(sums)
+    both = matrix.sum(axis=0) + matrix.sum(axis=1)
+    return float(100 * np.mean(2 * np.diag(matrix)[both > 0] / both[both > 0]))
+
+
+def matthews(sums: np.ndarray) -> float:
+    """Matthews correlation for several classes (Gorodkin 2004); 0 where one class was always chosen."""
+    matrix = confusion(sums)
+    total, right = matrix.sum(), np.trace(matrix)
+    truth, chosen = matrix.sum(axis=1), matrix.sum(axis=0)
+    scale = math.sqrt(float((total**2 - chosen @ chosen) * (total**2 - truth @ truth)))
+    return float((right * total - truth @ chosen) / scale) if scale else 0.0
+
+
+def calibration_statistics(answers: Sequence[Answer]) -> np.ndarray:
+    """Of each bin of confidence, 1, the confidence, and whether it was right: (answers, 3 bins)."""
+    cells = np.zeros((len(answers), BINS, 3))
+    for row, answer in zip(cells, answers, strict=True):
+        confidence = math.exp(max(answer.choices.values()))
+        row[min(BINS - 1, int(confidence * BINS))] = (1, confidence, answer.prediction == answer.reference)
+    return cells.reshape(len(answers), -1)
+
+
+def calibration_error(sums: np.ndarray) -> float:
+    """Mean distance of confidence and accuracy over ten bins of confidence, in percent (Guo et al. 2017)."""
+    cells = sums.reshape(BINS, 3)
+    return float(100 * np.abs(cells[:, 1] - cells[:, 2]).sum() / cells[:, 0].sum())
+
+
+def rank(answer: Answer) -> tuple[float, int]:
+    """How many choices are likelier than the right one, equals counting half, and how many others there are."""
+    of_right = answer.choices[answer.reference]
+    others = [value for choice, value in answer.choices.items() if choice != answer.reference]
+    return sum((value > of_right) + 0.5 * (value == of_right) for value in others), len(others)
+
+
+def auc_statistics(answers: Sequence[Answer]) -> np.ndarray:
+    """Share of wrong choices that are less likely than the right one, and 1: (answers, 2)."""
+    return np.array([(1 - above / others, 1.0) for above, others in map(rank, answers)]).reshape(-1, 2)
+
+
+def hit_statistics(answers: Sequence[Answer]) -> np.ndarray:
+    """1 where the right choice is among the likeliest ten, and 1: (answers, 2)."""
+    return np.array([(rank(answer)[0] < TOP, 1.0) for answer in answers]).reshape(-1, 2)
+
+
+def ndcg_statistics(answers: Sequence[Answer]) -> np.ndarray:
+    """Gain of the right choice's place if it is among the first ten, and 1: (answers, 2)."""
+    places = [rank(answer)[0] for answer in answers]
+    return np.array([(1 / math.log2(place + 2) if place < TOP else 0.0, 1.0) for place in places]).reshape(-1, 2)
+
+
+_of_choices = partial(
+    Metric,
+    applies=lambda answer: bool(answer.choices),
+    signature=lambda answers: "likelihood of each choice given the prompt",
+)
+METRICS = (
+    _of_choices(
+        name="accuracy",
+        title="accuracy",
+        summary="share of examples whose right choice is the likeliest, in percent.",
+        statistics=right_statistics,
+        score=percent,
+        higher_is_better=True,
+        worst=0,
+        best=100,
+    ),
+    _of_choices(
+        name="macro_f1",
+        title="macro F1",
+        summary="F1 of each class, averaged so that small classes count as much as large ones, in percent.",
+        statistics=confusion_statistics,
+        score=macro_f1,
+        higher_is_better=True,
+        worst=0,
+        best=100,
+    ),
+    _of_choices(
+        name="mcc",
+        title="Matthews",
+        summary="Matthews correlation between right and chosen classes: 1 is perfect, 0 is chance.",
+        statistics=confusion_statistics,
+        score=matthews,
+        higher_is_better=True,
+        worst=-1,
+        best=1,
+        chance=0.0,
+    ),
+    _of_choices(
+        name="ece",
+        title="calibration error",
+        summary="expected calibration error: how far confidence is from accuracy, in ten bins, in percent.",
+        statistics=calibration_statistics,
+        score=calibration_error,
+        higher_is_better=False,
+        worst=100,
+        best=0,
+    ),
+    _of_choices(
+        name="auc",
+        title="AUC",
+        summary="probability that the right choice is held for likelier than a wrong one.",
+        statistics=auc_statistics,
+        score=share,
+        higher_is_better=True,
+        worst=0,
+        best=1,
+        chance=0.5,
+    ),
+    _of_choices(
+        name="hit_10",
+        title="hit rate at 10",
+        summary="share of examples whose right choice is among the ten likeliest, in percent.",
+        statistics=hit_statistics,
+        score=percent,
+        higher_is_better=True,
+        worst=0,
+        best=100,
+    ),
+    _of_choices(
+        name="ndcg_10",
+        title="NDCG at 10",
+        summary="normalised discounted cumulative gain: how near to the top the right choice is, among the first ten.",
+        statistics=ndcg_statistics,
+        score=share,
+        higher_is_better=True,
+        worst=0,
+        best=1,
+    ),
+)

@@ -1,0 +1,143 @@
+"""A method of a finished run, ready to be used."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from workbench.data import Example
+from workbench.data.render import Rendered, Renderer, make_renderer
+from workbench.errors import UserError, unknown
+from workbench.evaluation import Answer, Chooser, Choosing, answer_all, find_metric
+from workbench.job.job import Options, folder_of, read_results
+from workbench.job.one import CHOOSING_FILE
+from workbench.job.ship import with_adapter
+from workbench.methods import find_method
+from workbench.models import load_model, load_tokenizer
+from workbench.recipe import Recipe, load_recipe
+from workbench.sources import fetch_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A tuned model as it ships, with all that is needed to ask it.
+
+    Attributes:
+        record: of `results.json`.
+        choosing: by task, how likelihoods of choices become probabilities.
+        chooser: the model as one that chooses.
+    """
+
+    recipe: Recipe
+    record: dict[str, Any]
+    model: nn.Module
+    renderer: Renderer
+    choosing: dict[str, Choosing]
+    chooser: Chooser
+
+    def choose(self, examples: Sequence[Example], title: str = "") -> list[Answer]:
+        """Let the model choose; examples need no completion.
+
+        Args:
+            title: in front of a progress bar; none for an empty one.
+        """
+        chooser = self.chooser
+        chooser.know(choice for example in examples for choice in example.choices)
+        found: dict[int, Answer] = {}
+        for task in dict.fromkeys(example.task for example in examples):
+            choosing = self.choosing[task]
+            numbers = [number for number, example in enumerate(examples) if example.task == task]
+            prompts = [self.renderer.prompt(examples[number].prompt) for number in numbers]
+            given = [examples[number].choices for number in numbers]
+            nats = chooser.measure([self.renderer.tokens(p) for p in prompts], given, title, choosing.with_end)
+            for number, prompt, values in zip(numbers, prompts, nats, strict=True):
+                found[number] = chooser.answer(examples[number], prompt, values, choosing)
+        return [found[number] for number in range(len(examples))]
+
+    def write(self, examples: Sequence[Example], title: str = "") -> list[str]:
+        """Let the model write answers, greedily, of at most the recipe's `max_new_tokens`.
+
+        Args:
+            title: in front of a progress bar; none for an empty one.
+        """
+        pairs = []
+        for example in examples:
+            text = self.renderer.prompt(example.prompt)
+            ids = self.renderer.tokens(text)
+            # The end of the turn stands for the answer that isn't known.
+            unknown_answer = [self.renderer.end_of_turn]
+            pairs.append((example, Rendered(id=example.id, text=text, prompt_ids=ids, completion_ids=unknown_answer)))
+        most = self.recipe.max_new_tokens
+        return [answer.prediction for answer in answer_all(self.model, self.renderer, {"": pairs}, most, title)]
+
+
+def open_method(run: Path, options: Options, name: str | None = None) -> Opened:
+    """Open a method of the run in the folder `run`.
+
+    Args:
+        options: with which the run was made.
+        name: of the method; None takes the best by the run's headline metric.
+
+    Raises:
+        UserError: the run has no such method, or it failed.
+    """
+    results = read_results(run)
+    record = _record(results, name)
+    recipe = load_recipe(Path(options.recipe))
+    folder = folder_of(run, options, record["method"], record["seed"])
+    method = find_method(record["method"])
+    model: nn.Module
+    if (folder / "merged").is_dir():
+        path = folder / "merged"
+        model = load_model(path, 32)
+    else:
+        path = fetch_checkpoint(options.model or recipe.checkpoint).path
+        if (folder / "trained").is_dir():
+            path = folder / "trained"
+        model = load_model(path, 32 if record["bits"] >= 16 else record["bits"])
+        if method.trains and not method.trains_base:
+            model = with_adapter(model, folder)
+    chosen = folder / CHOOSING_FILE
+    found = json.loads(chosen.read_text(encoding="utf-8")) if chosen.is_file() else {}
+    renderer = make_renderer(load_tokenizer(path))
+    return Opened(
+        recipe=recipe,
+        record=record,
+        model=model.eval(),
+        renderer=renderer,
+        chooser=Chooser(model, renderer),
+        choosing={task: Choosing(**values) for task, values in found.items()},
+    )
+
+
+def open_base(options: Options) -> Opened:
+    """Open the untuned base of a run."""
+    recipe = load_recipe(Path(options.recipe))
+    path = fetch_checkpoint(options.model or recipe.checkpoint).path
+    model, renderer = load_model(path, 32).eval(), make_renderer(load_tokenizer(path))
+    return Opened(
+        recipe=recipe, record={}, model=model, renderer=renderer, choosing={}, chooser=Chooser(model, renderer)
+    )
+
+
+def _record(results: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """The record of the method called `name`, or of the best one; of several seeds the first."""
+    runs = [record for record in results["runs"] if not record.get("baseline")]
+    if name is not None:
+        record = next((r for r in runs if r["method"] == name), None)
+        if record is None:
+            raise unknown("method of this run", name, {r["method"] for r in runs})
+        if record["status"] != "done":
+            raise UserError(f"{name} failed: {record['error']}")
+        return dict(record)
+    metric = find_metric(results["headline"])
+    labels = [f"{metric.name}[{split}]" for split in results["evaluated_splits"]]
+    done = [r for r in runs if r["status"] == "done" and any(label in r["metrics"] for label in labels)]
+    if not done:
+        raise UserError("the run has finished no method yet")
+    label = next(label for label in labels if label in done[0]["metrics"])
+    sign = 1 if metric.higher_is_better else -1
+    return dict(max(done, key=lambda r: sign * r["metrics"][label]["value"]))

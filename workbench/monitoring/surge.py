@@ -1,0 +1,152 @@
+"""Is a window's share of negative texts more than its history explains?
+
+A window with k negative texts of n is held against a history with K of N by Fisher's exact test: if nothing has
+changed, which k of the K + k negative texts fell into the window is a draw without replacement, whatever the topic's
+own share of negative texts is. So the chance that a quiet topic raises an alert in a window is at most `false_alarms`,
+however short the history is (Fisher 1935; conditional tests of two binomials, Lehmann and Romano, section 4.5).
+
+Real texts come in clusters: a story is told ten times. Where the history's windows vary more than binomial counts do,
+by a factor of φ, counts are divided by φ first (quasi-likelihood, McCullagh and Nelder 1989, section 4.5).
+
+A weak surge shows over several windows only. So the last one, two and four windows are tested together, each at a
+third of the level (Bonferroni); windows are no part of the history before that, lest a surge that begins slowly hide
+itself in it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Windows from which the spread of the history can be judged, and texts that it must have before anything is.
+FEWEST_WINDOWS = 8
+FEWEST_TEXTS = 30
+# Alerts in a row after which a share is a topic's new level and no longer a surge.
+SETTLED = 6
+# How many of the latest windows are tested together; the longest span says what is not yet history.
+SPANS = (1, 2, 4)
+# Chance with which windows that vary as binomial counts do are taken for clustered ones.
+CLUSTERED = 0.05
+# Chance that the spread of clustered ones is larger than what is reckoned with.
+UNDERSTATED = 0.2
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of time of one topic that is over.
+
+    Attributes:
+        start: seconds since 1970.
+        texts, negative: how many there were.
+        p_value: of the test, for all spans together; None while there was too little history.
+        surge: whether it was beyond what history explains.
+    """
+
+    start: float
+    texts: int
+    negative: int
+    p_value: float | None = None
+    surge: bool = False
+
+
+@dataclass
+class Surges:
+    """The windows of one topic.
+
+    Attributes:
+        false_alarms: chance that a quiet topic raises an alert in a window.
+        history: how many quiet windows a new one is held against, at most.
+        quiet: these.
+        latest: quiet windows that will be history.
+        in_a_row: the last windows, if all of them were surges.
+    """
+
+    false_alarms: float
+    history: int
+    quiet: deque[Window] = field(default_factory=deque)
+    latest: deque[Window] = field(default_factory=deque)
+    in_a_row: list[Window] = field(default_factory=list)
+
+    def close(self, start: float, texts: int, negative: int) -> Window:
+        """Judge a window that is over, and remember it."""
+        window = Window(start, texts, negative)
+        past = sum(w.texts for w in self.quiet)
+        if len(self.quiet) >= FEWEST_WINDOWS and past >= FEWEST_TEXTS and texts:
+            p_value = self._p_value(window)
+            window = Window(start, texts, negative, p_value, p_value <= self.false_alarms)
+        if not window.surge:
+            self.in_a_row = []
+            self.latest.append(window)
+            if len(self.latest) >= max(SPANS):
+                self._remember([self.latest.popleft()])
+            return window
+        # What is beyond the history does not belong into it, unless it stays.
+        self.in_a_row.append(window)
+        if len(self.in_a_row) >= SETTLED:
+            self.quiet.clear()
+            self.latest.clear()
+            self._remember(self.in_a_row)
+            self.in_a_row = []
+        return window
+
+    def _p_value(self, window: Window) -> float:
+        history = [(w.texts, w.negative) for w in self.quiet]
+        recent = [*self.latest, window]
+        p_values = [
+            surge_p_value(sum(w.texts for w in recent[-span:]), sum(w.negative for w in recent[-span:]), history)
+            for span in SPANS
+            if span <= len(recent)
+        ]
+        return min(1.0, len(SPANS) * min(p_values))
+
+    def _remember(self, windows: Sequence[Window]) -> None:
+        self.quiet.extend(window for window in windows if window.texts)
+        while len(self.quiet) > self.history:
+            self.quiet.popleft()
+
+    def state(self) -> dict[str, Any]:
+        """For JSON."""
+        parts = {"quiet": self.quiet, "latest": self.latest, "in_a_row": self.in_a_row}
+        return {name: [asdict(window) for window in windows] for name, windows in parts.items()}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], false_alarms: float, history: int) -> "Surges":
+        """From `state()`."""
+        return cls(
+            false_alarms=false_alarms,
+            history=history,
+            quiet=deque(Window(**w) for w in state["quiet"]),
+            latest=deque(Window(**w) for w in state["latest"]),
+            in_a_row=[Window(**w) for w in state["in_a_row"]],
+        )
+
+
+def surge_p_value(texts: int, negative: int, history: Sequence[tuple[int, int]]) -> float:
+    """Chance of at least so many negative texts in a window, if nothing has changed.
+
+    Args:
+        texts, negative: of the window.
+        history: the same of the windows before it.
+    """
+    from scipy.stats import hypergeom
+
+    past, past_negative = (sum(column) for column in zip(*history, strict=True))
+    spread = overdispersion(history)
+    texts, negative, past, past_negative = (round(count / spread) for count in (texts, negative, past, past_negative))
+    return float(hypergeom.sf(negative - 1, past + texts, past_negative + negative, texts))
+
+
+def overdispersion(history: Sequence[tuple[int, int]]) -> float:
+    """By what factor windows vary more than binomial counts, at most.
+
+    1 where Pearson's X² is no larger than chance makes it; else the upper 80 % confidence limit of φ.
+    """
+    from scipy.stats import chi2
+
+    past, past_negative = (sum(column) for column in zip(*history, strict=True))
+    share = past_negative / past
+    if not 0 < share < 1:
+        return 1.0
+    pearson = sum((k - n * share) ** 2 / (n * share * (1 - share)) for n, k in history if n)
+    freedom = len(history) - 1
+    return float(pearson / chi2.ppf(UNDERSTATED, freedom)) if pearson > chi2.ppf(1 - CLUSTERED, freedom) else 1.0

@@ -1,0 +1,123 @@
+"""Source archives of a Python registry, fetched without pip: to learn a name and a version, pip would run their code.
+
+The registry is the one that pip is configured for, asked by its simple interface (PEP 503); the checksum in its answer
+is held against what comes.
+"""
+
+import hashlib
+import html
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+from workbench.errors import UserError
+
+DEFAULT_INDEX = "https://pypi.org/simple"
+TIMEOUT_SECONDS = 60
+LINK = re.compile(r"<a\b[^>]*\bhref=[\"']([^\"']+)[\"']", re.IGNORECASE)
+
+
+def download_sdist(requirement: str, folder: Path) -> Path:
+    """Bring the `.tar.gz` of `NAME==VERSION` into `folder`.
+
+    Raises:
+        UserError: no registry that pip is configured for has it, or its checksum is another.
+    """
+    name, _, version = requirement.partition("==")
+    wanted = f"{_canonical(name)}-{version}.tar.gz"
+    settings = pip_settings()
+    for place in settings.get("find-links", []):
+        if urlsplit(place).scheme in ("", "file"):
+            here = Path(unquote(urlsplit(place).path))
+            for archive in here.glob("*.tar.gz") if here.is_dir() else ():
+                if _canonical_archive(archive.name) == wanted:
+                    return archive
+    if "no-index" in settings:
+        raise UserError(f"could not fetch {requirement}: pip is told to use no index, and find-links has no {wanted}")
+    problems = []
+    for index in [*settings.get("index-url", [DEFAULT_INDEX])[:1], *settings.get("extra-index-url", [])]:
+        if urlsplit(index).scheme not in ("http", "https"):
+            continue
+        try:
+            return _from_index(index, name, wanted, folder)
+        except (OSError, LookupError) as error:
+            problems.append(f"{urlsplit(index).hostname}: {error}")
+    raise UserError(
+        f"could not fetch {requirement}: {'; '.join(problems) or 'no index'}. Check the network and pip's index "
+        "settings (`pip config list`)"
+    )
+
+
+def pip_settings() -> dict[str, list[str]]:
+    """What pip is configured with, of what tells where packages come from; the environment comes first."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found: dict[str, list[str]] = {}
+    for key, value in re.findall(r"^([^=\n]+)='(.*)'$", listed, re.MULTILINE):
+        name = key.rpartition(".")[2]
+        if name in ("index-url", "extra-index-url", "find-links"):
+            found.setdefault(name, []).extend(value.split())
+        elif name == "no-index" and value.lower() in ("1", "true", "yes", "on"):
+            found[name] = [value]
+    return found
+
+
+def _from_index(index: str, name: str, wanted: str, folder: Path) -> Path:
+    import requests
+
+    try:
+        page = requests.get(f"{index.rstrip('/')}/{_canonical(name)}/", timeout=TIMEOUT_SECONDS)
+        page.raise_for_status()
+        for found in LINK.findall(page.text):
+            address, fragment = urldefrag(urljoin(page.url, html.unescape(found)))
+            file_name = unquote(urlsplit(address).path.rpartition("/")[2])
+            if _canonical_archive(file_name) != wanted:
+                continue
+            content = requests.get(address, timeout=TIMEOUT_SECONDS)
+            content.raise_for_status()
+            kind, _, digest = fragment.partition("=")
+            if kind == "sha256" and hashlib.sha256(content.content).hexdigest() != digest:
+                raise LookupError(f"{file_name} has another sha256 than the index says")
+            archive = folder / file_name
+            archive.write_bytes(content.content)
+            return archive
+    except requests.RequestException as error:
+        raise OSError(type(error).__name__) from error
+    raise LookupError(f"no {wanted}")
+
+
+def member(archive: Path, path: str) -> Iterator[bytes]:
+    """The content of a file in a source archive, in pieces; `path` is below its top folder.
+
+    Raises:
+        UserError: the archive holds no such file.
+    """
+    with tarfile.open(archive) as content:
+        for info in content:
+            if info.isfile() and info.name.partition("/")[2] == path:
+                source = content.extractfile(info)
+                assert source is not None
+                yield from _pieces(source)
+                return
+    raise UserError(f"{archive.name} holds no {path}")
+
+
+def _pieces(source: IO[bytes]) -> Iterator[bytes]:
+    while piece := source.read(2**20):
+        yield piece
+
+
+def _canonical(name: str) -> str:
+    """As PEP 503 writes names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _canonical_archive(file_name: str) -> str:
+    """`Some_Name-1.0.tar.gz` -> `some-name-1.0.tar.gz`."""
+    name, dash, version = file_name.rpartition("-")
+    return f"{_canonical(name)}{dash}{version}"
