@@ -40,6 +40,7 @@ recipe = Recipe(
     training=Training(epochs=1.9, batch_size=4, validations=2),
     # By the validation loss after half an epoch, see docs/LOG.md: 13 to 19 million numbers where a method has room.
     settings={
+        "full": {"learning_rate": 3e-4},
         "lora": {"learning_rate": 2e-3, "r": 128, "lora_alpha": 256, "target_modules": ENDS},
         "rslora": {"learning_rate": 2e-3, "r": 128, "lora_alpha": 22, "target_modules": ENDS},
         "dora": {"learning_rate": 2e-3, "r": 128, "lora_alpha": 256, "target_modules": ENDS},

@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 def watched() -> list[Row]:
     """For training: what viewers liked, and what they liked then."""
-    found = viewings(SHOWN, FOLLOWING, most=2 * FOLLOWING)
+    found = viewings(SHOWN, FOLLOWING, most=FOLLOWING)
     return [
         {"id": f"viewer-{number}", "liked": list(one.before), "next": list(one.after)}
         for number, one in enumerate(found)
@@ -51,8 +51,8 @@ def pairs(split: str) -> list[Row]:
     found = []
     for line in (DATA / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
         pair = json.loads(line)
-        film = films[pair["film"]] if pair["plot"] else {**films[pair["film"]], "plot": ""}
-        found.append({**pair, "film": film, "liked": [films[number] for number in pair["liked"]]})
+        known = films if pair["plot"] else {number: {**film, "plot": ""} for number, film in films.items()}
+        found.append({**pair, "film": known[pair["film"]], "liked": [known[number] for number in pair["liked"]]})
     return found
 
 
@@ -81,8 +81,8 @@ def rank(row: Mapping[str, Any]) -> Example:
 
 def write(row: Mapping[str, Any]) -> Example:
     """Recommend this film to someone who liked those."""
-    liked = "\n".join(record(film, whole=False) for film in row["liked"])
-    asked = f"Liked:\n{liked}\nFilm:\n{record(row['film'], whole=True)}"
+    liked = "\n".join(map(record, row["liked"]))
+    asked = f"Liked:\n{liked}\nFilm:\n{record(row['film'])}"
     return Example(
         id=str(row["id"]),
         prompt=(Message(role="system", content="Recommend"), Message(role="user", content=asked)),
@@ -111,7 +111,7 @@ recipe = Recipe(
     headline="auc",
     baselines={"popularity": popularity, "item_knn": item_knn},
     features=features,
-    max_tokens=512,
+    max_tokens=640,
     max_new_tokens=72,
     training=Training(epochs=1, batch_size=4, validations=2),
     settings={"lora": {"learning_rate": 2e-3, "r": 64, "lora_alpha": 128}},

@@ -11,23 +11,21 @@ from workbench.recommendation.movielens import films
 from workbench.sources import fetch_file
 
 SOURCE = "pypi:bokeh-sampledata==2026.1/bokeh_sampledata/_data/movies.db"
-COLUMNS = "Title, Year, Runtime, Genre, Director, Cast, Country, Language, Awards"
+COLUMNS = 'Title, Year, Runtime, Genre, Director, "Cast", Country, Language, Awards'
 
 
-def record(film: Mapping[str, Any], whole: bool) -> str:
+def record(film: Mapping[str, Any]) -> str:
     """What is known of a film, in a line.
 
     Args:
         film: `title`, `year`, `genres`, and what there is of `director`, `cast`, `runtime` (minutes), `country`,
             `language`, `awards` and `plot`.
-        whole: all of it; else what tells how it is like others.
     """
     parts = [f"{film['title']} ({film['year']})", ", ".join(film["genres"])]
     parts += [f"by {film['director']}"] if film.get("director") else []
     parts += [f"with {', '.join(film['cast'][:3])}"] if film.get("cast") else []
-    if whole:
-        parts += [f"{film['runtime']} minutes"] if film.get("runtime") else []
-        parts += [film[name] for name in ("country", "language", "awards", "plot") if film.get(name)]
+    parts += [f"{film['runtime']} minutes"] if film.get("runtime") else []
+    parts += [film[name] for name in ("country", "language", "awards", "plot") if film.get(name)]
     return "; ".join(parts)
 
 

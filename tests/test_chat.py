@@ -1,0 +1,94 @@
+"""Talking to a finished run: the same answers as in it, a conversation kept, and one line for each mistake."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tiny import recipe_text, write_splits
+from workbench import chat as chat_module
+from workbench.job import open_method, read_options
+from workbench.job.chat import Talk
+from workbench.run import main as run
+
+RECIPE = """
+from dataclasses import replace
+recipe = replace(
+    recipe, methods=("untuned", "lora", "prefix"),
+    asks=lambda row: conversation(row, ground=lambda messages: f"found for {len(messages)}")[-1:],
+)
+"""
+
+
+@pytest.fixture
+def done(checkpoint: Path, tmp_path: Path) -> Path:
+    """A finished run whose recipe can be asked."""
+    write_splits(tmp_path)
+    path = tmp_path / "asked.py"
+    path.write_text(recipe_text(checkpoint, tmp_path) + RECIPE)
+    assert run([str(path), "--limit", "8", "--bits", "32", "--out", str(tmp_path / "run")]) == 0
+    return tmp_path / "run"
+
+
+def talk_to(
+    run_folder: Path, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+) -> tuple[int, str, str]:
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    code = chat_module.main([str(run_folder), *options])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.mark.parametrize("kind", ["llama"])
+def test_a_run_is_talked_to(done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for method in ("lora", "prefix"):
+        opened = open_method(done, read_options(done), method)
+        talk = Talk(opened, method, 12)
+        first = talk.ask("What does it cost?")
+        assert talk.found() == "found for 1"
+        # The answer is in the next prompt, as the model gave it.
+        talk.ask("And then?")
+        assert talk.example is not None
+        assert [m["content"] for m in talk.example.prompt] == ["found for 3", "What does it cost?", first, "And then?"]
+        talk.forget()
+        assert talk.ask("What does it cost?") == first
+        # It is what evaluation says.
+        (example,) = [talk.example]
+        assert opened.write([example])[0].startswith(first[:20])
+        code, out, err = talk_to(
+            done, "/retrieve\nWhat does it cost?\n/retrieve\n/what\n/new\n/quit\nnever\n", monkeypatch, capsys,
+            "--method", method, "--max-new-tokens", "12",
+        )  # fmt: skip
+        assert code == 0
+        assert out.strip() == first
+        assert "nothing was found or asked yet" in err
+        assert "found for 1" in err
+        assert "unknown command /what" in err
+    code, out, _ = talk_to(done, "Hello\n", monkeypatch, capsys, "--base")
+    assert code == 0
+    assert [line.partition(">")[0] for line in out.splitlines() if "> " in line][-1] == "base"
+
+
+@pytest.mark.parametrize("kind", ["llama"])
+def test_mistakes_are_one_line(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, message in (
+        (("--method", "houlsby"), "unknown method of this run 'houlsby'"),
+        (("--max-new-tokens", "0"), "less than 1"),
+    ):
+        code, _, err = talk_to(done, "Hello\n", monkeypatch, capsys, *options)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+    code, _, err = talk_to(tmp_path / "none", "Hello\n", monkeypatch, capsys)
+    assert (code, "is no run" in err) == (2, True)
+    long = " ".join(["transfer"] * 300)
+    code, out, err = talk_to(done, f"{long}\n", monkeypatch, capsys)
+    assert (code, out.strip()) == (0, "")
+    assert "begin a new one with /new" in err
+    results = json.loads((done / "results.json").read_text())
+    results["runs"] = [{**record, "status": "failed", "error": "no memory"} for record in results["runs"]]
+    (done / "results.json").write_text(json.dumps(results))
+    assert "has finished no method yet" in talk_to(done, "", monkeypatch, capsys)[2]

@@ -1,0 +1,221 @@
+"""Recommending: viewers split by time, records put in words, texts held against them, reasons that are true."""
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.data import Example
+from workbench.errors import UserError
+from workbench.evaluation import Answer, find_metric
+from workbench.evaluation.metrics.grounded import unfounded
+from workbench.job.recommend import in_common, likest, read_liked
+from workbench.recommendation import (
+    candidates,
+    catalogue,
+    features,
+    item_knn,
+    movielens,
+    popularity,
+    record,
+    records,
+    viewings,
+)
+from workbench.recommendation.movielens import usual
+
+ROOT = Path(__file__).parent.parent
+FERRY = {
+    "title": "The Ferry", "year": 1961, "genres": ["Drama"], "director": "Odile Vassarand", "cast": ["Luc Armandier"],
+    "runtime": 98, "country": "France", "language": "French", "awards": "Won 2 awards", "plot": "A ferryman drowns.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Usual Suspects, The (1995)", "The Usual Suspects"),
+        ("Shanghai Triad (Yao a yao yao dao waipo qiao)", "Shanghai Triad"),
+        ("Atalante, L'", "L'Atalante"),
+        ("Fargo", "Fargo"),
+    ],
+)
+def test_titles_are_in_their_usual_order(title: str, expected: str) -> None:
+    assert usual(title) == expected
+
+
+@pytest.fixture
+def movies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Thirty films; twelve viewers who like, one after another, films of their own kind."""
+    items = ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"]
+    items += [
+        f"{n}\tFilm {n}, The\t{1960 + n}\t{'Comedy' if n % 2 else 'Drama Children' + chr(39) + 's'}" for n in range(30)
+    ]
+    ratings = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for viewer in range(12):
+        mine = [n for n in range(viewer, 24) if n % 2 == viewer % 2][:8]
+        ratings += [f"{viewer}\t{n}\t5\t{100 + time}" for time, n in enumerate(mine)]
+        ratings.append(f"{viewer}\t{29 - viewer % 2}\t1\t50")
+    for name, lines in (("item", items), ("inter", ratings)):
+        (tmp_path / f"ml.{name}").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(movielens, "fetch_file", lambda name: tmp_path / f"ml.{name.rpartition('.')[2]}")
+    cached = (movielens.films, movielens.titles, movielens.histories, movielens.liked_by)
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
+
+
+@pytest.mark.usefixtures("movies")
+def test_what_is_tested_is_never_trained_on() -> None:
+    trained = {(v.viewer, title) for v in viewings(2, 3, 100) for title in (*v.before, *v.after)}
+    assert len(trained) > 30
+    for split in ("validation", "test"):
+        found = candidates(split, viewers=8, shown=2, count=10)
+        assert len(found) == 8
+        for viewing, among in found:
+            (answer,) = viewing.after
+            assert (viewing.viewer, answer) not in trained
+            assert len(viewing.before) == 2
+            assert len(among) == len(set(among)) == 10
+            # Nothing else among the candidates was ever rated by this viewer.
+            assert set(among) & movielens.histories()[1][viewing.viewer] == {answer}
+        assert found == candidates(split, viewers=8, shown=2, count=10)
+    last = {v.viewer: v.after[0] for v, _ in candidates("test", 8, 2, 10)}
+    assert all(movielens.histories()[0][viewer][-1] == title for viewer, title in last.items())
+
+
+@pytest.mark.usefixtures("movies")
+def test_baselines_know_audiences() -> None:
+    choices = ("The Film 10\n", "The Film 11\n", "The Film 29\n")
+    asked = [
+        Example(
+            id="1",
+            prompt=({"role": "user", "content": "The Film 7\nThe Film 9"},),
+            completion=choices[1],
+            choices=choices,
+        )
+    ]
+    (popular,), (near,) = (baseline([], [], asked).log_probabilities for baseline in (popularity, item_knn))
+    assert popular[choices[2]] < min(popular[choices[0]], popular[choices[1]])  # nobody liked it
+    assert max(near, key=near.__getitem__) == choices[1]
+    found = features(asked[0])
+    assert found["genres"] == [0.0, 1.0, 1.0]
+    assert found["popularity"][2] < found["popularity"][1]
+
+
+def test_a_record_says_what_is_known() -> None:
+    whole = (
+        "The Ferry (1961); Drama; by Odile Vassarand; with Luc Armandier; 98 minutes; France; French; Won 2 awards; "
+    )
+    assert record(FERRY) == f"{whole}A ferryman drowns."
+    assert record({"title": "X", "year": 1990, "genres": ["War"]}) == "X (1990); War"
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("After The Ferry, a French drama of 98 minutes by Vassarand, with two awards.", []),
+        ("From the sixties: The Ferry, 1961. Luc Armandier's best.", []),
+        ("A drama of the 1960s.", []),
+        ("A comedy of 1962 by Odile Vassarand with Jean Gabin.", ["comedy", "1962", "Jean", "Gabin"]),
+        ("It won three awards and is American.", ["three", "American"]),
+        ("Four hours would not be too long.", []),
+    ],
+)
+def test_what_the_record_does_not_hold_is_found(text: str, wrong: list[str]) -> None:
+    assert unfounded(text, record(FERRY)) == wrong
+
+
+def test_nearly_all_references_are_true_to_their_records() -> None:
+    from workbench.recipe import load_recipe
+
+    recipe = load_recipe(ROOT / "recipes" / "recommend.py")
+    rows = recipe.data["write"]()  # type: ignore[operator]
+    assert len(rows) > 100
+    assert isinstance(recipe.examples, type(lambda: 0))
+    examples = [example for row in rows for example in recipe.examples(row)]
+    answers = [
+        Answer(
+            id=e.id,
+            split="write",
+            prompt=e.prompt[-1]["content"],
+            reference="",
+            prediction=e.completion,
+            nats=1.0,
+            tokens=1,
+        )
+        for e in examples
+    ]
+    assert find_metric("grounded").value(answers) > 93
+    assert any("plot" in row and not row["film"]["plot"] for row in rows)
+
+
+def test_the_data_have_no_recommended_film_in_two_splits() -> None:
+    folder = ROOT / "data" / "recommend"
+    films = {json.loads(line)["id"]: json.loads(line) for line in (folder / "films.jsonl").open()}
+    recommended: dict[str, set[str]] = {}
+    count = 0
+    for split in ("train", "validation", "test"):
+        for line in (folder / f"{split}.jsonl").open():
+            pair = json.loads(line)
+            count += 1
+            recommended.setdefault(split, set()).add(pair["film"])
+            assert {pair["film"], *pair["liked"]} <= films.keys()
+            assert films[pair["film"]]["title"] in pair["text"]
+            assert any(films[number]["title"] in pair["text"] for number in pair["liked"])
+    assert count >= 400
+    assert not recommended["train"] & recommended["test"]
+    assert not recommended["train"] & recommended["validation"]
+    assert not recommended["validation"] & recommended["test"]
+
+
+def test_reasons_out_of_records_are_the_most_telling() -> None:
+    other = {**FERRY, "title": "Nine Days", "cast": ["Nobody"]}
+    stranger = {**FERRY, "title": "West", "director": "X", "cast": ["Y"], "genres": ["Western"]}
+    assert [film["title"] for film in likest(FERRY, [stranger, other])] == ["Nine Days", "West"]
+    assert in_common(FERRY, [other]) == "Like Nine Days: directed by Odile Vassarand, Drama."
+    assert in_common(FERRY, [stranger]) == "Drama, liked by many who liked what you did."
+
+
+def test_a_viewers_file_is_read_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("workbench.job.recommend"), "titles", lambda: ("Fargo", "The Usual Suspects"))
+    file = tmp_path / "liked"
+    file.write_text("fargo\n\nThe usual suspects\nFargo\n")
+    assert read_liked(file) == ["Fargo", "The Usual Suspects"]
+    file.write_text('{"liked": ["Fargo"]}')
+    assert read_liked(file) == ["Fargo"]
+    for text, problem in (
+        ("Farrgo\n", "no film 'Farrgo' in the catalogue; did you mean Fargo"),
+        ("\n", "names no film"),
+        ('{"liked": 1}', "must hold"),
+        ("{", "not JSON"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=problem):
+            read_liked(file)
+
+
+def test_the_catalogue_joins_by_title_and_year(movies: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlite3
+
+    database: Any = sqlite3.connect(tmp_path / "movies.db")
+    database.execute('CREATE TABLE omdb (Title, Year, Runtime, Genre, Director, "Cast", Country, Language, Awards)')
+    rows = [
+        ("The Film 3", 1964, 98.0, "Comedy", "A, B, C", "D, E, F, G", "France, Italy", "French", "Won 1 Oscar. More.")
+    ]
+    rows += [("The Film 4", 1999, 98.0, "Comedy", "X", "Y", "France", "French", "")]
+    database.executemany("INSERT INTO omdb VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    database.commit()
+    database.close()
+    monkeypatch.setattr(records, "fetch_file", lambda name: tmp_path / "movies.db")
+    catalogue.cache_clear()
+    films = catalogue()
+    catalogue.cache_clear()
+    assert films["The Film 3"]["director"] == "A, B"
+    assert films["The Film 3"]["awards"] == "Won 1 Oscar"
+    assert films["The Film 3"]["year"] == 1963
+    assert "director" not in films["The Film 4"]
