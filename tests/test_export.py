@@ -7,6 +7,7 @@ import pytest
 
 from workbench.export import main
 from workbench.run import main as run_main
+from workbench.shipping import proof as proof_module
 
 
 @pytest.fixture
@@ -40,6 +41,28 @@ def test_it_exports_and_says_how_equal_it_is(
     assert set(losses) == {"original", "dequantized"}
     assert recorded["validation_loss_as_shipped"] == min(losses.values())
     assert ("dequantized" in recorded["export"]["base"]) == (losses["dequantized"] < losses["original"])
+
+
+def test_bfloat16_is_held_to_texts_or_to_tokens(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    arguments = [str(finished), "--method", "lora", "--precision", "bfloat16", "--base", "original", "--to"]
+    monkeypatch.setattr(proof_module, "ROUNDED_BASE_DISTANCE", 0)  # so small a model learned little
+    monkeypatch.setattr(proof_module, "GREEDY_TOLERANCE", 1.01)  # no text is equal enough
+    assert main([*arguments, str(tmp_path / "texts")]) == 1
+    assert "its greedy answers equal the trained model's" in capsys.readouterr().out
+    assert not (tmp_path / "texts").exists()
+    assert main([*arguments, str(tmp_path / "tokens"), "--accept-rounding"]) == 0
+    assert "the same likeliest token at" in capsys.readouterr().out
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "tokens").dtype == torch.bfloat16
+    monkeypatch.setattr(proof_module, "TOKEN_TOLERANCE", 1.01)
+    assert main([*arguments, str(tmp_path / "none"), "--accept-rounding"]) == 1
+    assert "its likeliest tokens equal the trained model's" in capsys.readouterr().out
+    assert main([str(finished), "--method", "lora", "--to", str(tmp_path / "x"), "--accept-rounding"]) == 2
+    assert "float32 is not rounded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

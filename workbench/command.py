@@ -46,6 +46,9 @@ def command(
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 2
+            except BrokenPipeError:  # nobody reads stdout any more; Python would complain once more at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise

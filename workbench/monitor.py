@@ -1,7 +1,7 @@
 """Watch a stream of texts with a tuned model, and tell when opinion of a topic turns.
 
 python -m workbench.monitor runs/opinion/2026-01-31-0900 posts.jsonl
-tail -F posts.jsonl | python -m workbench.monitor runs/opinion/2026-01-31-0900 -
+python -m workbench.monitor runs/opinion/2026-01-31-0900 posts.jsonl --follow
 """
 
 import argparse
@@ -21,13 +21,17 @@ examples:
 Each line is a JSON object with `id`, `time` (ISO 8601, or seconds since 1970), `text`, and whatever else the recipe
 asks with, such as `firm`. Lines that are none go to rejected.jsonl with the reason.
 
-The model says of each text what it is about and whether it is negative. When a window of time is over, the share of
-negative texts of each topic is held against the topic's last quiet windows by an exact test, which a quiet topic fails
-with a chance of at most --false-alarms in each window. Alerts are JSON lines on stdout.
+The model says of each text what it is about and whether it is negative. A window of time is over when a text of a later
+one comes. Then the share of negative texts of each topic is held against the topic's last quiet windows by an exact
+test, which a quiet topic fails with a chance of at most --false-alarms in each window. Alerts are JSON lines on stdout.
 
 In the output folder: items.jsonl (what the model made of each text), alerts.jsonl, rejected.jsonl, trend.html (open it
 in a browser; it renews itself) and state.json. Stopped or killed at any time, the same command goes on where it was: no
-text is lost or counted twice. Standard input is kept in stream.jsonl for that.
+text of a file is lost or counted twice, and alerts.jsonl has every alert, whether stdout was read or not. A text whose
+id is among the last 10,000 is not counted again. With --follow, a file may be rotated.
+
+Standard input is kept in stream.jsonl, and what has arrived there is safe. What was still in the pipe when the process
+was killed is its producer's: let it send that again.
 
 exit codes: 0 the stream ended; 2 a mistake in what was asked for; 130 interrupted.
 """

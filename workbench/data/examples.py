@@ -147,8 +147,8 @@ def choice(
     choices = tuple(choices)
     problems = [] if row.get("id") else ["no id"]
     problems += [f"no {name!r}" for name in groups if not row.get(name)]
-    if not question.strip():
-        problems.append("nothing is asked")
+    if not isinstance(question, str) or not question.strip():
+        problems.append("nothing is asked" if isinstance(question, str) else f"{question!r} is no text")
     if len(set(choices)) != len(choices) or len(choices) < 2:
         problems.append(f"choices must be two or more, all different, not {', '.join(choices)}")
     if answer is not None and answer not in choices:

@@ -23,6 +23,7 @@ def export(
     seed: int | None = None,
     precision: str = "float32",
     base: str | None = None,
+    accept_rounding: bool = False,
 ) -> dict[str, Any]:
     """Make a plain checkpoint of the method called `name` of the run in the folder `run`.
 
@@ -31,6 +32,7 @@ def export(
         folder: where it goes; must not exist.
         seed: of a run with several; None takes the first.
         precision: of the saved weights, "float32" or "bfloat16".
+        accept_rounding: of bfloat16, hold single tokens to be the same and not whole texts.
         base: for a run at 8 or 4 bits, "original" or "dequantized" weights; None takes the better.
 
     Returns:
@@ -78,5 +80,8 @@ def export(
     scores = {metric: Score(**value) for metric, value in record["metrics"].items()}
     same = precision == "float32" and BASES.get(shipped.base or "", "") in record["export"].get("base", "")
     scored = "of what is shipped" if same else "of the run's own checkpoint, in float32 and on the base chosen there"
-    exported, _ = ship(job, method, seed, folder, shipped, answers, scores, precision=kind, scored=scored)
+    exported, _ = ship(
+        job, method, seed, folder, shipped, answers, scores,
+        precision=kind, scored=scored, accept_rounding=accept_rounding,
+    )  # fmt: skip
     return exported

@@ -7,21 +7,26 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from workbench import files
 from workbench.data import Example
 from workbench.errors import UserError
 from workbench.job.job import read_options
 from workbench.job.opened import Opened, open_method
 from workbench.monitoring import Watch, watch
-from workbench.monitoring.page import ALERTS_SHOWN, RENEW_SECONDS, write_page
-from workbench.monitoring.stream import batches, spool
+from workbench.monitoring.page import ALERTS_SHOWN, PAGE, RENEW_SECONDS, write_page
+from workbench.monitoring.stream import Spool, batches
 from workbench.monitoring.watch import ALERTS, Text, Verdict
 
 SENTIMENT, TOPIC, NEGATIVE = "sentiment", "topic", "negative"
 SPOOL = "stream.jsonl"
+STANDARD_INPUT = "standard input"
+# The topic of all texts, where the recipe asks for none.
+EVERYTHING = "all"
 
 
 def monitor(
@@ -58,72 +63,95 @@ def monitor(
     opened = open_method(run, options, method)
     if opened.recipe.asks is None or SENTIMENT not in opened.choosing:
         raise UserError(f"{options.recipe} does not say how a new text is asked for its {SENTIMENT}: see `asks`")
-    out.mkdir(parents=True, exist_ok=True)
-    state = Watch(
-        folder=out, window_seconds=window_seconds, false_alarms=false_alarms, history=history, negative=NEGATIVE
-    )
     try:
+        out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".lock", timeout=0)
         lock.acquire()
     except Timeout:
         raise UserError(f"another monitor writes to {out}: stop it, or choose another --out") from None
-    with lock:
-        state.resume()
-        end = None
+    except OSError as error:
+        raise UserError(f"can't write to {out}: {error.strerror}") from error
+    try:
+        _watch(opened, stream, out, follow, batch, alerts, window_seconds, false_alarms, history)
+    finally:
+        lock.release()
+
+
+def _watch(
+    opened: Opened,
+    stream: Path | None,
+    out: Path,
+    follow: bool,
+    batch: int,
+    alerts: IO[str],
+    window_seconds: float,
+    false_alarms: float,
+    history: int,
+) -> None:
+    state = Watch(
+        folder=out,
+        stream=STANDARD_INPUT if stream is None else str(stream.resolve()),
+        method=opened.record["method"],
+        window_seconds=window_seconds,
+        false_alarms=false_alarms,
+        history=history,
+        negative=NEGATIVE,
+    )
+    state.resume()
+    path = out / SPOOL if stream is None else stream
+    if path.is_file() and not state.same_stream(path):
         if stream is None:
-            stream = out / SPOOL
-            end = spool(sys.stdin.buffer, stream)
-        elif follow:
-            from threading import Event
+            raise UserError(f"{path} is not what was read before: put it back, or begin anew with another --out")
+        print(f"{path} was cut off or replaced since: read from its beginning", file=sys.stderr)
+        state.offset = 0
+    spooled = Spool(sys.stdin.buffer, path, state.offset) if stream is None else None
+    end = spooled.done if spooled else Event() if follow else None
+    last: deque[Mapping[str, Any]] = deque(files.read_json_lines(out / ALERTS), maxlen=ALERTS_SHOWN)
+    print(
+        f"{state.method} reads {state.stream} from byte {state.offset:,}; picture: {out / PAGE}",
+        file=sys.stderr,
+    )
+    drawn = 0.0
 
-            end = Event()
-        source = str(stream)
-        last: deque[Mapping[str, Any]] = deque(maxlen=ALERTS_SHOWN)
-        with (out / ALERTS).open(encoding="utf-8") as file:
-            last.extend(json.loads(line) for line in file)
-        drawn = 0.0
-        print(
-            f"{opened.record['method']} reads {source} from byte {state.offset:,}; picture: {out / 'trend.html'}",
-            file=sys.stderr,
-        )
+    def after(new: Sequence[Mapping[str, Any]]) -> None:
+        nonlocal drawn
+        for alert in new:
+            print(json.dumps(alert, ensure_ascii=False), file=alerts, flush=True)
+        last.extend(new)
+        if new or time.monotonic() - drawn > RENEW_SECONDS:
+            write_page(state, list(last))
+            drawn = time.monotonic()
+            print(f"\r{_counted(state)}", end="", file=sys.stderr, flush=True)
 
-        def after(new: Sequence[Mapping[str, Any]]) -> None:
-            nonlocal drawn
-            for alert in new:
-                print(json.dumps(alert, ensure_ascii=False), file=alerts, flush=True)
-            last.extend(new)
-            if new or time.monotonic() - drawn > RENEW_SECONDS:
-                write_page(state, list(last), source)
-                drawn = time.monotonic()
-                print(
-                    f"\r{state.counts['items']:,} texts, {state.counts['rejected']:,} lines left out, "
-                    f"{state.counts['alerts']:,} alerts",
-                    end="", file=sys.stderr, flush=True,
-                )  # fmt: skip
+    watch(
+        state,
+        batches(path, state.offset, batch, end),
+        lambda row: _asked(opened, row),
+        lambda texts: _verdicts(opened, texts),
+        after,
+    )
+    write_page(state, list(last))
+    print(f"\r{_counted(state)}", file=sys.stderr)
+    if spooled and spooled.error:
+        raise spooled.error
 
-        watch(
-            state,
-            batches(stream, state.offset, batch, end),
-            lambda row: _asked(opened, row),
-            lambda texts: _verdicts(opened, texts),
-            after,
-        )
-        write_page(state, list(last), source)
-        print(
-            f"\r{state.counts['items']:,} texts, {state.counts['rejected']:,} lines left out, "
-            f"{state.counts['alerts']:,} alerts",
-            file=sys.stderr,
-        )
+
+def _counted(state: Watch) -> str:
+    counts = state.counts
+    more = "".join(f", {counts[name]:,} {name}" for name in ("repeated", "late") if counts[name])
+    return f"{counts['items']:,} texts, {counts['rejected']:,} lines left out{more}, {counts['alerts']:,} alerts"
 
 
 def _asked(opened: Opened, row: Mapping[str, Any]) -> list[Example]:
     """What is asked of a row of the stream.
 
     Raises:
-        ValueError: it is longer than what the model was tuned on.
+        ValueError: it is longer than what the model was tuned on, or is not asked for a sentiment as it should be.
     """
     assert opened.recipe.asks is not None
     asked = list(opened.recipe.asks(row))
+    if not any(example.task == SENTIMENT and NEGATIVE in example.choices for example in asked):
+        raise ValueError(f"the recipe does not ask whether its {SENTIMENT} is {NEGATIVE}")
     for example in asked:
         length = len(opened.renderer.tokens(opened.renderer.prompt(example.prompt)))
         if length > opened.recipe.max_tokens:
@@ -139,7 +167,7 @@ def _verdicts(opened: Opened, texts: Sequence[Text]) -> list[Verdict]:
         sentiment, topic = by_task[SENTIMENT], by_task.get(TOPIC)
         found.append(
             Verdict(
-                topic=topic.prediction if topic else str(text.row.get(TOPIC, "all")),
+                topic=topic.prediction if topic else EVERYTHING,
                 sentiment=sentiment.prediction,
                 probability=math.exp(sentiment.choices[NEGATIVE]),
             )

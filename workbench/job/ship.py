@@ -135,6 +135,7 @@ def ship(
     process: FreshProcess | None = None,
     precision: torch.dtype = torch.float32,
     scored: str = "of what is shipped",
+    accept_rounding: bool = False,
 ) -> tuple[dict[str, Any], Renderer]:
     """Make a plain checkpoint of what can become one, and prove it.
 
@@ -145,6 +146,7 @@ def ship(
         process: one that is open already.
         precision: of the saved weights.
         scored: what `scores` are of, for the card.
+        accept_rounding: of a checkpoint in bfloat16, hold single tokens to be the same and not whole texts.
 
     Returns:
         The record's `export`, and how examples are rendered for the plain checkpoint.
@@ -191,6 +193,7 @@ def ship(
             Expected(logits=logits, base_logits=base_logits, texts=texts),
             card(job, method, seed, scores, plain=True, notes=notes),
             reader,
+            accept_rounding,
         )
     details = {name: value for name, value in asdict(proof).items() if name not in ("holds", "reason")}
     return {"merged": proof.holds, "reason": proof.reason, **details, **record}, renderer

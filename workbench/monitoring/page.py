@@ -16,18 +16,17 @@ COLUMNS = 3
 ALERTS_SHOWN = 20
 
 
-def write_page(watch: Watch, alerts: Sequence[Mapping[str, Any]], source: str) -> None:
+def write_page(watch: Watch, alerts: Sequence[Mapping[str, Any]]) -> None:
     """Write `trend.html` into the folder of a watch.
 
     Args:
         alerts: the last ones, oldest first.
-        source: what is being read, for the heading.
     """
     topics = dict(sorted(watch.topics.items()))
     page = template("workbench.monitoring", "trend.html.jinja").render(
         renew_seconds=RENEW_SECONDS,
-        name=Path(source).name,
-        source=source,
+        name=Path(watch.stream).name,
+        source=watch.stream,
         counts=watch.counts,
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
         window=_duration(watch.window_seconds),
@@ -47,7 +46,7 @@ def _picture(watch: Watch, topics: Mapping[str, Topic]) -> Any:
         axis.set_title(name, fontsize=10, loc="left")
         axis.set_ylim(0, 1.05)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        windows = [window for window in topic.shown if window.texts]
+        windows = topic.shown
         if not windows:
             axis.text(0.5, 0.5, "the first window is open", ha="center", transform=axis.transAxes, color="#999999")
             continue

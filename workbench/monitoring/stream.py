@@ -1,9 +1,10 @@
-"""Lines of a stream, from a file or from standard input, in batches, each with the place where it ends.
+"""Lines of a stream, from a file or from standard input, in batches, each with the place where it stands.
 
 A line that came through a pipe is gone when the process is killed. So standard input is first written to a spool, and
 the spool is read like any other file: what has arrived there is worked off after a restart.
 """
 
+import json
 import os
 import threading
 import time
@@ -22,10 +23,11 @@ class Line:
     """A whole line without its end.
 
     Attributes:
-        end: offset in bytes behind it.
+        start, end: offsets in bytes at which it begins, and behind its end.
     """
 
     content: bytes
+    start: int
     end: int
 
 
@@ -33,9 +35,19 @@ def batches(path: Path, start: int, most: int, follow: threading.Event | None = 
     """Yield whole lines of the file at `path` from the offset `start`, at most so many together.
 
     Args:
-        follow: wait for more lines until it is set; None ends with the file. A last line without an end is then
-            taken for whole.
+        follow: wait for more lines until it is set, and begin anew where the file is cut off or replaced, as logs
+            are. None ends with the file; a last line without an end is then left for the next time, unless it is
+            whole as it stands.
     """
+    while True:
+        yield from _lines(path, start, most, follow)
+        if follow is None or follow.is_set():
+            return
+        start = 0
+
+
+def _lines(path: Path, start: int, most: int, follow: threading.Event | None) -> Iterator[list[Line]]:
+    """Lines of a file until its end, or until there is another one in its place."""
     with path.open("rb") as file:
         file.seek(start)
         end = start
@@ -43,9 +55,10 @@ def batches(path: Path, start: int, most: int, follow: threading.Event | None = 
         while True:
             last = follow is None or follow.is_set()  # looked at before reading: what came before it is read
             content = file.readline(MOST_BYTES)
-            if content.endswith(b"\n") or (content and (last or len(content) == MOST_BYTES)):
+            whole = content.endswith(b"\n") or len(content) == MOST_BYTES
+            if whole or (content and last and _is_json(content)):
+                found.append(Line(content.rstrip(b"\r\n"), end, end + len(content)))
                 end += len(content)
-                found.append(Line(content.rstrip(b"\r\n"), end))
                 if len(found) == most:
                     yield found
                     found = []
@@ -54,47 +67,68 @@ def batches(path: Path, start: int, most: int, follow: threading.Event | None = 
             if found:
                 yield found
                 found = []
-            elif last:
+            elif last or _replaced(file, path, end):
                 return
             else:
                 time.sleep(POLL_SECONDS)
 
 
-def spool(source: BinaryIO, path: Path) -> threading.Event:
-    """Append the lines of `source` to the file at `path` in a thread of its own.
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
-    Returns:
-        An event that is set at the end of `source`.
+
+def _replaced(file: BinaryIO, path: Path, end: int) -> bool:
+    """Whether the file at `path` is another one than `file` now, or was cut off."""
+    try:
+        there, here = path.stat(), os.fstat(file.fileno())
+    except FileNotFoundError:
+        return False  # between two files
+    return (there.st_ino, there.st_dev) != (here.st_ino, here.st_dev) or there.st_size < end
+
+
+class Spool:
+    """Standard input, copied to a file by a thread of its own.
+
+    Args:
+        source: what is copied.
+        path: of the file; is added to.
+        dealt_with: bytes of the file that were read before.
+
+    Attributes:
+        done: set at the end of `source`, or when it could not be copied.
+        error: why not.
     """
-    done = threading.Event()
-    _mend(path)
 
-    def copy() -> None:
-        with path.open("ab") as file:
-            for line in source:
-                file.write(line if line.endswith(b"\n") else line + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        done.set()
+    def __init__(self, source: BinaryIO, path: Path, dealt_with: int) -> None:
+        self.done = threading.Event()
+        self.error: OSError | None = None
+        _cut_half_line(path, dealt_with)
+        threading.Thread(target=self._copy, args=(source, path), daemon=True).start()
 
-    threading.Thread(target=copy, daemon=True).start()
-    return done
+    def _copy(self, source: BinaryIO, path: Path) -> None:
+        try:
+            with path.open("ab") as file:
+                while line := source.readline(MOST_BYTES - 1):
+                    file.write(line if line.endswith(b"\n") else line + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            self.error = error
+        finally:
+            self.done.set()
 
 
-def _mend(path: Path) -> None:
-    """Cut off half a line that an interruption left: its producer still has it, or has sent it in vain."""
-    if not path.exists():
-        path.touch()
-        return
+def _cut_half_line(path: Path, dealt_with: int) -> None:
+    """Cut off half a line that an interruption left in a spool."""
+    path.touch()
     with path.open("rb+") as file:
-        file.seek(0, os.SEEK_END)
-        size = file.tell()
-        while size:
-            step = min(size, 2**16)
-            file.seek(size - step)
-            last = file.read(step).rfind(b"\n")
-            if last >= 0:
-                file.truncate(size - step + last + 1)
-                return
-            size -= step
-        file.truncate(0)
+        file.seek(dealt_with)
+        rest = dealt_with
+        while line := file.readline(MOST_BYTES):
+            if line.endswith(b"\n"):
+                rest += len(line)
+        file.truncate(rest)
