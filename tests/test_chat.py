@@ -63,7 +63,7 @@ def test_a_run_is_talked_to(done: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         )  # fmt: skip
         assert code == 0
         assert out.strip() == first
-        assert "nothing was found or asked yet" in err
+        assert "nothing stands before the conversation yet" in err
         assert "found for 1" in err
         assert "unknown command /what" in err
     code, out, _ = talk_to(done, "Hello\n", monkeypatch, capsys, "--base")

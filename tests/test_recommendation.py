@@ -173,12 +173,13 @@ def test_the_data_have_no_recommended_film_in_two_splits() -> None:
     assert not recommended["validation"] & recommended["test"]
 
 
-def test_reasons_out_of_records_are_the_most_telling() -> None:
+def test_reasons_out_of_records_are_the_most_telling(monkeypatch: pytest.MonkeyPatch) -> None:
     other = {**FERRY, "title": "Nine Days", "cast": ["Nobody"]}
     stranger = {**FERRY, "title": "West", "director": "X", "cast": ["Y"], "genres": ["Western"]}
     assert [film["title"] for film in likest(FERRY, [stranger, other])] == ["Nine Days", "West"]
     assert in_common(FERRY, [other]) == "Like Nine Days: directed by Odile Vassarand, Drama."
-    assert in_common(FERRY, [stranger]) == "Drama, liked by many who liked what you did."
+    monkeypatch.setattr(import_module("workbench.job.recommend"), "liked_by", lambda: {"The Ferry": {"1", "2"}})
+    assert in_common(FERRY, [stranger]) == "Drama, liked by 2 viewers."
 
 
 def test_a_viewers_file_is_read_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,6 @@ def test_a_source_archive_comes_from_pips_own_index(
         else:
             with pytest.raises(UserError, match="another sha256 than the index says"):
                 fetch_file(f"{SOURCE_NAME}#sha256={SHA256}")
-        with pytest.raises(UserError, match=r"127\.0\.0\.1: no other-2\.0\.tar\.gz|HTTPError"):
+        with pytest.raises(UserError, match=r"127\.0\.0\.1: no other-2\.0\.tar\.gz|HTTP status 404"):
             fetch_file(f"sdist:other==2.0/a#sha256={SHA256}")
         server.shutdown()

@@ -18,7 +18,7 @@ examples:
   echo "Is a card free?" | %(prog)s RUN        one question a line, answers on stdout
 
 while talking:
-  /retrieve   show what the recipe found for the last question, or that it gives none
+  /retrieve   show what stands before the conversation: the system message, and passages if the recipe finds any
   /new        begin a new conversation
   /quit       leave (or end of input)
 

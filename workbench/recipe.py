@@ -117,6 +117,8 @@ class Recipe:
             wrong += [f"examples has no function for the split {split!r}" for split in self.data.keys() - self.examples]
         if not self.methods:
             wrong.append("methods is empty")
+        if both := self.baselines.keys() & set(self.methods):
+            wrong.append(f"{', '.join(sorted(both))} is the name of a baseline and of a method")
         if self.headline not in self.metrics:
             wrong.append(f"headline {self.headline!r} is none of metrics {', '.join(self.metrics)}")
         if not 0 < self.max_new_tokens < self.max_tokens:

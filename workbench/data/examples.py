@@ -217,6 +217,8 @@ def load_splits(
             for example in made:
                 if example.id in seen:
                     problems.append(f"{row.place}: id {example.id!r} stands at {seen[example.id]} already")
+                if example.choices and example.completion and example.completion not in example.choices:
+                    problems.append(f"{row.place}: {example.completion!r} is none of the choices of {example.id!r}")
                 if not example.completion:
                     problems.append(f"{row.place}: {example.id!r} has no answer")
                 seen[example.id] = row.place

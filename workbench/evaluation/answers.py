@@ -9,18 +9,15 @@ from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
 from workbench.evaluation.answer import Answer
 from workbench.evaluation.choosing import Chooser, Choosing
-from workbench.evaluation.decode import CACHE_BYTES, Decoded, cache_bytes, decode_batch
+from workbench.evaluation.decode import CACHE_BYTES, LOGIT_BYTES, MOST_TOKENS, Decoded, cache_bytes, decode_batch
 from workbench.models import has_plain_output, keep_memory
 from workbench.training.callbacks import progress_bar
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-# Bounds of what is answered together: prompts, their tokens with the new ones, and what the logits of all positions
-# take; what keys and values may take is said where they are kept.
+# Prompts that are answered together, at most; what they may take is said where it is kept.
 MOST_TOGETHER = 128
-MOST_TOKENS = 2**14
-LOGIT_BYTES = 2**31
 
 
 def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int) -> "GenerationConfig":
@@ -33,6 +30,8 @@ def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int)
     return GenerationConfig(
         do_sample=False,
         num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
         bos_token_id=renderer.tokenizer.bos_token_id,
         eos_token_id=sorted({renderer.end_of_turn, *known}),

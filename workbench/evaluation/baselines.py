@@ -47,7 +47,7 @@ def tfidf(train: Sequence[Example], validation: Sequence[Example], asked: Sequen
 
     features = TfidfVectorizer(token_pattern=TOKEN, ngram_range=(1, 2), sublinear_tf=True)
     known = features.fit_transform(example.question for example in train)
-    checked = features.transform(example.question for example in validation)
+    checked = features.transform([example.question for example in validation] or [""])
     models = [
         LogisticRegression(C=strength, max_iter=2000).fit(known, [example.completion for example in train])
         for strength in STRENGTHS
@@ -55,7 +55,9 @@ def tfidf(train: Sequence[Example], validation: Sequence[Example], asked: Sequen
     # A class that training didn't show is as good as impossible; here it only must not stop the choice.
     seen = [number for number, example in enumerate(validation) if example.completion in models[0].classes_]
     right = [validation[number].completion for number in seen]
-    best = min(models, key=lambda m: log_loss(right, m.predict_proba(checked[seen]), labels=m.classes_))
+    best = models[STRENGTHS.index(1.0)]
+    if right:
+        best = min(models, key=lambda m: log_loss(right, m.predict_proba(checked[seen]), labels=m.classes_))
     logs = best.predict_log_proba(features.transform(example.question for example in asked))
     unseen = float(logs.min()) - 1
     return Guesses(

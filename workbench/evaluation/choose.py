@@ -6,7 +6,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from workbench.evaluation.decode import CACHE_BYTES, Context, cache_bytes, leaves_window, open_context, tokens_at_once
+from workbench.evaluation.decode import (
+    CACHE_BYTES,
+    LOGIT_BYTES,
+    MOST_TOKENS,
+    Context,
+    cache_bytes,
+    leaves_window,
+    open_context,
+    tokens_at_once,
+)
 from workbench.models import linear_cross_entropy, output_of, output_weight
 
 
@@ -87,7 +96,7 @@ def _behind(
     firsts = torch.tensor([ids[0] for _, ids in flat], device=read.mask.device)
     nats = -read.next_log_probabilities[rows, firsts]
     longer = [number for number, (_, ids) in enumerate(flat) if len(ids) > 1]
-    for part in _parts(model, read, [len(flat[number][1]) - 1 for number in longer]):
+    for part in _parts(model, read, [len(flat[number][1]) - 1 for number in longer], plain_output):
         numbers = [longer[index] for index in part]
         found = _rest(model, read, [flat[number] for number in numbers], pad_id, plain_output)
         nats[torch.tensor(numbers, device=nats.device)] += found
@@ -95,14 +104,16 @@ def _behind(
     return [[next(values) for _ in given] for given in choices]
 
 
-def _parts(model: nn.Module, read: _Prompts, lengths: Sequence[int]) -> Iterator[list[int]]:
+def _parts(model: nn.Module, read: _Prompts, lengths: Sequence[int], plain_output: bool) -> Iterator[list[int]]:
     """Indices of `lengths`, like ones together, so many that their tokens and copied caches fit."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     row_bytes = cache_bytes(model) * (read.mask.shape[1] + max(lengths, default=0))
+    # Positions whose logits fit; where the output is plain, they are never in memory together.
+    logits = MOST_TOKENS if plain_output else LOGIT_BYTES // (4 * len(output_weight(model)))
     while order:
         length = lengths[order[0]]
         whole = length if read.context.cache is not None else length + read.mask.shape[1]
-        together = max(1, min(tokens_at_once(model) // whole, CACHE_BYTES // row_bytes))
+        together = max(1, min(tokens_at_once(model) // whole, CACHE_BYTES // row_bytes, logits // length))
         yield order[:together]
         order = order[together:]
 

@@ -39,6 +39,8 @@ class Choosing:
         temperature: by which scores are divided, so that probabilities tell how often they are right (Guo et al.
             2017, arXiv:1706.04599).
         prior: for "calibrated", log-likelihood of each choice behind any prompt.
+        contexts: prompts behind which the prior was measured, where choices differ from example to example: so can
+            that of others be.
         with_end: whether the end of the turn behind a choice counts. Where no choice begins another it says
             nothing, and isn't read.
     """
@@ -47,6 +49,7 @@ class Choosing:
     temperature: float = 1.0
     with_end: bool = True
     prior: Mapping[str, float] = field(default_factory=dict)
+    contexts: Sequence[str] = ()
 
     def scores(self, choices: Sequence[str], nats: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Scores of choices before the temperature, (choices,), from their nats and their numbers of tokens."""
@@ -120,6 +123,18 @@ class Chooser:
                 found.update((index, np.array(values)) for index, values in zip(batch, nats, strict=True))
                 bar.update(len(batch))
         return [found[index] for index in range(len(prompts))]
+
+    def with_prior(self, choosing: Choosing, choices: Iterable[str]) -> Choosing:
+        """`choosing` with a prior for all of `choices`; measured where it has none yet."""
+        new = [choice for choice in choices if choice not in choosing.prior]
+        if choosing.by != CALIBRATED or not new:
+            return choosing
+        contexts = [self.renderer.tokens(text) for text in choosing.contexts]
+        if not contexts:
+            raise UserError(f"{', '.join(map(repr, new[:3]))}: not among the choices that the model was calibrated on")
+        nats = self.measure(contexts, [new] * len(contexts), "prior of new choices", choosing.with_end)
+        measured = dict(zip(new, _mean_likelihood(np.array(nats)), strict=True))
+        return replace(choosing, prior={**choosing.prior, **measured})
 
     def ids(self, choice: str, with_end: bool) -> list[int]:
         """Token ids of a choice, with or without the end of the turn."""
@@ -209,11 +224,15 @@ def _fit(
     with_end = not prefix_free(chooser.tokens[choice][:-1] for choice in choices)
     prompts = [rendered.prompt_ids for _, rendered in pairs]
     nats = chooser.measure(prompts, [e.choices for e in examples], title, with_end)
+    contexts: list[str] = []
     if len({example.choices for example in examples}) == 1:
         prior = dict(zip(examples[0].choices, _mean_likelihood(np.array(nats)), strict=True))
     else:
-        prior = _prior(chooser, choices, pairs, f"{title} prior", with_end)
-    tried = [Choosing(by=by, prior=prior, with_end=with_end) for by in (SUM, MEAN, CALIBRATED)]
+        some = _contexts(pairs, len(choices))
+        contexts = [rendered.text for _, rendered in some]
+        given = chooser.measure([r.prompt_ids for _, r in some], [choices] * len(some), f"{title} prior", with_end)
+        prior = dict(zip(choices, _mean_likelihood(np.array(given)), strict=True))
+    tried = [Choosing(by=by, prior=prior, contexts=contexts, with_end=with_end) for by in (SUM, MEAN, CALIBRATED)]
     values = [better(chooser.answers("validation", pairs, nats, {task: choosing})) for choosing in tried]
     best = tried[int(np.argmax(values))]  # the simplest of equals
     right = [example.choices.index(example.completion) for example in examples]
@@ -221,8 +240,10 @@ def _fit(
         best.scores(example.choices, values, chooser.counts(example.choices, with_end))
         for example, values in zip(examples, nats, strict=True)
     ]
-    needed = best.prior if best.by == CALIBRATED else {}
-    return replace(best, temperature=fit_temperature(scores, right), prior=needed), nats
+    temperature = fit_temperature(scores, right)
+    if best.by != CALIBRATED:
+        best = replace(best, prior={}, contexts=())
+    return replace(best, temperature=temperature), nats
 
 
 def prefix_free(sequences: Iterable[Sequence[int]]) -> bool:
@@ -244,15 +265,10 @@ def fit_temperature(scores: Sequence[np.ndarray], right: Sequence[int]) -> float
     return float(TEMPERATURES[int(np.argmin(losses))])
 
 
-def _prior(
-    chooser: Chooser, choices: Sequence[str], pairs: Sequence[Pair], title: str, with_end: bool
-) -> dict[str, float]:
-    """Log-likelihood of every choice behind a few prompts of the validation split."""
-    count = max(2, min(CONTEXTS, PRIOR_MEASUREMENTS // len(choices)))
-    some = pairs[:: max(1, len(pairs) // count)][:count]
-    prompts = [rendered.prompt_ids for _, rendered in some]
-    nats = chooser.measure(prompts, [choices] * len(some), title, with_end)
-    return dict(zip(choices, _mean_likelihood(np.array(nats)), strict=True))
+def _contexts(pairs: Sequence[Pair], choices: int) -> Sequence[Pair]:
+    """A few examples of the validation split, evenly spread over it."""
+    count = max(2, min(CONTEXTS, PRIOR_MEASUREMENTS // choices))
+    return pairs[:: max(1, len(pairs) // count)][:count]
 
 
 def _mean_likelihood(nats: np.ndarray) -> list[float]:

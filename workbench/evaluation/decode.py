@@ -22,6 +22,9 @@ READ_TOKENS = {"cpu": 2**10}
 READ_TOKENS_ELSEWHERE = 2**14
 # What the keys and values of a batch may take.
 CACHE_BYTES = 2**31
+# What is read together at most, in tokens, and what the logits of all positions may take.
+MOST_TOKENS = 2**14
+LOGIT_BYTES = 2**31
 # Rows leave the batch, which copies the cache, when this share of it has ended.
 LEAVING = 0.125
 

@@ -34,13 +34,15 @@ def carry_baseline(job: Job, name: str, function: Baseline, seed: int, folder: P
             train, validation = (
                 [e for e, _ in job.pairs[split] if e.choices and e.task == task] for split in ("train", "validation")
             )
-            for split, pairs in job.evaluated.items():
-                asked = [pair for pair in pairs if pair[0].choices and pair[0].task == task]
-                if not asked:
-                    continue
-                guesses = function(train, validation, [example for example, _ in asked])
-                parameters = max(parameters, guesses.parameters)
-                answers += _answers(split, asked, guesses.log_probabilities)
+            asked = [
+                (split, pair)
+                for split, pairs in job.evaluated.items()
+                for pair in pairs
+                if pair[0].choices and pair[0].task == task
+            ]
+            guesses = function(train, validation, [example for _, (example, _) in asked])
+            parameters += guesses.parameters
+            answers += _answers(asked, guesses.log_probabilities)
     return _record(
         job,
         name,
@@ -101,6 +103,9 @@ def _record(
     job: Job, name: str, seed: int, folder: Path, answers: Sequence[Answer], *, reason: str, **costs: float
 ) -> dict[str, Any]:
     """Score and write `answers`, and return the record of what is no method."""
+    places = [(split, example.id) for split, pairs in job.evaluated.items() for example, _ in pairs]
+    order = {key: place for place, key in enumerate(places)}
+    answers = sorted(answers, key=lambda answer: order[answer.split, answer.id])  # as every method has them
     scores = score_all(job.metrics, answers)
     write_answers(folder, answers)
     return {
@@ -122,7 +127,7 @@ def _record(
 
 
 def _answers(
-    split: str, asked: Sequence[tuple[Example, Rendered]], guesses: Sequence[Mapping[str, float]]
+    asked: Sequence[tuple[str, tuple[Example, Rendered]]], guesses: Sequence[Mapping[str, float]]
 ) -> list[Answer]:
     return [
         Answer(
@@ -137,5 +142,5 @@ def _answers(
             source=example.source,
             choices={choice: logs[choice] for choice in example.choices},
         )
-        for (example, rendered), logs in zip(asked, guesses, strict=True)
+        for (split, (example, rendered)), logs in zip(asked, guesses, strict=True)
     ]

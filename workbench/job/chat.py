@@ -60,11 +60,12 @@ class Talk:
                 streamer=streamer,
             )
         answer = str(self.opened.renderer.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)).strip()
-        self.messages = [*messages, Message(role="assistant", content=answer)]
+        if answer:  # nothing can be said of nothing
+            self.messages = [*messages, Message(role="assistant", content=answer)]
         return answer
 
     def found(self) -> str:
-        """What the recipe put in front of the last question."""
+        """What the recipe put before the conversation: its system message, in which passages stand."""
         first = self.example.prompt[0] if self.example else None
         return first["content"] if first and first["role"] == "system" else ""
 
@@ -97,9 +98,8 @@ def chat(
     """
     options = read_options(run)
     opened = open_method(run, options, method)
-    if opened.recipe.asks is None:
-        raise UserError(f"{options.recipe} does not say how a new question is asked: see `asks`")
     most = max_new_tokens or opened.recipe.max_new_tokens
+    _require_conversation(opened, options.recipe, most)
     talks = [Talk(opened, opened.record["method"], most)]
     if with_base:
         talks.append(Talk(open_base(options), "base", most))
@@ -114,7 +114,7 @@ def chat(
             for talk in talks:
                 talk.forget()
         elif said == "/retrieve":
-            print(talks[0].found() or "nothing was found or asked yet", file=sys.stderr)
+            print(talks[0].found() or "nothing stands before the conversation yet", file=sys.stderr)
         elif said.startswith("/"):
             print(f"unknown command {said}; known: /new, /quit, /retrieve", file=sys.stderr)
         elif said:
@@ -122,6 +122,26 @@ def chat(
                 _answer(talk, said, named=interactive or len(talks) > 1)
         if interactive:
             print(PROMPT, end="", file=sys.stderr, flush=True)
+
+
+def _require_conversation(opened: Opened, recipe: str, max_new_tokens: int) -> None:
+    """Look whether a run can be talked to.
+
+    Raises:
+        UserError: its recipe asks for something else, or so long an answer is more than the model reads.
+    """
+    if opened.recipe.asks is None:
+        raise UserError(f"{recipe} does not say how a new question is asked: see `asks`")
+    try:
+        list(opened.recipe.asks({"id": "chat", "messages": [Message(role="user", content="?")]}))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{recipe} asks of rows that are no conversation ({error}): chat can't") from error
+    limit = getattr(opened.model.config, "max_position_embeddings", None)
+    longest = opened.recipe.max_tokens + max_new_tokens
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"max_tokens and {max_new_tokens} new ones are {longest}, more than the {limit} the model reads"
+        )
 
 
 def _answer(talk: Talk, question: str, named: bool) -> None:

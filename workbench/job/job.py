@@ -315,6 +315,8 @@ def _comparisons(job: Job, answers: Mapping[tuple[str, int], list[Answer]]) -> l
     if len(by_method) < 2:
         return []
     headline = find_metric(job.recipe.headline)
-    some = next(iter(by_method.values()))[0]
-    split = next((answer.split for answer in some if headline.applies(answer)), None)
-    return compare_methods(headline, split, by_method) if split else []
+    scored = {m: {a.split for given in seeds for a in given if headline.applies(a)} for m, seeds in by_method.items()}
+    splits = job.recipe.evaluated_splits
+    split = next((split for split in splits if any(split in found for found in scored.values())), "")
+    comparable = {m: seeds for m, seeds in by_method.items() if split in scored[m]}
+    return compare_methods(headline, split, comparable) if len(comparable) > 1 else []

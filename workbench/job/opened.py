@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import nn
@@ -52,6 +53,7 @@ class Opened:
             numbers = [number for number, example in enumerate(examples) if example.task == task]
             prompts = [self.renderer.prompt(examples[number].prompt) for number in numbers]
             given = [examples[number].choices for number in numbers]
+            choosing = chooser.with_prior(choosing, dict.fromkeys(choice for some in given for choice in some))
             nats = chooser.measure([self.renderer.tokens(p) for p in prompts], given, title, choosing.with_end)
             for number, prompt, values in zip(numbers, prompts, nats, strict=True):
                 found[number] = chooser.answer(examples[number], prompt, values, choosing)
@@ -89,16 +91,21 @@ def open_method(run: Path, options: Options, name: str | None = None) -> Opened:
     recipe = load_recipe(Path(options.recipe))
     folder = folder_of(run, options, record["method"], record["seed"])
     method = find_method(record["method"])
+    merged = folder / "merged"
     model: nn.Module
-    if (folder / "merged").is_dir():
-        path = folder / "merged"
+    if merged.is_dir() and not _has_new_words(merged):
+        path = merged
+        model = load_model(path, 32)
+    elif method.trains_base:
+        path = folder / "trained"
         model = load_model(path, 32)
     else:
         path = fetch_checkpoint(options.model or recipe.checkpoint).path
-        if (folder / "trained").is_dir():
-            path = folder / "trained"
-        model = load_model(path, 32 if record["bits"] >= 16 else record["bits"])
-        if method.trains and not method.trains_base:
+        bits = record["bits"] if record["bits"] < 16 and not record["export"]["merged"] else 32
+        model = load_model(path, bits)
+        if method.trains:
+            if not (folder / "adapter").is_dir():
+                raise UserError(f"{folder} holds neither merged/ nor adapter/: there is nothing to open")
             model = with_adapter(model, folder)
     chosen = folder / CHOOSING_FILE
     found = json.loads(chosen.read_text(encoding="utf-8")) if chosen.is_file() else {}
@@ -113,6 +120,12 @@ def open_method(run: Path, options: Options, name: str | None = None) -> Opened:
     )
 
 
+def _has_new_words(merged: Path) -> bool:
+    """Whether a soft prompt became words there, which only `generate` knows not to say: likelihoods would be others."""
+    config = json.loads((merged / "generation_config.json").read_text(encoding="utf-8"))
+    return bool(config.get("suppress_tokens"))
+
+
 def open_base(options: Options) -> Opened:
     """Open the untuned base of a run."""
     recipe = load_recipe(Path(options.recipe))
@@ -124,15 +137,16 @@ def open_base(options: Options) -> Opened:
 
 
 def _record(results: dict[str, Any], name: str | None) -> dict[str, Any]:
-    """The record of the method called `name`, or of the best one; of several seeds the first."""
+    """The record of the method called `name`, or of the best one; of several seeds the first that is done."""
     runs = [record for record in results["runs"] if not record.get("baseline")]
     if name is not None:
-        record = next((r for r in runs if r["method"] == name), None)
-        if record is None:
+        some = [r for r in runs if r["method"] == name]
+        if not some:
             raise unknown("method of this run", name, {r["method"] for r in runs})
-        if record["status"] != "done":
-            raise UserError(f"{name} failed: {record['error']}")
-        return dict(record)
+        done = [r for r in some if r["status"] == "done"]
+        if not done:
+            raise UserError(f"{name} failed: {some[0]['error']}")
+        return dict(done[0])
     metric = find_metric(results["headline"])
     labels = [f"{metric.name}[{split}]" for split in results["evaluated_splits"]]
     done = [r for r in runs if r["status"] == "done" and any(label in r["metrics"] for label in labels)]
@@ -140,4 +154,9 @@ def _record(results: dict[str, Any], name: str | None) -> dict[str, Any]:
         raise UserError("the run has finished no method yet")
     label = next(label for label in labels if label in done[0]["metrics"])
     sign = 1 if metric.higher_is_better else -1
-    return dict(max(done, key=lambda r: sign * r["metrics"][label]["value"]))
+    means = {
+        method: fmean(r["metrics"][label]["value"] for r in done if r["method"] == method)
+        for method in dict.fromkeys(r["method"] for r in done)
+    }
+    best = max(means, key=lambda method: sign * means[method])
+    return dict(next(r for r in done if r["method"] == best))

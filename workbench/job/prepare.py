@@ -146,6 +146,12 @@ def prepare(
             "train: left out %d repeated examples and %d whose question stands in another split",
             splits.repeated, splits.leaked,
         )  # fmt: skip
+    asked = {e.task for split in recipe.evaluated_splits for e, _ in pairs[split] if e.choices}
+    if missing := asked - {e.task for e, _ in pairs["validation"] if e.choices}:
+        raise UserError(
+            f"validation has no examples with choices of {', '.join(map(repr, sorted(missing)))}, by which their "
+            "likelihoods are calibrated"
+        )
     job = Job(
         recipe=recipe,
         path=recipe_path,

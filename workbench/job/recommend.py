@@ -14,6 +14,7 @@ from workbench.job.beside import RANKER, RANKER_FILE
 from workbench.job.job import folder_of, read_options
 from workbench.job.opened import open_method
 from workbench.recommendation import catalogue, titles
+from workbench.recommendation.movielens import liked_by
 
 RANK = "rank"
 # Liked films whose records the model is shown for a reason: the latest that share most with the film.
@@ -80,7 +81,10 @@ def read_liked(file: Path) -> list[str]:
     Raises:
         UserError: the file names none, or one that is not known; the nearest are in the message.
     """
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not in UTF-8: {error.reason} at byte {error.start}") from error
     if text.lstrip().startswith("{"):
         try:
             given = json.loads(text).get("liked")
@@ -126,4 +130,5 @@ def in_common(film: Mapping[str, Any], liked: Sequence[Mapping[str, Any]]) -> st
     for other in liked:
         if found := shared(film, other):
             return f"Like {other['title']}: {', '.join(found)}."
-    return f"{' and '.join(film['genres'])}, liked by many who liked what you did."
+    viewers = len(liked_by().get(film["title"], ()))
+    return f"{' and '.join(film['genres'])}, liked by {viewers} viewers."

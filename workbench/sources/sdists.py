@@ -4,6 +4,7 @@ The registry is the one that pip is configured for, asked by its simple interfac
 is held against what comes.
 """
 
+import ast
 import hashlib
 import html
 import re
@@ -58,8 +59,12 @@ def pip_settings() -> dict[str, list[str]]:
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found: dict[str, list[str]] = {}
-    for key, value in re.findall(r"^([^=\n]+)='(.*)'$", listed, re.MULTILINE):
-        name = key.rpartition(".")[2]
+    for line in listed.splitlines():
+        key, _, written = line.partition("=")
+        section, _, name = key.rpartition(".")
+        if section not in (":env:", "global", "download"):  # settings of other commands than `pip download`
+            continue
+        value = str(ast.literal_eval(written))
         if name in ("index-url", "extra-index-url", "find-links"):
             found.setdefault(name, []).extend(value.split())
         elif name == "no-index" and value.lower() in ("1", "true", "yes", "on"):
@@ -87,7 +92,8 @@ def _from_index(index: str, name: str, wanted: str, folder: Path) -> Path:
             archive.write_bytes(content.content)
             return archive
     except requests.RequestException as error:
-        raise OSError(type(error).__name__) from error
+        status = getattr(error.response, "status_code", None)
+        raise OSError(f"HTTP status {status}" if status else type(error).__name__) from error
     raise LookupError(f"no {wanted}")
 
 
