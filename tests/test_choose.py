@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from test_decode import config
 from tiny import make_model, recipe_text, write_rows
 from workbench.data import Example, choice
 from workbench.data.render import Rendered, make_renderer
+from workbench.errors import UserError
 from workbench.evaluation import Answer, Chooser, Choosing, decode, find_metric, fit_choosing, score_all
 from workbench.evaluation.baselines import tfidf
 from workbench.evaluation.choose import choice_nats
 from workbench.evaluation.choosing import fit_temperature, log_softmax, prefix_free
+from workbench.job import open_method, read_options
 from workbench.models import has_plain_output
 from workbench.run import main
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
@@ -255,6 +258,15 @@ def test_a_recipe_that_chooses_to_the_end(checkpoint: Path, tmp_path: Path, caps
             Choosing(**fitted["sentiment"])
             assert record["choosing"]["language"]["by"] in ("sum", "mean", "calibrated")
     assert len(results["comparisons"]) == 6
+    for name in ("lora", "prompt"):  # opened later, it says what it said
+        opened = open_method(out, read_options(out), name)
+        assert isinstance(opened.recipe.examples, FunctionType)
+        test = [json.loads(line) for line in (tmp_path / "test.jsonl").open()]
+        answers = opened.choose([example for row in test for example in opened.recipe.examples(row)])
+        before = [json.loads(line) for line in (out / name / "predictions.jsonl").open()]
+        for answer, row in zip(answers, before, strict=True):
+            assert (answer.id, answer.prediction) == (row["id"], row["prediction"])
+            assert answer.choices == pytest.approx(row["scores"]["choices"], abs=1e-4)
     page = (out / "report.html").read_text()
     assert page.count("Confusion matrix of") >= 4
     assert main(["--resume", str(out)]) == 0
@@ -264,3 +276,18 @@ def test_completions_do_not_depend_on_the_prompt(tokenizer: Any) -> None:
     renderer = make_renderer(tokenizer)
     example = choice({"id": "1"}, "Losses again?", SENTIMENTS, "negative", system="Bank")
     assert renderer.completions(SENTIMENTS)["negative"] == renderer.render(example).completion_ids
+
+
+def test_new_choices_get_a_prior_of_their_own(tokenizer: Any) -> None:
+    chooser = Chooser(make_model("llama"), make_renderer(tokenizer), SENTIMENTS)
+    texts = [chooser.renderer.prompt(({"role": "user", "content": text},)) for text in ("One?", "Two?")]
+    prior = {"negative": -1.0, "neutral": -2.0, "positive": -3.0}
+    choosing = Choosing(by="calibrated", prior=prior, contexts=texts)
+    chooser.know(["mixed"])
+    widened = chooser.with_prior(choosing, [*SENTIMENTS, "mixed"])
+    assert {name: widened.prior[name] for name in SENTIMENTS} == prior
+    nats = [chooser.measure([chooser.renderer.tokens(text)], [["mixed"]], "")[0][0] for text in texts]
+    assert widened.prior["mixed"] == pytest.approx(math.log(np.mean(np.exp(-np.array(nats)))), rel=1e-5)
+    with pytest.raises(UserError, match="'mixed': not among the choices"):
+        chooser.with_prior(Choosing(by="calibrated", prior=prior), ["mixed"])
+    assert chooser.with_prior(Choosing(), ["mixed"]) == Choosing()

@@ -5,22 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from tiny import make_model, make_tokenizer, recipe_text, write_splits
 from workbench.export import main
 from workbench.run import main as run_main
 from workbench.shipping import proof as proof_module
 
 
-@pytest.fixture
-def kind() -> str:
-    return "llama"
-
-
-@pytest.fixture
-def finished(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    out = tmp_path / "out"
-    methods = "lora,houlsby,parallel"
-    assert run_main([str(recipe_file), "--methods", methods, "--bits", "8", "--limit", "8", "--out", str(out)]) == 0
-    capsys.readouterr()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run at 8 bits, which no test changes."""
+    folder = tmp_path_factory.mktemp("run")
+    make_model("llama").save_pretrained(folder / "base")
+    make_tokenizer().save_pretrained(folder / "base")
+    write_splits(folder)
+    recipe = folder / "tiny.py"
+    recipe.write_text(recipe_text(folder / "base", folder), encoding="utf-8")
+    out, methods = folder / "out", "lora,houlsby,parallel"
+    assert run_main([str(recipe), "--methods", methods, "--bits", "8", "--limit", "8", "--out", str(out)]) == 0
     return out
 
 
