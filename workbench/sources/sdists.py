@@ -11,12 +11,15 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from workbench.errors import UserError
+
+if TYPE_CHECKING:
+    import requests
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 TIMEOUT_SECONDS = 60
@@ -45,7 +48,7 @@ def download_sdist(requirement: str, folder: Path) -> Path:
         if urlsplit(index).scheme not in ("http", "https"):
             continue
         try:
-            return _from_index(index, name, wanted, folder)
+            return _from_index(_session(settings), index, name, wanted, folder)
         except (OSError, LookupError) as error:
             problems.append(f"{urlsplit(index).hostname}: {error}")
     raise UserError(
@@ -55,7 +58,7 @@ def download_sdist(requirement: str, folder: Path) -> Path:
 
 
 def pip_settings() -> dict[str, list[str]]:
-    """What pip is configured with, of what tells where packages come from; the environment comes first."""
+    """What pip is configured with, of what tells where packages come from and how; the environment comes first."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found: dict[str, list[str]] = {}
@@ -65,25 +68,37 @@ def pip_settings() -> dict[str, list[str]]:
         if section not in (":env:", "global", "download"):  # settings of other commands than `pip download`
             continue
         value = str(ast.literal_eval(written))
-        if name in ("index-url", "extra-index-url", "find-links"):
+        if name in ("index-url", "extra-index-url", "find-links", "cert", "proxy"):
             found.setdefault(name, []).extend(value.split())
         elif name == "no-index" and value.lower() in ("1", "true", "yes", "on"):
             found[name] = [value]
     return found
 
 
-def _from_index(index: str, name: str, wanted: str, folder: Path) -> Path:
+def _session(settings: Mapping[str, Sequence[str]]) -> "requests.Session":
+    """Requests with the certificates and the proxy that pip is configured with."""
+    import requests
+
+    session = requests.Session()
+    for certificates in settings.get("cert", [])[:1]:
+        session.verify = certificates
+    for proxy in settings.get("proxy", [])[:1]:
+        session.proxies = {"http": proxy, "https": proxy}
+    return session
+
+
+def _from_index(session: "requests.Session", index: str, name: str, wanted: str, folder: Path) -> Path:
     import requests
 
     try:
-        page = requests.get(f"{index.rstrip('/')}/{_canonical(name)}/", timeout=TIMEOUT_SECONDS)
+        page = session.get(f"{index.rstrip('/')}/{_canonical(name)}/", timeout=TIMEOUT_SECONDS)
         page.raise_for_status()
         for found in LINK.findall(page.text):
             address, fragment = urldefrag(urljoin(page.url, html.unescape(found)))
             file_name = unquote(urlsplit(address).path.rpartition("/")[2])
             if _canonical_archive(file_name) != wanted:
                 continue
-            content = requests.get(address, timeout=TIMEOUT_SECONDS)
+            content = session.get(address, timeout=TIMEOUT_SECONDS)
             content.raise_for_status()
             kind, _, digest = fragment.partition("=")
             if kind == "sha256" and hashlib.sha256(content.content).hexdigest() != digest:
