@@ -270,6 +270,9 @@ def test_a_recipe_that_chooses_to_the_end(checkpoint: Path, tmp_path: Path, caps
     page = (out / "report.html").read_text()
     assert page.count("Confusion matrix of") >= 4
     assert main(["--resume", str(out)]) == 0
+    capsys.readouterr()
+    assert main([str(path), "--methods", "lora", "--bits", "32", "--check"]) == 0
+    assert "about 0 minutes in all" in capsys.readouterr().out
 
 
 def test_completions_do_not_depend_on_the_prompt(tokenizer: Any) -> None:

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from workbench.comparison.tables import bytes_text, count_text
+from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
 from workbench.errors import MethodError
+from workbench.evaluation import Chooser
 from workbench.job.job import Options, prepare_options
 from workbench.job.prepare import Job
 from workbench.methods import Method
@@ -19,6 +21,7 @@ from workbench.training.joined import joined
 from workbench.training.loss import RightPadding, negative_log_likelihoods
 
 EXAMPLES_SHOWN = 3
+CHOICES_TIMED = 16
 TRAINED_OPEN, TRAINED_CLOSE = "⟦", "⟧"
 
 
@@ -145,8 +148,26 @@ def _training_seconds(job: Job, model: nn.Module) -> float:
 
 
 def _answering_seconds(job: Job, model: nn.Module) -> float:
-    """Time for all answers, from a few new tokens for a batch."""
-    rendered = [item for split in job.evaluated for item in job.rendered(split)]
+    """Time for all answers: written ones from a few new tokens for a batch, chosen ones from a few examples."""
+    pairs = [pair for split in job.evaluated.values() for pair in split]
+    written = [rendered for example, rendered in pairs if not example.choices]
+    chosen = [pair for pair in [*pairs, *job.pairs["validation"]] if pair[0].choices]
+    return _writing_seconds(job, model, written) + _choosing_seconds(job, model, chosen)
+
+
+def _choosing_seconds(job: Job, model: nn.Module, pairs: Sequence[tuple[Example, Rendered]]) -> float:
+    if not pairs:
+        return 0.0
+    some = pairs[:: max(1, len(pairs) // CHOICES_TIMED)][:CHOICES_TIMED]
+    chooser = Chooser(model, job.renderer, [choice for example, _ in some for choice in example.choices])
+    began = time.perf_counter()
+    chooser.measure([rendered.prompt_ids for _, rendered in some], [example.choices for example, _ in some], "")
+    return (time.perf_counter() - began) * len(pairs) / len(some)
+
+
+def _writing_seconds(job: Job, model: nn.Module, rendered: Sequence[Rendered]) -> float:
+    if not rendered:
+        return 0.0
     together = min(32, len(rendered))
     prompts = [item.prompt_ids[:64] for item in rendered[:together]]
     longest = max(map(len, prompts))
