@@ -57,6 +57,14 @@ def test_more_pairs_make_each_less_certain() -> None:
     assert all(c["p_adjusted"] >= c["p"] for c in found)
 
 
+def test_a_clear_difference_is_found_among_many_methods() -> None:
+    methods = {f"m{k}": [answers([n % 10 >= k // 6 for n in range(100)])] for k in range(12)}
+    methods["poor"] = [answers([n % 2 == 0 for n in range(100)])]
+    found = compare_methods(find_metric("figures"), "test", methods)
+    assert len(found) == 78
+    assert all(c["p_adjusted"] < 0.02 for c in found if c["b"] == "poor")
+
+
 def test_the_pareto_front_leaves_out_what_is_beaten() -> None:
     points = {"cheap": (1.0, 5.0), "good": (3.0, 9.0), "beaten": (3.5, 8.0), "twin": (1.0, 5.0)}
     assert set(pareto_front(points)) == {"cheap", "good", "twin"}

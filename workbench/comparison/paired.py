@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from workbench.evaluation import Answer, Metric
-from workbench.evaluation.scores import by_source, resampled_sums
+from workbench.evaluation.scores import RESAMPLES, by_source, resampled_sums
+
+# The smallest p-value there can be, times the number of pairs, must be well below what is held for luck.
+RESAMPLES_A_PAIR = 200
 
 
 def compare_methods(
@@ -25,6 +28,8 @@ def compare_methods(
         For each pair the difference of the scores (b minus a) with its 95 % interval, the two-sided p-value, and
         `p_adjusted` for the number of pairs (Holm 1979).
     """
+    pairs = list(combinations(answers, 2))
+    resamples = max(RESAMPLES, RESAMPLES_A_PAIR * len(pairs))
     sums: dict[str, np.ndarray] = {}
     values: dict[str, float] = {}
     for method, seeds in answers.items():
@@ -32,12 +37,12 @@ def compare_methods(
         rows = sum(by_source(metric.statistics(seed), [a.resampled_as for a in seed]) for seed in chosen)
         assert isinstance(rows, np.ndarray)
         values[method] = metric.score(rows.sum(axis=0))
-        sums[method] = np.array([metric.score(resample) for resample in resampled_sums(rows)])
+        sums[method] = np.array([metric.score(resample) for resample in resampled_sums(rows, resamples)])
     found = []
-    for a, b in combinations(answers, 2):
+    for a, b in pairs:
         differences = sums[b] - sums[a]
         low, high = np.percentile(differences, [2.5, 97.5])
-        # One is added on both sides: a p-value of zero can't be shown by 1,000 resamples.
+        # One is added on both sides: a p-value of zero can't be shown by resamples.
         tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
         difference = values[b] - values[a]
         found.append(

@@ -9,6 +9,8 @@ from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics import Metric
 
 RESAMPLES = 1000
+# Numbers of a resampling that are held at once.
+TOGETHER = 2**23
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,13 @@ def by_source(statistics: np.ndarray, sources: Sequence[str]) -> np.ndarray:
 def resampled_sums(statistics: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Sums of rows drawn with replacement: (n, k) -> (resamples, k). The same seed draws the same rows."""
     n = len(statistics)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    return weights @ statistics
+    generator, shares = np.random.default_rng(seed), np.full(n, 1 / n)
+    step = max(1, TOGETHER // n)
+    parts = [
+        generator.multinomial(n, shares, size=min(step, resamples - start)) @ statistics
+        for start in range(0, resamples, step)
+    ]
+    return np.concatenate(parts)
 
 
 def interval(metric: Metric, statistics: np.ndarray, sources: Sequence[str]) -> Score:

@@ -12,7 +12,6 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from workbench import files
 from workbench.data import Example
 from workbench.errors import UserError
 from workbench.job.job import read_options
@@ -106,7 +105,8 @@ def _watch(
         state.offset = 0
     spooled = Spool(sys.stdin.buffer, path, state.offset) if stream is None else None
     end = spooled.done if spooled else Event() if follow else None
-    last: deque[Mapping[str, Any]] = deque(files.read_json_lines(out / ALERTS), maxlen=ALERTS_SHOWN)
+    with (out / ALERTS).open(encoding="utf-8") as file:
+        last: deque[Mapping[str, Any]] = deque(map(json.loads, file), maxlen=ALERTS_SHOWN)
     print(
         f"{state.method} reads {state.stream} from byte {state.offset:,}; picture: {out / PAGE}",
         file=sys.stderr,
