@@ -36,11 +36,11 @@ class Viewing:
 
 @cache
 def films() -> dict[str, dict[str, Any]]:
-    """Number of a film -> title, year and genres."""
+    """Number of a film -> title, year (0 where it isn't known) and genres."""
     return {
         row[0]: {
             "title": usual(row[1]),
-            "year": int(row[2] or 0),
+            "year": int(row[2]) if row[2].isdigit() else 0,
             "genres": row[3].replace("Children's", "Children").split(),
         }
         for row in _table("item")

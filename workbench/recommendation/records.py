@@ -21,7 +21,7 @@ def record(film: Mapping[str, Any]) -> str:
         film: `title`, `year`, `genres`, and what there is of `director`, `cast`, `runtime` (minutes), `country`,
             `language`, `awards` and `plot`.
     """
-    parts = [f"{film['title']} ({film['year']})", ", ".join(film["genres"])]
+    parts = [f"{film['title']} ({film['year']})" if film["year"] else film["title"], ", ".join(film["genres"])]
     parts += [f"by {film['director']}"] if film.get("director") else []
     parts += [f"with {', '.join(film['cast'][:3])}"] if film.get("cast") else []
     parts += [f"{film['runtime']} minutes"] if film.get("runtime") else []
