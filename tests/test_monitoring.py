@@ -270,7 +270,6 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from test_monitoring import asked, told, watch_in
-from workbench.monitoring import watch
 from workbench.monitoring.stream import batches
 
 def slowly(texts):
@@ -278,7 +277,8 @@ def slowly(texts):
     return told(texts)
 
 state = watch_in(Path(sys.argv[2]))
-watch(state, batches(Path(sys.argv[1]), state.offset, 7), asked, slowly, lambda alerts: None)
+for lines in batches(Path(sys.argv[1]), state.offset, 7):
+    state.take(lines, asked, slowly)
 """
 
 

@@ -62,13 +62,8 @@ def answer_all(
     found: dict[tuple[str, str], Answer] = {}
     for split, pairs in examples.items():
         if choosing is not None and (choices := [pair for pair in pairs if pair[0].choices]):
-            chooser = Chooser(model, renderer, [choice for example, _ in choices for choice in example.choices])
-            for task in dict.fromkeys(example.task for example, _ in choices):
-                some = [pair for pair in choices if pair[0].task == task]
-                prompts, given = [r.prompt_ids for _, r in some], [e.choices for e, _ in some]
-                nats = chooser.measure(prompts, given, f"{title}, {split}", choosing[task].with_end)
-                for answer in chooser.answers(split, some, nats, choosing):
-                    found[split, answer.id] = answer
+            for answer in Chooser(model, renderer).choose(split, choices, choosing, f"{title}, {split}"):
+                found[split, answer.id] = answer
     writing = {split: [pair for pair in pairs if (split, pair[0].id) not in found] for split, pairs in examples.items()}
     for answer in _written(model, renderer, writing, max_new_tokens, title):
         found[answer.split, answer.id] = answer

@@ -144,6 +144,23 @@ class Chooser:
         """Tokens of each choice."""
         return np.array([len(self.ids(choice, with_end)) for choice in choices])
 
+    def choose(self, split: str, pairs: Sequence[Pair], choosing: Mapping[str, Choosing], title: str) -> list[Answer]:
+        """Choose an answer to every example.
+
+        Args:
+            choosing: by task.
+            title: in front of the progress bar; none for an empty one.
+        """
+        self.know(choice for example, _ in pairs for choice in example.choices)
+        found: dict[str, Answer] = {}
+        for task in dict.fromkeys(example.task for example, _ in pairs):
+            some = [pair for pair in pairs if pair[0].task == task]
+            given = [example.choices for example, _ in some]
+            way = self.with_prior(choosing[task], dict.fromkeys(choice for choices in given for choice in choices))
+            nats = self.measure([rendered.prompt_ids for _, rendered in some], given, title, way.with_end)
+            found |= {answer.id: answer for answer in self.answers(split, some, nats, {task: way})}
+        return [found[example.id] for example, _ in pairs]
+
     def answers(
         self, split: str, pairs: Sequence[Pair], nats: Sequence[np.ndarray], choosing: Mapping[str, Choosing]
     ) -> list[Answer]:
@@ -153,17 +170,17 @@ class Chooser:
             choosing: by task.
         """
         for example, rendered in pairs:
-            if rendered.completion_ids != self.tokens[example.completion]:
+            if example.completion and rendered.completion_ids != self.tokens[example.completion]:
                 raise UserError(
                     f"{example.id}: the chat template writes the choice {example.completion!r} in other tokens behind "
                     "this prompt than behind another"
                 )
         return [
-            self.answer(example, rendered.text, values, choosing[example.task], split)
+            self._answer(example, rendered.text, values, choosing[example.task], split)
             for (example, rendered), values in zip(pairs, nats, strict=True)
         ]
 
-    def answer(self, example: Example, prompt: str, nats: np.ndarray, choosing: Choosing, split: str = "") -> Answer:
+    def _answer(self, example: Example, prompt: str, nats: np.ndarray, choosing: Choosing, split: str) -> Answer:
         """What was measured of one example, its right choice known or not."""
         counts = self.counts(example.choices, choosing.with_end)
         logs = choosing.log_probabilities(example.choices, nats, counts)

@@ -16,7 +16,7 @@ from workbench.evaluation.ranker import fit_ranker
 from workbench.evaluation.ranker import ranked as put_together
 from workbench.job.one import VALIDATION_FILE, signatures
 from workbench.job.prepare import Job
-from workbench.job.resources import peak_memory
+from workbench.job.resources import Memory, peak_memory
 
 RANKER = "ranker-"
 RANKER_FILE = "ranker.json"
@@ -49,11 +49,10 @@ def carry_baseline(job: Job, name: str, function: Baseline, seed: int, folder: P
         seed,
         folder,
         answers,
-        reason=f"{name} is a baseline and no language model",
-        trainable_parameters=parameters,
-        total_parameters=parameters,
-        train_seconds=time.perf_counter() - began,
-        peak_memory_bytes=memory.peak_bytes,
+        f"{name} is a baseline and no language model",
+        parameters,
+        began,
+        memory,
     )
 
 
@@ -91,18 +90,32 @@ def carry_ranker(job: Job, name: str, seed: int, ranked: Path, folder: Path) -> 
         seed,
         folder,
         answers,
-        reason=f"a ranker of {count} numbers in {RANKER_FILE}, on top of {ranked.name}",
-        trainable_parameters=count,
-        total_parameters=count,
-        train_seconds=time.perf_counter() - began,
-        peak_memory_bytes=memory.peak_bytes,
+        f"a ranker of {count} numbers in {RANKER_FILE}, on top of {ranked.name}",
+        count,
+        began,
+        memory,
     )
 
 
 def _record(
-    job: Job, name: str, seed: int, folder: Path, answers: Sequence[Answer], *, reason: str, **costs: float
+    job: Job,
+    name: str,
+    seed: int,
+    folder: Path,
+    answers: Sequence[Answer],
+    reason: str,
+    parameters: int,
+    began: float,
+    memory: Memory,
 ) -> dict[str, Any]:
-    """Score and write `answers`, and return the record of what is no method."""
+    """Score and write `answers`, and return the record of what is no method.
+
+    Args:
+        reason: why there is no plain checkpoint.
+        parameters: numbers that were fitted.
+        began: when, by `time.perf_counter`.
+    """
+    seconds = time.perf_counter() - began
     places = [(split, example.id) for split, pairs in job.evaluated.items() for example, _ in pairs]
     order = {key: place for place, key in enumerate(places)}
     answers = sorted(answers, key=lambda answer: order[answer.split, answer.id])  # as every method has them
@@ -122,7 +135,10 @@ def _record(
         "adapter_bytes": 0,
         "learning_rate": None,
         "export": {"merged": False, "reason": reason, "max_abs_logit_difference": None, "greedy_agreement": None},
-        **costs,
+        "trainable_parameters": parameters,
+        "total_parameters": parameters,
+        "train_seconds": seconds,
+        "peak_memory_bytes": memory.peak_bytes,
     }
 
 

@@ -16,7 +16,7 @@ from workbench.data import Example
 from workbench.errors import UserError
 from workbench.job.job import read_options
 from workbench.job.opened import Opened, open_method
-from workbench.monitoring import Watch, watch
+from workbench.monitoring import Watch
 from workbench.monitoring.page import ALERTS_SHOWN, PAGE, RENEW_SECONDS, write_page
 from workbench.monitoring.stream import Spool, batches
 from workbench.monitoring.watch import ALERTS, Text, Verdict
@@ -112,9 +112,8 @@ def _watch(
         file=sys.stderr,
     )
     drawn = 0.0
-
-    def after(new: Sequence[Mapping[str, Any]]) -> None:
-        nonlocal drawn
+    for lines in batches(path, state.offset, batch, end):
+        new = state.take(lines, lambda row: _asked(opened, row), lambda texts: _verdicts(opened, texts))
         for alert in new:
             print(json.dumps(alert, ensure_ascii=False), file=alerts, flush=True)
         last.extend(new)
@@ -122,14 +121,6 @@ def _watch(
             write_page(state, list(last))
             drawn = time.monotonic()
             print(f"\r{_counted(state)}", end="", file=sys.stderr, flush=True)
-
-    watch(
-        state,
-        batches(path, state.offset, batch, end),
-        lambda row: _asked(opened, row),
-        lambda texts: _verdicts(opened, texts),
-        after,
-    )
     write_page(state, list(last))
     print(f"\r{_counted(state)}", file=sys.stderr)
     if spooled and spooled.error:

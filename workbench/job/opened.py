@@ -45,19 +45,7 @@ class Opened:
         Args:
             title: in front of a progress bar; none for an empty one.
         """
-        chooser = self.chooser
-        chooser.know(choice for example in examples for choice in example.choices)
-        found: dict[int, Answer] = {}
-        for task in dict.fromkeys(example.task for example in examples):
-            choosing = self.choosing[task]
-            numbers = [number for number, example in enumerate(examples) if example.task == task]
-            prompts = [self.renderer.prompt(examples[number].prompt) for number in numbers]
-            given = [examples[number].choices for number in numbers]
-            choosing = chooser.with_prior(choosing, dict.fromkeys(choice for some in given for choice in some))
-            nats = chooser.measure([self.renderer.tokens(p) for p in prompts], given, title, choosing.with_end)
-            for number, prompt, values in zip(numbers, prompts, nats, strict=True):
-                found[number] = chooser.answer(examples[number], prompt, values, choosing)
-        return [found[number] for number in range(len(examples))]
+        return self.chooser.choose("", self._rendered(examples), self.choosing, title)
 
     def write(self, examples: Sequence[Example], title: str = "") -> list[str]:
         """Let the model write answers, greedily, of at most the recipe's `max_new_tokens`.
@@ -65,15 +53,23 @@ class Opened:
         Args:
             title: in front of a progress bar; none for an empty one.
         """
-        pairs = []
-        for example in examples:
-            text = self.renderer.prompt(example.prompt)
-            ids = self.renderer.tokens(text)
-            # The end of the turn stands for the answer that isn't known.
-            unknown_answer = [self.renderer.end_of_turn]
-            pairs.append((example, Rendered(id=example.id, text=text, prompt_ids=ids, completion_ids=unknown_answer)))
-        most = self.recipe.max_new_tokens
-        return [answer.prediction for answer in answer_all(self.model, self.renderer, {"": pairs}, most, title)]
+        pairs, most = {"": self._rendered(examples)}, self.recipe.max_new_tokens
+        return [answer.prediction for answer in answer_all(self.model, self.renderer, pairs, most, title)]
+
+    def _rendered(self, examples: Sequence[Example]) -> list[tuple[Example, Rendered]]:
+        """Examples with their tokens; the end of the turn stands for an answer that isn't known."""
+        return [(example, self._tokens(example)) for example in examples]
+
+    def _tokens(self, example: Example) -> Rendered:
+        if example.completion:
+            return self.renderer.render(example)
+        text = self.renderer.prompt(example.prompt)
+        return Rendered(
+            id=example.id,
+            text=text,
+            prompt_ids=self.renderer.tokens(text),
+            completion_ids=[self.renderer.end_of_turn],
+        )
 
 
 def open_method(run: Path, options: Options, name: str | None = None) -> Opened:

@@ -348,21 +348,3 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def watch(
-    state: Watch,
-    batches: Iterator[list[Line]],
-    ask: Ask,
-    classify: Classify,
-    after: Callable[[list[dict[str, Any]]], None],
-) -> None:
-    """Deal with every batch of a stream.
-
-    Args:
-        state: resumed.
-        batches: from `state.offset` on.
-        after: called with the new alerts after each batch.
-    """
-    for lines in batches:
-        after(state.take(lines, ask, classify))
