@@ -63,7 +63,7 @@ recipe = Recipe(
         **dict.fromkeys(("topics", "topics_zh"), lambda row: [topic(row, TOPICS[row["topic"]])]),
     },
     asks=lambda row: [sentiment(row), topic(row)],
-    methods=("untuned", "lora", "parallel", "prefix"),
+    methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
     headline="macro_f1",
     baselines={"tfidf": tfidf},

@@ -66,7 +66,7 @@ recipe = Recipe(
     },
     examples=lambda row: [sentiment(row, row["sentiment"])],
     asks=lambda row: [sentiment(row)],
-    methods=("untuned", "lora", "parallel", "prefix"),
+    methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
     headline="macro_f1",
     baselines={"tfidf": tfidf},

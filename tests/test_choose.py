@@ -14,12 +14,13 @@ from peft import get_peft_model
 from sklearn import metrics as sk
 
 from test_decode import config
-from tiny import make_model, recipe_text, write_rows
+from tiny import KINDS, make_model, recipe_text, write_rows
 from workbench.data import Example, choice
 from workbench.data.render import Rendered, make_renderer
 from workbench.errors import UserError
 from workbench.evaluation import Answer, Chooser, Choosing, decode, find_metric, fit_choosing, score_all
 from workbench.evaluation.baselines import tfidf
+from workbench.evaluation.branches import inside_window, reads_branches
 from workbench.evaluation.choose import choice_nats
 from workbench.evaluation.choosing import fit_temperature, log_softmax, prefix_free
 from workbench.job import open_method, read_options
@@ -42,14 +43,51 @@ def test_nats_are_those_of_whole_texts(kind: str, adapter: str, monkeypatch: pyt
         model = get_peft_model(model, config(adapter)).eval()
     prompts = [list(range(3, 3 + length)) for length in (4, 17, 9)]
     choices = [[[7], [7, 9, 2], [30, 2]], [[5, 2], [8, 8, 8, 8, 2]], [[100], [101]]]
-    for plain_output in (False, has_plain_output(model)):
-        found = choice_nats(model, prompts, choices, 0, plain_output)
+    assert reads_branches(model) == (kind != "gpt1")
+    for plain_output, branching in ((False, False), (False, True), (has_plain_output(model), True)):
+        if branching and not reads_branches(model):
+            continue
+        found = choice_nats(model, prompts, choices, 0, plain_output, branching)
         assert [len(nats) for nats in found] == [3, 2, 2]
         for prompt, given, nats in zip(prompts, choices, found, strict=True):
             for ids, value in zip(given, nats, strict=True):
                 item = Rendered(id="", text="", prompt_ids=prompt, completion_ids=ids)
                 losses, _ = negative_log_likelihoods(model, **RightPadding(0)([labelled(item)]))
                 assert value == pytest.approx(losses.sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cached_architecture_reads_choices_in_one_row(kind: str) -> None:
+    model = make_model(kind)
+    assert reads_branches(model) == (kind != "gpt1")
+    windowed = kind in ("gpt-neo", "gpt-oss", "gemma3")  # of 16 tokens
+    assert inside_window(model, 16)
+    assert inside_window(model, 17) != windowed
+
+
+@pytest.mark.parametrize("ignored", ["attention_mask", "position_ids"])
+def test_a_model_that_reads_choices_otherwise_gets_a_row_for_each(
+    ignored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = make_model("gpt2")
+    forward = model.forward
+
+    def without(input_ids: Any = None, past_key_values: Any = None, **kwargs: Any) -> Any:
+        return forward(input_ids=input_ids, past_key_values=past_key_values, **{**kwargs, ignored: None})
+
+    monkeypatch.setattr(model, "forward", without)
+    assert not reads_branches(model)
+
+
+def test_choices_that_fill_several_rows_are_measured_alike() -> None:
+    torch.manual_seed(0)
+    model = make_model("llama")
+    prompts = [[3, 4, 5], list(range(6, 20))]
+    choices = [[[token, *range(token, token + length), 2] for token in range(20, 90) for length in (1, 9)]] * 2
+    together = choice_nats(model, prompts, choices, 0, branching=True)
+    apart = choice_nats(model, prompts, choices, 0)
+    np.testing.assert_allclose(together, apart, rtol=1e-4)
 
 
 class Measured(Chooser):

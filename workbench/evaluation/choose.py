@@ -1,11 +1,12 @@
 """How likely a model finds each choice behind a prompt; the prompt is read once for all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from workbench.evaluation.branches import ROW_TOKENS, branch_mask, inside_window
 from workbench.evaluation.decode import (
     CACHE_BYTES,
     LOGIT_BYTES,
@@ -26,6 +27,7 @@ def choice_nats(
     choices: Sequence[Sequence[Sequence[int]]],
     pad_id: int,
     plain_output: bool = False,
+    branching: bool = False,
 ) -> list[list[float]]:
     """Negative log-likelihoods of choices given their prompts, in nats.
 
@@ -35,6 +37,8 @@ def choice_nats(
         choices: of each prompt, the token ids of its choices; none is empty.
         pad_id: fills up shorter rows; it is never attended to.
         plain_output: `has_plain_output(model)` said so: likelihoods are then measured without logits in memory.
+        branching: `reads_branches(model)` said so: the choices of a prompt are then read in one row, as far as no
+            window is in the way.
 
     Returns:
         Of each prompt, a number for each of its choices.
@@ -48,7 +52,7 @@ def choice_nats(
     for start in range(0, len(prompts), together):
         part = slice(start, start + together)
         read = _read(model, prompts[part], pad_id)
-        nats += _behind(model, read, choices[part], pad_id, plain_output)
+        nats += _behind(model, read, choices[part], pad_id, plain_output, branching)
     return nats
 
 
@@ -89,61 +93,102 @@ def _behind(
     choices: Sequence[Sequence[Sequence[int]]],
     pad_id: int,
     plain_output: bool,
+    branching: bool,
 ) -> list[list[float]]:
     """The nats of `choices` behind the prompts that were read."""
-    flat = [(row, ids) for row, given in enumerate(choices) for ids in given]
-    rows = torch.tensor([row for row, _ in flat], device=read.mask.device)
+    flat = [(prompt, ids) for prompt, given in enumerate(choices) for ids in given]
+    prompts = torch.tensor([prompt for prompt, _ in flat], device=read.mask.device)
     firsts = torch.tensor([ids[0] for _, ids in flat], device=read.mask.device)
-    nats = -read.next_log_probabilities[rows, firsts]
-    longer = [number for number, (_, ids) in enumerate(flat) if len(ids) > 1]
-    for part in _parts(model, read, [len(flat[number][1]) - 1 for number in longer], plain_output):
-        numbers = [longer[index] for index in part]
-        found = _rest(model, read, [flat[number] for number in numbers], pad_id, plain_output)
-        nats[torch.tensor(numbers, device=nats.device)] += found
+    nats = -read.next_log_probabilities[prompts, firsts]
+    for rows in _parts(model, read, _rows(model, read, flat, branching), plain_output):
+        owners, losses = _rest(model, read, rows, pad_id, plain_output)
+        nats.index_add_(0, owners, losses)
     values = iter(nats.tolist())
     return [[next(values) for _ in given] for given in choices]
 
 
-def _parts(model: nn.Module, read: _Prompts, lengths: Sequence[int], plain_output: bool) -> Iterator[list[int]]:
-    """Indices of `lengths`, like ones together, so many that their tokens and copied caches fit."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    row_bytes = cache_bytes(model) * (read.mask.shape[1] + max(lengths, default=0))
+@dataclass(frozen=True)
+class _Row:
+    """Choices that are read behind one prompt, one after the other, without seeing each other.
+
+    Attributes:
+        prompt: index among the prompts that were read.
+        choices: (index of the choice, its token ids).
+    """
+
+    prompt: int
+    choices: Sequence[tuple[int, Sequence[int]]]
+
+    @property
+    def length(self) -> int:
+        """Tokens that are read: all but the last of each choice, which predicts nothing."""
+        return sum(len(ids) - 1 for _, ids in self.choices)
+
+
+def _rows(model: nn.Module, read: _Prompts, flat: Sequence[tuple[int, Sequence[int]]], branching: bool) -> list[_Row]:
+    """What is to be read of choices, given as (index of the prompt, token ids)."""
+    longest = max(len(ids) - 1 for _, ids in flat)
+    width = max(longest, min(ROW_TOKENS, tokens_at_once(model)))
+    branching = branching and inside_window(model, read.mask.shape[1] + width)
+    rows: list[_Row] = []
+    open_row: list[tuple[int, Sequence[int]]] = []
+    last, taken = -1, 0
+    for number, (prompt, ids) in enumerate(flat):
+        if len(ids) == 1:
+            continue
+        if not branching or prompt != last or taken + len(ids) - 1 > width:
+            open_row, taken = [], 0
+            rows.append(_Row(prompt, open_row))
+        open_row.append((number, ids))
+        last, taken = prompt, taken + len(ids) - 1
+    return rows
+
+
+def _parts(model: nn.Module, read: _Prompts, rows: list[_Row], plain_output: bool) -> Iterator[list[_Row]]:
+    """Rows, like ones together, so many that their tokens and copied caches fit."""
+    rows = sorted(rows, key=lambda row: -row.length)
     # Positions whose logits fit; where the output is plain, they are never in memory together.
     logits = MOST_TOKENS if plain_output else LOGIT_BYTES // (4 * len(output_weight(model)))
-    while order:
-        length = lengths[order[0]]
+    while rows:
+        length = rows[0].length
+        row_bytes = cache_bytes(model) * (read.mask.shape[1] + length)
         whole = length if read.context.cache is not None else length + read.mask.shape[1]
         together = max(1, min(tokens_at_once(model) // whole, CACHE_BYTES // row_bytes, logits // length))
-        yield order[:together]
-        order = order[together:]
+        yield rows[:together]
+        rows = rows[together:]
 
 
 def _rest(
-    model: nn.Module,
-    read: _Prompts,
-    flat: Sequence[tuple[int, Sequence[int]]],
-    pad_id: int,
-    plain_output: bool,
-) -> torch.Tensor:
-    """The nats of all tokens but the first, (choices,), of choices as (row of the prompt, token ids)."""
+    model: nn.Module, read: _Prompts, rows: Sequence[_Row], pad_id: int, plain_output: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All tokens but the first of the choices in `rows`: (index of the choice, nats), each (tokens,)."""
     place = read.mask.device
-    longest = max(len(ids) for _, ids in flat) - 1
-    rows = torch.tensor([row for row, _ in flat], device=place)
-    fill = [[pad_id] * (longest - len(ids) + 1) for _, ids in flat]
-    ids = torch.tensor([[*ids[:-1], *pad] for (_, ids), pad in zip(flat, fill, strict=True)], device=place)
-    targets = torch.tensor([token for _, ids in flat for token in ids[1:]], device=place)
-    predicts = torch.tensor([[True] * (len(ids) - 1) + [False] * (longest - len(ids) + 1) for _, ids in flat])
-    predicts = predicts.to(place)
-    mask = torch.cat([read.mask[rows], predicts.to(read.mask.dtype)], dim=1)
+    longest = max(row.length for row in rows)
+
+    def filled(values: Iterable[list[int]], fill: int) -> torch.Tensor:
+        return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in values], device=place)
+
+    ids = filled(([token for _, tokens in row.choices for token in tokens[:-1]] for row in rows), pad_id)
+    owners = filled(([number for number, tokens in row.choices for _ in tokens[1:]] for row in rows), -1)
+    targets = torch.tensor([token for row in rows for _, tokens in row.choices for token in tokens[1:]], device=place)
+    prompts = torch.tensor([row.prompt for row in rows], device=place)
+    predicts = owners >= 0
+    before = read.mask[prompts]
+    mask = torch.cat([before, predicts.to(before.dtype)], dim=1)
+    positions = None
+    if any(len(row.choices) > 1 for row in rows):
+        begun = filled(([index for _, tokens in row.choices for index in range(len(tokens) - 1)] for row in rows), 0)
+        positions = before.sum(dim=1, keepdim=True) + begun
+        mask = branch_mask(before, owners, model.get_input_embeddings().weight.dtype)  # type: ignore[operator,union-attr]
     if read.context.cache is not None:
-        context = read.context.selected(rows)
+        context = read.context.selected(prompts)
     else:
-        context = read.context.widened(len(flat))
-        ids = torch.cat([read.input_ids[rows], ids], dim=1)
+        context = read.context.widened(len(rows))
+        ids = torch.cat([read.input_ids[prompts], ids], dim=1)
     with output_of(model, lambda hidden: hidden[:, -longest:][predicts], hidden=plain_output):
-        output = context.read(ids, mask)
+        output = context.read(ids, mask, positions)
     if plain_output:
         losses = linear_cross_entropy(output.logits, output_weight(model), targets)
     else:
         losses = nn.functional.cross_entropy(output.logits.float(), targets, reduction="none")
-    return torch.zeros(len(flat), device=place).index_add_(0, predicts.nonzero()[:, 0], losses)
+    return owners[predicts], losses

@@ -13,6 +13,7 @@ from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
 from workbench.errors import UserError
 from workbench.evaluation.answer import Answer
+from workbench.evaluation.branches import reads_branches
 from workbench.evaluation.choose import choice_nats
 from workbench.models import has_plain_output, keep_memory
 from workbench.training.callbacks import progress_bar
@@ -89,6 +90,7 @@ class Chooser:
         self.renderer = renderer
         self.tokens: dict[str, list[int]] = {}
         self.plain_output = has_plain_output(model)
+        self.branching = reads_branches(model)
         self.know(choices)
 
     def know(self, choices: Iterable[str]) -> None:
@@ -119,6 +121,7 @@ class Chooser:
                     [[self.ids(choice, with_end) for choice in choices[index]] for index in batch],
                     pad_id,
                     self.plain_output,
+                    self.branching,
                 )
                 found.update((index, np.array(values)) for index, values in zip(batch, nats, strict=True))
                 bar.update(len(batch))

@@ -54,13 +54,15 @@ class Context:
     virtual_tokens: int = 0
     embedded: torch.Tensor | None = None
 
-    def read(self, input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
+    def read(self, input_ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
         """What the model says to `input_ids` (rows, length), behind the virtual tokens and what is in the cache.
 
         Args:
-            mask: (rows, virtual tokens + cached + length), 0 on padding.
+            mask: (rows, virtual tokens + cached + length), 0 on padding; or what is added to attention's scores.
+            positions: (rows, length), where the mask doesn't tell them.
         """
-        positions = _positions(mask)
+        if positions is None:
+            positions = _positions(mask)
         if self.cache is not None:
             positions = positions[:, -input_ids.shape[1] :]
             kept = {"past_key_values": self.cache, "use_cache": True}
