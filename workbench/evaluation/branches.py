@@ -45,7 +45,7 @@ def inside_window(model: nn.Module, columns: int) -> bool:
 @torch.inference_mode()
 def reads_branches(model: nn.Module) -> bool:
     """Whether `model` keeps to such a mask and to given positions: two continuations are read together and alone."""
-    embedding = model.get_input_embeddings().weight  # type: ignore[operator,union-attr]
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
     prompt = torch.arange(1, 5, device=embedding.device)[None]
     together = torch.arange(5, 10, device=embedding.device)[None]  # two tokens of one, three of the other
     owners = torch.tensor([[0, 0, 1, 1, 1]], device=embedding.device)

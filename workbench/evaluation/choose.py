@@ -179,7 +179,7 @@ def _rest(
     if any(len(row.choices) > 1 for row in rows):
         begun = filled(([index for _, tokens in row.choices for index in range(len(tokens) - 1)] for row in rows), 0)
         positions = before.sum(dim=1, keepdim=True) + begun
-        mask = branch_mask(before, owners, model.get_input_embeddings().weight.dtype)  # type: ignore[operator,union-attr]
+        mask = branch_mask(before, owners, model.get_input_embeddings().weight.dtype)  # type: ignore[operator]
     if read.context.cache is not None:
         context = read.context.selected(prompts)
     else:
