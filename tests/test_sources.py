@@ -157,6 +157,21 @@ def test_a_file_comes_out_of_a_source_archive_that_is_never_run(
         fetch_file("sdist:tiny-texts==1.0/other.txt")
 
 
+def test_a_source_archive_comes_from_an_index_on_this_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    simple = tmp_path / "my mirror" / "simple" / "tiny-texts"
+    simple.mkdir(parents=True)
+    digest = hashlib.sha256(source_archive(simple.parent.parent)).hexdigest()
+    link = f'<a href="../../tiny_texts-1.0.tar.gz#sha256={digest}">x</a>'
+    (simple / "index.html").write_text(link, encoding="utf-8")
+    monkeypatch.setenv("PIP_INDEX_URL", simple.parent.as_uri())
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    assert fetch_file(f"{SOURCE_NAME}#sha256={SHA256}").read_bytes() == CONTENT
+    with pytest.raises(UserError, match=r"could not fetch other==2\.0: file://\S+: .*No such file"):
+        fetch_file(f"sdist:other==2.0/a#sha256={SHA256}")
+
+
 class Registry(BaseHTTPRequestHandler):
     """The simple interface of a registry, on loopback."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from workbench.errors import collected
-from workbench.sources import Source, read_rows
+from workbench.sources import Source, fingerprint, read_rows
 
 ROLES = ("system", "user", "assistant")
 
@@ -57,11 +57,13 @@ class Splits:
         examples: split name -> examples, in the order of the source.
         repeated: training examples left out because the same question and answer stood before.
         leaked: training examples left out because their question stands in another split.
+        fingerprints: split name -> what its rows were, see `workbench.sources.fingerprint`.
     """
 
     examples: Mapping[str, Sequence[Example]]
     repeated: int = 0
     leaked: int = 0
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
 
 def conversation(
@@ -203,11 +205,14 @@ def load_splits(
     """
     problems: list[str] = []
     found: dict[str, list[Example]] = {}
+    fingerprints: dict[str, str] = {}
     for split, source in data.items():
         found[split] = []
         seen: dict[str, str] = {}
         make = examples[split] if isinstance(examples, Mapping) else examples
-        for row in read_rows(source):
+        rows = read_rows(source)
+        fingerprints[split] = fingerprint(source, rows)
+        for row in rows:
             try:
                 made = list(make(row.values))
             except (ValueError, KeyError, TypeError) as error:
@@ -235,4 +240,5 @@ def load_splits(
     empty = [split for split in found if not found[split]]
     if empty:
         raise collected("data", [f"split {split!r} has no examples left" for split in empty])
-    return Splits(examples={split: found[split][:limit] for split in found}, repeated=repeated, leaked=leaked)
+    first = {split: found[split][:limit] for split in found}
+    return Splits(examples=first, repeated=repeated, leaked=leaked, fingerprints=fingerprints)

@@ -14,7 +14,7 @@ from workbench.evaluation import Metric, find_metric
 from workbench.methods import Method, find_method
 from workbench.models import BITS, context_length, load_tokenizer, rehearse, require_weights
 from workbench.recipe import Recipe, load_recipe
-from workbench.sources import Checkpoint, fetch_checkpoint, fingerprint
+from workbench.sources import Checkpoint, fetch_checkpoint
 from workbench.training import steps_in
 from workbench.training.joined import joined
 
@@ -165,7 +165,7 @@ def prepare(
         too_long=too_long,
         repeated=splits.repeated,
         leaked=splits.leaked,
-        sources={split: fingerprint(source) for split, source in recipe.data.items()},
+        sources=splits.fingerprints,
     )
     return replace(job, adapter_only=_rehearsed(job))
 

@@ -55,12 +55,16 @@ def name_of(source: Source) -> str:
     return getattr(source, "__name__", type(source).__name__) if callable(source) else str(source)
 
 
-def fingerprint(source: Source) -> str:
-    """What tells whether rows have changed: the sha256 of a file or of what a function gives; a hub's name."""
+def fingerprint(source: Source, rows: Iterable[Row]) -> str:
+    """What tells whether rows have changed: the sha256 of a file, or of what a function gave; a hub's name.
+
+    Args:
+        rows: what `read_rows(source)` gave.
+    """
     if callable(source):
         digest = hashlib.sha256()
-        for row in source():
-            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
+        for row in rows:
+            digest.update(json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
         return digest.hexdigest()
     return files.sha256_of(Path(source)) if Path(source).is_file() else str(source)
 

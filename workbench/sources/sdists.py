@@ -45,12 +45,10 @@ def download_sdist(requirement: str, folder: Path) -> Path:
         raise UserError(f"could not fetch {requirement}: pip is told to use no index, and find-links has no {wanted}")
     problems = []
     for index in [*settings.get("index-url", [DEFAULT_INDEX])[:1], *settings.get("extra-index-url", [])]:
-        if urlsplit(index).scheme not in ("http", "https"):
-            continue
         try:
             return _from_index(_session(settings), index, name, wanted, folder)
         except (OSError, LookupError) as error:
-            problems.append(f"{urlsplit(index).hostname}: {error}")
+            problems.append(f"{urlsplit(index).hostname or index}: {error}")
     raise UserError(
         f"could not fetch {requirement}: {'; '.join(problems) or 'no index'}. Check the network and pip's index "
         "settings (`pip config list`)"
@@ -88,28 +86,38 @@ def _session(settings: Mapping[str, Sequence[str]]) -> "requests.Session":
 
 
 def _from_index(session: "requests.Session", index: str, name: str, wanted: str, folder: Path) -> Path:
+    local = urlsplit(index).scheme == "file"
+    page, base = _read(session, f"{index.rstrip('/')}/{_canonical(name)}/", local)
+    for found in LINK.findall(page.decode("utf-8", errors="replace")):
+        address, fragment = urldefrag(urljoin(base, html.unescape(found)))
+        file_name = unquote(urlsplit(address).path.rpartition("/")[2])
+        if _canonical_archive(file_name) != wanted:
+            continue
+        content, _ = _read(session, address, local)
+        kind, _, digest = fragment.partition("=")
+        if kind == "sha256" and hashlib.sha256(content).hexdigest() != digest:
+            raise LookupError(f"{file_name} has another sha256 than the index says")
+        archive = folder / file_name
+        archive.write_bytes(content)
+        return archive
+    raise LookupError(f"no {wanted}")
+
+
+def _read(session: "requests.Session", address: str, local: bool) -> tuple[bytes, str]:
+    """What stands at an address, and where it stood in the end; only an index on this disk may point to this disk."""
     import requests
 
+    parts = urlsplit(address)
+    if local and parts.scheme == "file":
+        path = Path(unquote(parts.path))
+        return (path / "index.html" if path.is_dir() else path).read_bytes(), address
     try:
-        page = session.get(f"{index.rstrip('/')}/{_canonical(name)}/", timeout=TIMEOUT_SECONDS)
-        page.raise_for_status()
-        for found in LINK.findall(page.text):
-            address, fragment = urldefrag(urljoin(page.url, html.unescape(found)))
-            file_name = unquote(urlsplit(address).path.rpartition("/")[2])
-            if _canonical_archive(file_name) != wanted:
-                continue
-            content = session.get(address, timeout=TIMEOUT_SECONDS)
-            content.raise_for_status()
-            kind, _, digest = fragment.partition("=")
-            if kind == "sha256" and hashlib.sha256(content.content).hexdigest() != digest:
-                raise LookupError(f"{file_name} has another sha256 than the index says")
-            archive = folder / file_name
-            archive.write_bytes(content.content)
-            return archive
+        answer = session.get(address, timeout=TIMEOUT_SECONDS)
+        answer.raise_for_status()
     except requests.RequestException as error:
         status = getattr(error.response, "status_code", None)
         raise OSError(f"HTTP status {status}" if status else type(error).__name__) from error
-    raise LookupError(f"no {wanted}")
+    return answer.content, answer.url
 
 
 def member(archive: Path, path: str) -> Iterator[bytes]:
