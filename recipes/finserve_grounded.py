@@ -18,7 +18,7 @@ from workbench.retrieval import Index, read_passages
 
 DATA = Path(__file__).parent.parent / "data" / "finserve"
 SYSTEM = "Larkmoor Bank"
-PASSAGES = 5
+PASSAGES = 4
 ENDS = ["o_proj", "down_proj"]
 policy = Index(read_passages(DATA / "policy.en.md"))
 
@@ -39,12 +39,12 @@ recipe = Recipe(
     data={split: DATA / "en" / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
     examples=examples,
     asks=lambda row: conversation(row, system=SYSTEM, ground=ground)[-1:],
-    methods=("untuned", "lora", "parallel"),
+    methods=("untuned", "lora"),
     metrics=("bleu", "chrf", "rouge_l", "figures", "perplexity"),
     headline="bleu",
     max_tokens=640,
     max_new_tokens=88,
-    training=Training(epochs=1, batch_size=4, validations=2),
+    training=Training(epochs=1.5, batch_size=4, validations=2),
     settings={
         "lora": {"learning_rate": 2e-3, "r": 128, "lora_alpha": 256, "target_modules": ENDS},
         "parallel": {"learning_rate": 2e-3, "bottleneck_size": 256},

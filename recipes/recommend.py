@@ -20,15 +20,16 @@ from workbench.data import Example, Message
 from workbench.recommendation import candidates, features, item_knn, popularity, record, viewings
 
 DATA = Path(__file__).parent.parent / "data" / "recommend"
-SHOWN, FOLLOWING = 12, 20  # titles in a prompt, and titles behind it that are learned together
+SHOWN, FOLLOWING = 12, 40  # titles in a prompt, and titles behind it that are learned together
+LATEST = 120  # titles that are learned of each viewer
 CANDIDATES = 100
-VIEWERS = {"validation": 100, "test": 250}
+VIEWERS = {"validation": 60, "test": 250}
 Row = dict[str, Any]
 
 
 def watched() -> list[Row]:
     """For training: what viewers liked, and what they liked then."""
-    found = viewings(SHOWN, FOLLOWING, most=FOLLOWING)
+    found = viewings(SHOWN, FOLLOWING, most=LATEST)
     return [
         {"id": f"viewer-{number}", "liked": list(one.before), "next": list(one.after)}
         for number, one in enumerate(found)

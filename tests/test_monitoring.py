@@ -2,6 +2,7 @@
 
 import errno
 import io
+import itertools
 import json
 import os
 import signal
@@ -149,9 +150,22 @@ def test_a_weak_surge_is_told_with_its_windows(tmp_path: Path) -> None:
     assert first["texts"] > 20
     assert first["share"] == pytest.approx(first["negative"] / first["texts"], abs=1e-4)
     assert first["share_before"] == 0.2
-    # After six in a row it is the topic's level.
-    assert [alert["new_level"] for alert in alerts] == [False] * 5 + [True]
-    assert alerts[5]["share_before"] == 0.2
+    # No window is told of twice, and after six of them their share is the topic's level.
+    assert all(one["to"] <= other["from"] for one, other in itertools.pairwise(alerts))
+    assert sum(alert["texts"] for alert in alerts) == 20 * 6
+    assert [alert["new_level"] for alert in alerts] == [False, False, True]
+    assert alerts[2]["share_before"] == 0.2
+
+
+def test_what_a_surge_was_is_forgotten_when_it_is_over() -> None:
+    surges = Surges(0.01, history=48)
+    for number in range(20):
+        surges.close(number * HOUR, 20, 4)
+    assert surges.close(20 * HOUR, 20, 18).window.surge
+    after = [surges.close((21 + number) * HOUR, 20, 4) for number in range(8)]
+    assert not any(judged.window.surge for judged in after)
+    assert surges.surge == []
+    assert sum(window.negative for window in surges.quiet) == 4 * len(surges.quiet)
 
 
 def test_what_comes_again_is_not_counted_again(tmp_path: Path) -> None:

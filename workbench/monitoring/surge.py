@@ -10,9 +10,9 @@ binomial counts do is estimated, at the upper end of its uncertainty, and counts
 McCullagh and Nelder 1989, section 4.5). That keeps the rate for clusters of one to three texts and histories of eight
 windows or more (simulated, see the tests), and is below it where texts come one by one.
 
-A weak surge shows over several windows only. So the last one, two and four windows are tested together, each at a
-third of the level (Bonferroni); windows are no part of the history before that, lest a surge that begins slowly hide
-itself in it.
+A weak surge shows over several windows only. So the last one, two and four windows since the last alert are tested
+together, each at a third of the level (Bonferroni); windows are no part of the history before that, lest a surge that
+begins slowly hide itself in it. The windows of an alert never are, and none is told of twice.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ from typing import Any
 # Windows from which the spread of the history can be judged, and texts that it must have before anything is.
 FEWEST_WINDOWS = 8
 FEWEST_TEXTS = 30
-# Alerts in a row after which a share is a topic's new level and no longer a surge.
+# Windows of a surge after which its share is the topic's new level. It ends with more quiet ones in a row than a span has.
 SETTLED = 6
 # How many of the latest windows are tested together; the longest span says what is not yet history.
 SPANS = (1, 2, 4)
@@ -56,7 +56,7 @@ class Judgement:
         p_value: for all spans together; None while there was too little history.
         span: the windows that told most, this one the last.
         before: the history they were held against.
-        new_level: the surge lasted so long that it is the history from now on.
+        new_level: the surge lasted so long that its windows are the history from now on.
     """
 
     window: Window
@@ -74,33 +74,37 @@ class Surges:
         false_alarms: chance that a quiet topic raises an alert in a window.
         history: how many quiet windows a new one is held against, at most.
         quiet: these.
-        latest: quiet windows that will be history.
-        in_a_row: the last windows, if all of them were surges.
+        latest: windows since the last alert that are not history yet.
+        surge: windows of the surge that is going on, from the first window of its first alert to its last alert.
     """
 
     false_alarms: float
     history: int
     quiet: deque[Window] = field(default_factory=deque)
     latest: deque[Window] = field(default_factory=deque)
-    in_a_row: list[Window] = field(default_factory=list)
+    surge: list[Window] = field(default_factory=list)
 
     def close(self, start: float, texts: int, negative: int) -> Judgement:
         """Judge a window that is over, and remember it."""
         judged = self._judge(Window(start, texts, negative))
         if not judged.window.surge:
-            self.in_a_row = []
             self.latest.append(judged.window)
             if len(self.latest) >= max(SPANS):
                 self._remember([self.latest.popleft()])
+                self.surge = []
             return judged
         # What is beyond the history does not belong into it, unless it stays.
-        self.in_a_row.append(judged.window)
-        if len(self.in_a_row) < SETTLED:
+        before = list(self.latest)
+        if not self.surge:
+            self._remember(before[: len(before) + 1 - len(judged.span)])
+            before = before[len(before) + 1 - len(judged.span) :]
+        self.surge += [*before, judged.window]
+        self.latest.clear()
+        if len(self.surge) < SETTLED:
             return judged
         self.quiet.clear()
-        self.latest.clear()
-        self._remember(self.in_a_row)
-        self.in_a_row = []
+        self._remember(self.surge)
+        self.surge = []
         return Judgement(judged.window, judged.p_value, judged.span, judged.before, new_level=True)
 
     def _judge(self, window: Window) -> Judgement:
@@ -123,7 +127,7 @@ class Surges:
 
     def state(self) -> dict[str, Any]:
         """For JSON."""
-        parts = {"quiet": self.quiet, "latest": self.latest, "in_a_row": self.in_a_row}
+        parts = {"quiet": self.quiet, "latest": self.latest, "surge": self.surge}
         return {name: [asdict(window) for window in windows] for name, windows in parts.items()}
 
     @classmethod
@@ -134,7 +138,7 @@ class Surges:
             history=history,
             quiet=deque(Window(**w) for w in state["quiet"]),
             latest=deque(Window(**w) for w in state["latest"]),
-            in_a_row=[Window(**w) for w in state["in_a_row"]],
+            surge=[Window(**w) for w in state["surge"]],
         )
 
 
