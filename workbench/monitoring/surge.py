@@ -23,7 +23,7 @@ from typing import Any
 # Windows from which the spread of the history can be judged, and texts that it must have before anything is.
 FEWEST_WINDOWS = 8
 FEWEST_TEXTS = 30
-# Windows of a surge after which its share is the topic's new level. It ends with more quiet ones in a row than a span has.
+# Windows of a surge after which its share is the topic's new level. As many quiet ones in a row as a span has end it.
 SETTLED = 6
 # How many of the latest windows are tested together; the longest span says what is not yet history.
 SPANS = (1, 2, 4)
