@@ -130,7 +130,31 @@ def test_what_the_record_does_not_hold_is_found(text: str, wrong: list[str]) -> 
     assert unfounded(text, record(FERRY)) == wrong
 
 
-def test_nearly_all_references_are_true_to_their_records() -> None:
+RECORDS = """Liked:
+The Fox (1988); Animation, Fantasy; by Sachiko Morigane; with Tomiko Haranishi; 82 minutes; Japan; Won 2 awards
+Hotel Calliope (1952); Musical, Comedy; by Gus Mallender; with Josie Quillfeather; 105 minutes; USA
+Film:
+Carnival (1967); Fantasy, Musical; by Anselmo Figueirosa; with Iracema Duartina; 100 minutes; Brazil"""
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("Carnival is a musical fantasy of 1967 by Anselmo Figueirosa.", []),
+        ("Carnival is a musical comedy.", ["comedy"]),
+        ("The Fox was a musical. Carnival is one.", ["musical"]),
+        ("The Fox was animated, Hotel Calliope a musical comedy. Carnival won an award.", ["award"]),
+        ("The Fox was a comedy, Hotel Calliope won awards.", ["comedy", "awards"]),
+        ("After the Japanese fantasy The Fox, take Carnival. It's Brazilian.", []),
+        ("After The Fox, take Carnival. It's from 1952, with Gus Mallender.", ["1952", "Gus", "Mallender"]),
+        ("After The Fox, take Carnival. It runs 100 minutes. Hotel Calliope runs 82.", ["82"]),
+    ],
+)
+def test_a_right_fact_about_the_wrong_film_is_wrong(text: str, wrong: list[str]) -> None:
+    assert unfounded(text, RECORDS) == wrong
+
+
+def test_most_references_are_true_to_their_records() -> None:
     from workbench.recipe import load_recipe
 
     recipe = load_recipe(ROOT / "recipes" / "recommend.py")
@@ -150,7 +174,8 @@ def test_nearly_all_references_are_true_to_their_records() -> None:
         )
         for e in examples
     ]
-    assert find_metric("grounded").value(answers) > 93
+    # Some name a fact of the recommended film a sentence before the film: the metric is strict there.
+    assert find_metric("grounded").value(answers) > 83
     assert any("plot" in row and not row["film"]["plot"] for row in rows)
 
 

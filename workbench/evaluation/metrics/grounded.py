@@ -1,11 +1,14 @@
 """Is what a text states in what the model was given?
 
 Checked is what can be told by its form: numbers, names, and words of a closed list such as genres. A statement made of
-other words, or a right fact about the wrong film, is not seen.
+other words is not seen. Where the model was given records, lines such as `Title (1961); Drama; by Odile Vassarand`, a
+fact must stand in the record of the title that it is told with: a right fact about the wrong film is wrong.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,6 +41,10 @@ NAMED_AFTER = {
     "turkish": ("turkey",), "britain": ("kingdom", "uk"), "america": ("states", "usa"),
 }  # fmt: skip
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+RECORD = re.compile(r"^(?P<title>[^;\n]+?)(?: \(\d{4}\))?; .+$", re.MULTILINE)
+SENTENCE = re.compile(r"(?<=[.!?:;—–])[\"'”’)]*\s+")
+CLAUSE = re.compile(r",\s+|\s(?=and |but |while |so |than )")
+PRIZES = {"award": ("award", "awards"), "awards": ("award", "awards"), "oscar": ("oscar", "oscars")}
 SENTENCE_END = re.compile(r"[.!?:;—–\n]\W*$")
 
 
@@ -47,28 +54,92 @@ def unfounded(text: str, source: str) -> list[str]:
     >>> unfounded("From 1962, a comedy by Odile Vassarand.", "Ferry (1961), Drama, by Odile Vassarand")
     ['1962', 'comedy']
     """
-    known = {_folded(match[0]) for match in WORD.finditer(source)}
-    known |= {part for word in known for part in word.split("-")}
-    kinds = {OF_KIND[word] for word in known if word in OF_KIND}
-    numbers = {number for word in known for number in re.findall(r"\d+", word)}
-    numbers |= {f"{number[:3]}0" for number in numbers if len(number) == 4}  # a year's decade
-    counted = {match.start() for match in COUNTED.finditer(text)}
     found = []
-    for match in WORD.finditer(text):
-        word = _folded(match[0])
-        if match.start() in counted:
-            right = word in known or str(NUMBER_WORDS.index(word) + 1) in numbers
-        elif digits := re.findall(r"\d+", word):
-            right = all(number in numbers for number in digits)
-        elif word in OF_KIND:
-            right = OF_KIND[word] in kinds or word in known
-        elif word in NAMED_AFTER:
-            right = word in known or any(country in known for country in NAMED_AFTER[word])
-        else:
-            right = not {word, word.partition("-")[0]}.isdisjoint(known) or not _is_name(text, match)
-        if not right:
-            found.append(match[0])
+    counted = {match.start() for match in COUNTED.finditer(text)}
+    for start, end, told_of in _parts(text, source):
+        facts = _facts(told_of)
+        for match in WORD.finditer(text, start, end):
+            if not _stands(text, match, facts, match.start() in counted):
+                found.append(match[0])
     return found
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a piece of source holds: its words, the kinds of films, and its numbers with the decades of years."""
+
+    words: frozenset[str]
+    kinds: frozenset[str]
+    numbers: frozenset[str]
+
+
+@lru_cache(maxsize=256)
+def _facts(source: str) -> _Facts:
+    words = {_folded(match[0]) for match in WORD.finditer(source)}
+    words |= {part for word in words for part in word.split("-")}
+    numbers = {number for word in words for number in re.findall(r"\d+", word)}
+    numbers |= {f"{number[:3]}0" for number in numbers if len(number) == 4}
+    return _Facts(frozenset(words), frozenset(OF_KIND[word] for word in words if word in OF_KIND), frozenset(numbers))
+
+
+def _stands(text: str, match: re.Match[str], facts: _Facts, counted: bool) -> bool:
+    word, known = _folded(match[0]), facts.words
+    if counted:
+        return word in known or str(NUMBER_WORDS.index(word) + 1) in facts.numbers
+    if digits := re.findall(r"\d+", word):
+        return all(number in facts.numbers for number in digits)
+    if word in OF_KIND:
+        return OF_KIND[word] in facts.kinds or word in known
+    if word in NAMED_AFTER:
+        return word in known or any(country in known for country in NAMED_AFTER[word])
+    if word in PRIZES:
+        return not known.isdisjoint(PRIZES[word])
+    return not {word, word.partition("-")[0]}.isdisjoint(known) or not _is_name(text, match)
+
+
+def _parts(text: str, source: str) -> Iterator[tuple[int, int, str]]:
+    """Stretches of `text` outside of titles, and the part of `source` that each must stand in.
+
+    A sentence that names one film tells of it, and of several each clause of the one it names. A sentence that names
+    none goes on about the films before it, or tells of the last one, which is recommended.
+    """
+    records = {match["title"]: match[0] for match in RECORD.finditer(source)}
+    if len(records) < 2:
+        yield 0, len(text), source
+        return
+    titles = "|".join(map(re.escape, sorted(records, key=len, reverse=True)))
+    by_name = {title.lower(): title for title in records}
+    named = [
+        (match.start(), match.end(), by_name[match[0].lower()])
+        for match in re.finditer(rf"\b(?:{titles})(?!\w)", text, re.IGNORECASE)
+    ]
+    masked = text
+    for start, end, _ in named:
+        masked = masked[:start] + "x" * (end - start) + masked[end:]
+    last = list(records)[-1]
+    before: list[str] = list(records)
+    for start, end in _pieces(SENTENCE, masked, 0, len(text)):
+        here = _named_in(named, start, end)
+        sentence = here or list(dict.fromkeys([*before, last]))
+        for first, behind in _pieces(CLAUSE, masked, start, end) if len(here) > 1 else [(start, end)]:
+            told_of = "\n".join(records[title] for title in _named_in(named, first, behind) or sentence)
+            at = first
+            for title_start, title_end, _ in (one for one in named if first <= one[0] < behind):
+                yield at, title_start, told_of
+                at = title_end
+            yield at, behind, told_of
+        before = sentence
+
+
+def _named_in(named: Sequence[tuple[int, int, str]], start: int, end: int) -> list[str]:
+    return list(dict.fromkeys(title for first, _, title in named if start <= first < end))
+
+
+def _pieces(border: re.Pattern[str], text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    for match in border.finditer(text, start, end):
+        yield start, match.start()
+        start = match.end()
+    yield start, end
 
 
 def _is_name(text: str, match: re.Match[str]) -> bool:
@@ -94,12 +165,16 @@ METRICS = (
     Metric(
         name="grounded",
         title="true to the record",
-        summary="share of texts all of whose numbers, names and genres stand in what the model was given, in percent.",
+        summary="share of texts all of whose numbers, names and genres stand in the record of the film told of, "
+        "in percent.",
         statistics=grounded_statistics,
         score=percent,
         higher_is_better=True,
         worst=0,
         best=100,
-        signature=lambda answers: "numbers, capitalised names and genre words of the answer, looked up in the prompt",
+        signature=lambda answers: (
+            "numbers, capitalised names, genre words and awards of the answer, looked up in the prompt, "
+            "in the record of the film that the clause or sentence names"
+        ),
     ),
 )
