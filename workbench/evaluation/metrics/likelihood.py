@@ -19,6 +19,13 @@ def perplexity_score(sums: np.ndarray) -> float:
     return math.exp(min(sums[0] / sums[1], 700.0))
 
 
+def likelihood_signature(answers: Sequence[Answer]) -> str:
+    """What counts: of choices the end of turn is read only where one of them begins another."""
+    choices = "; of choices without the end of turn, unless one begins another"
+    chosen = any(answer.choices for answer in answers)
+    return "natural, completion and end of turn, given the prompt" + (choices if chosen else "")
+
+
 METRICS = (
     Metric(
         name="perplexity",
@@ -30,6 +37,6 @@ METRICS = (
         worst=math.inf,
         best=1,
         applies=lambda answer: answer.tokens > 0,
-        signature=lambda answers: "natural, completion and end of turn, given the prompt",
+        signature=likelihood_signature,
     ),
 )
