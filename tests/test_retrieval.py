@@ -1,10 +1,11 @@
 """Retrieval: statements with their headings, found by their words, and put where the model reads them."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from workbench.data import conversation
+from workbench.data import Example, Message, conversation, load_splits, with_other_figures
 from workbench.errors import UserError
 from workbench.recipe import load_recipe
 from workbench.retrieval import Index, read_passages
@@ -95,3 +96,54 @@ def test_a_document_without_passages_is_told(tmp_path: Path, content: str | None
         path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=problem):
         read_passages(path)
+
+
+def grounded(
+    question: str, answer: str, context: str = "Boxes: small €90 a year, large €220; opened 8:30 to 17:00."
+) -> Example:
+    prompt = (Message(role="system", content=context), Message(role="user", content=question))
+    return Example(id="box", prompt=prompt, completion=answer)
+
+
+def test_figures_are_replaced_in_context_and_answer_alike() -> None:
+    before = grounded("What is a large box?", "A large one is €220 a year, a small one €90.")
+    after = with_other_figures(before)
+    assert after == with_other_figures(before)
+    assert after.prompt[1] == before.prompt[1]
+    small, large, *times = re.findall(r"\d+(?::\d+)?", after.prompt[0]["content"])
+    assert after.completion == f"A large one is €{large} a year, a small one €{small}."
+    assert (large, small) != ("220", "90")
+    assert len({small, large, *times}) == 4
+    assert (len(large), large[-1], small[-1]) == (3, "0", "0")
+    assert [time[-3:] for time in times] == [":30", ":00"]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What is a box?", "Please ask at a branch."),  # nothing to read
+        ("What are two large boxes?", "Two are €440."),  # worked out
+        ("Is my box for €90 a small one?", "Yes, €90 is the price of the small one."),  # the user's own figure
+    ],
+)
+def test_what_would_no_longer_be_true_keeps_its_figures(question: str, answer: str) -> None:
+    example = grounded(question, answer)
+    assert with_other_figures(example) == example
+
+
+def test_a_grounded_model_is_trained_on_another_sheet_and_tested_on_the_real_one() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "finserve_grounded.py")
+    splits = load_splits(recipe.data, recipe.examples)
+    sheet = (ROOT / "data" / "finserve" / "policy.en.md").read_text(encoding="utf-8")
+    unlike = {
+        split: sum(
+            any(
+                line.partition(": ")[2] not in " ".join(sheet.split())
+                for line in e.prompt[0]["content"].split("\n")[1:]
+            )
+            for e in examples
+        )
+        for split, examples in splits.examples.items()
+    }
+    assert unlike["train"] > 800
+    assert unlike["test"] == unlike["test_unseen"] == unlike["validation"] == 0

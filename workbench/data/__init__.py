@@ -1,5 +1,6 @@
 """From rows to examples, and from examples to the exact tokens a model sees."""
 
 from workbench.data.examples import Example, Message, Splits, choice, conversation, load_splits
+from workbench.data.figures import with_other_figures
 
-__all__ = ["Example", "Message", "Splits", "choice", "conversation", "load_splits"]
+__all__ = ["Example", "Message", "Splits", "choice", "conversation", "load_splits", "with_other_figures"]
