@@ -112,7 +112,7 @@ def plot(quiets: Sequence[Quiet], surges: Sequence[Surged], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for place, one in enumerate(quiets):
         low, high = one.limits
         left.errorbar(place, one.rate, [[one.rate - low], [high - one.rate]], fmt="o", capsize=4, color="C0")
@@ -127,7 +127,8 @@ def plot(quiets: Sequence[Quiet], surges: Sequence[Surged], file: Path) -> None:
         right.plot(range(1, NEVER + 1), within, style, color=color, label=label)
     right.set(title=f"Negative share from {SHARE} to ...: alert raised", ylim=(0, 1.02))
     right.set_xlabel("within so many windows")
-    right.legend(fontsize="small")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(file, dpi=120)
 
 

@@ -1,5 +1,6 @@
 """The index: BM25 (Robertson and Zaragoza 2009) by bm25s, over words, and over pairs of characters in Chinese."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ class Index:
     def __init__(self, passages: Sequence[Passage]) -> None:
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says all that it does
         self.passages = list(passages)
         self._index = bm25s.BM25(k1=1.2, b=0.75)
         # The short name of a section is another wording of its title.
