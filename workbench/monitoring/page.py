@@ -1,7 +1,7 @@
 """The trend as a page that renews itself: one file, opened from disk."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def _picture(watch: Watch, topics: Mapping[str, Topic]) -> Any:
     figure, axes = figure_of(rows, min(COLUMNS, len(topics)), (13, 2.4 * rows + 0.4))
     for axis in axes[len(topics) :]:
         axis.set_visible(False)
+    starts = [datetime.fromtimestamp(w.start, UTC) for topic in topics.values() for w in topic.shown]
     for axis, (name, topic) in zip(axes, topics.items(), strict=False):
         axis.set_title(name, fontsize=10, loc="left")
         axis.set_ylim(0, 1.05)
@@ -59,6 +60,7 @@ def _picture(watch: Watch, topics: Mapping[str, Topic]) -> Any:
         surges = [(t, s) for t, s, w in zip(times, shares, windows, strict=True) if w.surge]
         if surges:
             axis.plot(*zip(*surges, strict=True), "o", color="#D55E00", markersize=6)
+        axis.set_xlim(min(starts), max(starts) + timedelta(seconds=watch.window_seconds))
         axis.tick_params(labelsize=8)
         for label in axis.get_xticklabels():
             label.set(rotation=25, ha="right")
