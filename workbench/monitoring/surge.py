@@ -12,7 +12,8 @@ windows or more (simulated, see the tests), and is below it where texts come one
 
 A weak surge shows over several windows only. So the last one, two and four windows since the last alert are tested
 together, each at a third of the level (Bonferroni); windows are no part of the history before that, lest a surge that
-begins slowly hide itself in it. The windows of an alert never are, and none is told of twice.
+begins slowly hide itself in it. The windows of an alert are none either, unless they become a topic's new level, and
+none is told of twice.
 """
 
 from collections import deque
@@ -94,11 +95,10 @@ class Surges:
                 self.surge = []
             return judged
         # What is beyond the history does not belong into it, unless it stays.
-        before = list(self.latest)
         if not self.surge:
-            self._remember(before[: len(before) + 1 - len(judged.span)])
-            before = before[len(before) + 1 - len(judged.span) :]
-        self.surge += [*before, judged.window]
+            while len(self.latest) >= len(judged.span):  # quiet ones before it began
+                self._remember([self.latest.popleft()])
+        self.surge += [*self.latest, judged.window]
         self.latest.clear()
         if len(self.surge) < SETTLED:
             return judged
