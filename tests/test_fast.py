@@ -1,6 +1,7 @@
 """The fast paths: the same numbers, and nothing left behind."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from transformers.models.llama import modeling_llama
 
 from tiny import make_model
 from workbench.methods import find_method
+from workbench.methods.peft_layers.precision import dequantized
 from workbench.models import attach, fast_training, has_plain_output, linear_cross_entropy, load_model
 from workbench.models import output as output_module
 from workbench.models.attention import GROUPED, shares_heads
+from workbench.models.fast.activations import fast_gelu
 from workbench.models.fast.compiled import can_compile
+from workbench.models.fast.frozen import Made, is_packed
 
 compiled_here = pytest.mark.skipif(not can_compile(), reason="PyTorch's threads can't be reached here")
 IDS = torch.arange(3, 63).view(2, 30)
@@ -29,6 +33,12 @@ def step(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     loss = model(IDS, labels=IDS).loss
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+def without_dropout(model: Any) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
 
 
 def lora(model: Any, **settings: Any) -> Any:
@@ -58,9 +68,7 @@ ATTACHED = {"lora": lora, **{name: by_name(name) for name in ("houlsby", "prefix
 def test_loss_and_gradients_are_the_same(kind: str, name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = ATTACHED[name](make_model(kind)).to(dtype).train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
     loss, gradient = step(model)
     with fast_training(model):
         fast_loss, fast_gradient = step(model)
@@ -307,3 +315,53 @@ def test_rotations_of_a_part_of_each_head() -> None:
         fast_loss, fast_gradient = step(model)
     assert torch.allclose(loss, fast_loss, rtol=1e-5)
     assert torch.allclose(gradient, fast_gradient, atol=1e-5 * float(gradient.abs().max()))
+
+
+@compiled_here
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("name", ["lora", "houlsby", "prefix", "dora", "ia3"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_packed_weights_are_trained_on_as_what_they_stand_for(kind: str, name: str, bits: int, tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    make_model(kind, width=128).save_pretrained(tmp_path)
+    model = by_name(name)(load_model(tmp_path, bits, training=True)).train()
+    without_dropout(model)
+    packed = [module for module in model.modules() if is_packed(module)]
+    held = [module.weight.data.clone() for module in packed]
+    assert len(packed) >= 8
+    with fast_training(model), torch.autocast("cpu", torch.bfloat16):
+        fast_loss, fast_gradient = step(model)
+        again, _ = step(model)
+    assert torch.equal(again, fast_loss)
+    for module in packed:
+        weight = dequantized(module).to(torch.bfloat16)
+        module.forward = partial(torch.nn.functional.linear, weight=weight, bias=module.bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradient = step(model)
+    assert torch.allclose(loss, fast_loss, rtol=2e-2)
+    assert torch.nn.functional.cosine_similarity(gradient.float(), fast_gradient.float(), dim=0) > 0.98
+    assert all(torch.equal(module.weight.data, codes) for module, codes in zip(packed, held, strict=True))
+
+
+@compiled_here
+@pytest.mark.parametrize("bits", [8, 4])
+def test_packed_weights_are_unpacked_to_the_bit(bits: int, tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    make_model("llama", width=128).save_pretrained(tmp_path)
+    for module in load_model(tmp_path, bits, training=True).modules():
+        if is_packed(module):
+            made = Made([module], 32, {}, [32]).matrix()
+            expected = dequantized(module)
+            assert torch.equal(made[:, :-32], expected.to(torch.bfloat16))
+            assert not made[:, -32:].any()
+
+
+def test_only_the_gelu_with_tanh_becomes_another_one() -> None:
+    from transformers.activations import GELUActivation, NewGELUActivation, QuickGELUActivation
+
+    x = torch.linspace(-6, 6, 100)
+    chain, one = NewGELUActivation(), fast_gelu(NewGELUActivation())
+    assert one is not None
+    assert torch.allclose(one(x), chain(x), atol=1e-6)
+    assert fast_gelu(GELUActivation()) is None
+    assert fast_gelu(QuickGELUActivation()) is None

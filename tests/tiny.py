@@ -52,14 +52,14 @@ def make_tokenizer() -> Any:
     )
 
 
-def make_config(kind: str, vocabulary: int = 320) -> Any:
+def make_config(kind: str, vocabulary: int = 320, width: int = 32) -> Any:
     """The configuration of a tiny model of an architecture of `KINDS`."""
     import transformers as t
 
     shared: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    small = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
+    small = {"n_embd": width, "n_layer": 2, "n_head": 4, "n_positions": 256}
     usual = {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "hidden_size": width, "intermediate_size": width * 3 // 2, "num_hidden_layers": 2, "num_attention_heads": 4,
         "max_position_embeddings": 256,
     }  # fmt: skip
     grouped = {**usual, "num_key_value_heads": 2, "head_dim": 8}
@@ -68,7 +68,7 @@ def make_config(kind: str, vocabulary: int = 320) -> Any:
         "gpt1": lambda: t.OpenAIGPTConfig(**small, **shared),
         "gpt2": lambda: t.GPT2Config(**small, **shared),
         "gpt-neo": lambda: t.GPTNeoConfig(
-            hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+            hidden_size=width, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
             window_size=16, max_position_embeddings=256, **shared,
         ),
         "gpt-j": lambda: t.GPTJConfig(**small, rotary_dim=4, **untied),
@@ -83,12 +83,12 @@ def make_config(kind: str, vocabulary: int = 320) -> Any:
     return configs[kind]()
 
 
-def make_model(kind: str, vocabulary: int = 320) -> Any:
+def make_model(kind: str, vocabulary: int = 320, width: int = 32) -> Any:
     """A random model whose outputs depend strongly on every weight."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(make_config(kind, vocabulary))
+    model = AutoModelForCausalLM.from_config(make_config(kind, vocabulary, width))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)

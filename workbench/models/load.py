@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -167,6 +168,8 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     if _quantized_by(path) == MXFP4:  # gpt-oss as it is released
         quantization = Mxfp4Config(dequantize=True)
     elif bits == 8:
+        # On a CPU it warns at every product that it casts, which nobody can change.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         quantization = BitsAndBytesConfig(load_in_8bit=True)
     elif bits == 4:
         quantization = BitsAndBytesConfig(

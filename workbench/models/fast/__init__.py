@@ -7,9 +7,12 @@ model that is saved, merged or evaluated.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import torch
 from torch import nn
 
+from workbench.models.fast.activations import fast_gelu
 from workbench.models.fast.bottleneck import fast_bottleneck
 from workbench.models.fast.gated import fast_gated
 from workbench.models.fast.norms import fast_rms_norm
@@ -24,14 +27,15 @@ def fast_training(model: nn.Module) -> Iterator[int]:
     """While the block runs, train `model` along the fast paths. Yields how many modules take one."""
     forwards = {}
     for module in model.modules():
-        forward = fast_rms_norm(module) or fast_gated(module) or fast_bottleneck(module)
+        forward = fast_rms_norm(module) or fast_gated(module) or fast_bottleneck(module) or fast_gelu(module)
         if forward is not None:
             forwards[module] = forward
     groups = grouped_projections(model)
+    shared: dict[Any, torch.Tensor] = {}
     with ExitStack() as stack:
         for group in groups:
             stack.callback(group.part_storage)
-            group.share_storage()
+            group.share_storage(shared)
             forwards.update(group.forwards())
         for module, forward in forwards.items():
             if "forward" not in vars(module):  # somebody else's, such as accelerate's for several devices, stays

@@ -33,6 +33,9 @@ def _converter(result: Any, argument: Any, instruction: Callable[[Any, Any], Any
 _float_of_bits = _converter(types.float32, types.uint32, lambda builder, x: builder.bitcast(x, ir.FloatType()))
 _bits_of_float = _converter(types.uint32, types.float32, lambda builder, x: builder.bitcast(x, ir.IntType(32)))
 _double_of_bits = _converter(types.float64, types.int64, lambda builder, x: builder.bitcast(x, ir.DoubleType()))
+_pointer8 = _converter(
+    types.CPointer(types.int8), types.int64, lambda builder, x: builder.inttoptr(x, ir.IntType(8).as_pointer())
+)
 _pointer16 = _converter(
     types.CPointer(types.uint16), types.int64, lambda builder, x: builder.inttoptr(x, ir.IntType(16).as_pointer())
 )
@@ -91,6 +94,12 @@ def exp(x: Any) -> Any:
 def bfloat16s(numbers: Any, slot: int, start: int, count: int) -> Any:
     """The bits of `count` elements of the bfloat16 tensor in `slot`, the first of them `start` elements in."""
     return carray(_pointer16(numbers[slot] + 2 * start), count)
+
+
+@njit_exact
+def int8s(numbers: Any, slot: int, start: int, count: int) -> Any:
+    """`count` bytes of the tensor in `slot`, the first of them `start` bytes in, as int8."""
+    return carray(_pointer8(numbers[slot] + start), count)
 
 
 @njit_exact
@@ -242,6 +251,37 @@ def cross_entropy(begin: int, end: int, a: Any) -> None:
             for i in range(columns):
                 logits[i] = store(wide[i] / total)
             logits[target] = store(wide[target] / total - float32(1))
+
+
+def widen_int8(begin: int, end: int, a: Any) -> None:
+    """codes, scale of each row, result, its stride, width -> codes * scale."""
+    width = a[FIRST + 4]
+    scales = float32s(a, FIRST + 1, begin, end - begin)
+    for row in range(begin, end):
+        codes = int8s(a, FIRST, row * width, width)
+        result = bfloat16s(a, FIRST + 2, row * a[FIRST + 3], width)
+        scale = scales[row - begin]
+        for i in range(width):
+            result[i] = store(float32(codes[i]) * scale)
+
+
+def widen_nf4(begin: int, end: int, a: Any) -> None:
+    """codes, scale of each block, table of 16, result, its stride, width, block -> table[code] * scale.
+
+    Two codes a byte, the first one in its upper half; blocks end where rows end.
+    """
+    width, block = a[FIRST + 5], a[FIRST + 6]
+    table, blocks = float32s(a, FIRST + 2, 0, 16), width // block
+    for row in range(begin, end):
+        codes = int8s(a, FIRST, row * width // 2, width // 2)
+        scales = float32s(a, FIRST + 1, row * blocks, blocks)
+        result = bfloat16s(a, FIRST + 3, row * a[FIRST + 4], width)
+        for number in range(blocks):
+            scale, first = scales[number], number * block // 2
+            for i in range(first, first + block // 2):
+                code = codes[i]
+                result[2 * i] = store(table[(code >> 4) & 15] * scale)
+                result[2 * i + 1] = store(table[code & 15] * scale)
 
 
 def compiled(name: str) -> Any:

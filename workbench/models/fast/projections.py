@@ -3,18 +3,21 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
-from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from workbench.models.fast.frozen import Kept, Made, is_packed
 from workbench.models.probe import read_short_text
 
 # The matrix units of a CPU take 32 numbers at once: a width of 608 costs less than one of 592.
 MULTIPLE = 32
+# PEFT's LoRA on a linear layer: of floating point, of int8, of NF4.
+LORA_LAYERS = ("Linear", "Linear8bitLt", "Linear4bit")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Projection:
         base: the frozen layer: `module` itself, or what a LoRA layer wraps.
         down, up: factors of the update, of shapes (r, in) and (out, r).
         scale: of the update.
+        alone: what stands on the layer may change its output in place, which parts of one product don't bear.
     """
 
     module: nn.Module
@@ -33,6 +37,7 @@ class Projection:
     down: nn.Parameter | None = None
     up: nn.Parameter | None = None
     scale: float = 0.0
+    alone: bool = False
 
 
 @dataclass
@@ -43,7 +48,7 @@ class Group:
     of them be called with another tensor, all are computed for that.
 
     Attributes:
-        weight: the frozen weights one below the other, (sum of out, in). With LoRA there are more columns to the
+        frozen: the frozen weights one below the other, (sum of out, in). With LoRA there are more columns to the
             right, (sum of out, in + sum of r + padding): the up-projections, each in the rows of its layer.
         down: with LoRA, the down-projections one below the other in the weight's precision, (sum of r, in).
         scale: with LoRA, of each row of `down`.
@@ -53,34 +58,39 @@ class Group:
     source: torch.Tensor | None = None
     version: int = 0
     waiting: dict[int, torch.Tensor] = field(default_factory=dict)
-    weight: torch.Tensor | None = None
+    frozen: Kept | Made | None = None
     bias: torch.Tensor | None = None
     down: torch.Tensor | None = None
     scale: torch.Tensor | None = None
 
-    def share_storage(self) -> None:
-        """Put the frozen weights into one matrix, of which each layer keeps its part."""
+    def share_storage(self, shared: dict[Any, torch.Tensor]) -> None:
+        """Make one matrix of the frozen weights.
+
+        Args:
+            shared: matrices for weights at 8 or 4 bits, see `Made`.
+        """
         bases = [projection.base for projection in self.projections]
         first, width = bases[0], bases[0].in_features
         biases = [base.bias.data for base in bases if base.bias is not None]
         self.bias = torch.cat(biases) if biases else None
         scales = [torch.full((len(p.down),), p.scale) for p in self.projections if p.down is not None]
-        columns = width
+        room = 0
         if scales:
             self.scale = torch.cat(scales).to(first.weight.device)  # in float32
-            self.down = first.weight.data.new_empty(len(self.scale), width)
-            columns += len(self.scale)
-            columns += -columns % MULTIPLE
-        self.weight = first.weight.data.new_zeros(sum(base.out_features for base in bases), columns)
-        for base, rows in zip(bases, self.weight.split([base.out_features for base in bases]), strict=True):
-            rows[:, :width] = base.weight.data
-            base.weight.data = rows[:, :width]
+            room = len(self.scale)
+            room += -(width + room) % MULTIPLE
+        if is_packed(first):
+            self.frozen = Made(bases, room, shared, [len(scale) for scale in scales])
+        else:
+            self.frozen = Kept(bases, room)
+        if self.scale is not None:
+            self.down = torch.empty(len(self.scale), width, dtype=self.frozen.dtype, device=first.weight.device)
 
     def part_storage(self) -> None:
         """Give each layer a matrix of its own again."""
-        for projection in self.projections:
-            projection.base.weight.data = projection.base.weight.data.clone(memory_format=torch.contiguous_format)
-        self.weight = self.bias = self.down = self.scale = self.source = None
+        if self.frozen is not None:
+            self.frozen.release()
+        self.frozen = self.bias = self.down = self.scale = self.source = None
         self.waiting.clear()
 
     def forwards(self) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
@@ -89,7 +99,8 @@ class Group:
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
         projection = self.projections[index]
-        if projection.down is not None and not _may_round(projection.down, projection.base.weight.dtype, x):
+        assert self.frozen is not None
+        if projection.down is not None and not _may_round(projection.down, self.frozen.dtype, x):
             return type(projection.module).forward(projection.module, x)
         if self.source is not x or self.version != x._version or index not in self.waiting:
             self.waiting = dict(enumerate(self._outputs(x)))
@@ -103,9 +114,9 @@ class Group:
         sizes = tuple(p.base.out_features for p in self.projections)
         with torch.autocast(x.device.type, enabled=False):  # the functions cast what has to be cast
             if self.scale is None:
-                return _Projections.apply(x, self.weight, self.bias, sizes)
+                return _Projections.apply(x, self.frozen, self.bias, sizes)
             downs, ups = [p.down for p in self.projections], [p.up for p in self.projections]
-            return _LoraProjections.apply(x, self.weight, self.bias, self.down, self.scale, sizes, *downs, *ups)
+            return _LoraProjections.apply(x, self.frozen, self.bias, self.down, self.scale, sizes, *downs, *ups)
 
 
 class _Projections(torch.autograd.Function):
@@ -113,18 +124,18 @@ class _Projections(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, sizes: tuple[int, ...]
+        ctx: Any, x: torch.Tensor, frozen: Kept | Made, bias: torch.Tensor | None, sizes: tuple[int, ...]
     ) -> tuple[torch.Tensor, ...]:
         """x (..., in), weight (sum of sizes, in) -> a tensor (..., size) for each size."""
-        ctx.save_for_backward(weight)
-        ctx.sizes, ctx.dtype = sizes, x.dtype
+        ctx.frozen, ctx.sizes, ctx.dtype = frozen, sizes, x.dtype
+        weight = frozen.matrix()
         return _parts(_product(_matrix(x).to(weight.dtype), weight, bias), x.shape, sizes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradient of x."""
-        (weight,) = ctx.saved_tensors
+        weight = ctx.frozen.matrix()
         gradient = _product_of_parts([_matrix(part) for part in gradients], weight.split(ctx.sizes))
         return gradient.view(*gradients[0].shape[:-1], weight.shape[1]).to(ctx.dtype), None, None, None
 
@@ -141,37 +152,40 @@ class _LoraProjections(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        weight: torch.Tensor,
+        frozen: Kept | Made,
         bias: torch.Tensor | None,
         down: torch.Tensor,
         scale: torch.Tensor,
         sizes: tuple[int, ...],
         *factors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """x (..., in); `weight`, `down` and `scale` as in `Group`; factors: all A, (r, in), then all B, (size, r)."""
+        """x (..., in); `frozen`, `down` and `scale` as in `Group`; factors: all A, (r, in), then all B, (size, r)."""
         downs, ups = factors[: len(sizes)], factors[len(sizes) :]
         rows, width, ranks = _matrix(x), x.shape[-1], [len(factor) for factor in downs]
         low_columns = slice(width, width + len(down))
         for part, factor in zip(down.split(ranks), downs, strict=True):
             part.copy_(factor)
-        for part, factor in zip(_blocks(weight[:, low_columns], sizes, ranks), ups, strict=True):
-            part.copy_(factor)
+        weight = _with_factors(frozen, ups, sizes, ranks, low_columns)
         wide = weight.new_empty(len(rows), weight.shape[1])
         wide[:, :width] = rows
         wide[:, low_columns] = (wide[:, :width] @ down.t()).mul_(scale)
         wide[:, low_columns.stop :] = 0
         ctx.save_for_backward(wide, scale, *factors)  # the factors for their version: they are in weight and down
-        ctx.weight, ctx.down, ctx.sizes, ctx.ranks, ctx.dtype = weight, down, sizes, ranks, x.dtype
+        ctx.frozen, ctx.down, ctx.sizes, ctx.ranks, ctx.dtype = frozen, down, sizes, ranks, x.dtype
         return _parts(_product(wide, weight, bias), x.shape, sizes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of x and of the factors."""
-        wide, scale, *_ = ctx.saved_tensors
+        wide, scale, *factors = ctx.saved_tensors
         width, low_columns = ctx.down.shape[1], slice(ctx.down.shape[1], ctx.down.shape[1] + len(scale))
         parts = [_matrix(gradient) for gradient in gradients]
-        weights = (ctx.weight if ctx.needs_input_grad[0] else ctx.weight[:, low_columns]).split(ctx.sizes)
+        if ctx.frozen.stays:
+            weight = ctx.frozen.matrix()
+        else:  # another group may have written there since
+            weight = _with_factors(ctx.frozen, factors[len(ctx.sizes) :], ctx.sizes, ctx.ranks, low_columns)
+        weights = (weight if ctx.needs_input_grad[0] else weight[:, low_columns]).split(ctx.sizes)
         wide_gradient = _product_of_parts(parts, weights)
         low_gradient = wide_gradient[:, low_columns] if ctx.needs_input_grad[0] else wide_gradient
         low_gradient = (low_gradient * scale).to(wide.dtype)
@@ -210,6 +224,20 @@ def _product_of_parts(parts: Sequence[torch.Tensor], weights: Sequence[torch.Ten
     return result
 
 
+def _with_factors(
+    frozen: Kept | Made,
+    ups: Sequence[torch.Tensor],
+    sizes: Sequence[int],
+    ranks: Sequence[int],
+    columns: slice,
+) -> torch.Tensor:
+    """The frozen weights with the up-projections to their right."""
+    weight = frozen.matrix()
+    for part, factor in zip(_blocks(weight[:, columns], sizes, ranks), ups, strict=True):
+        part.copy_(factor)
+    return weight
+
+
 def _blocks(matrix: torch.Tensor, sizes: Sequence[int], ranks: Sequence[int]) -> Iterator[torch.Tensor]:
     """The blocks on the diagonal of `matrix`, one for each up-projection."""
     row = column = 0
@@ -242,7 +270,7 @@ def grouped_projections(model: nn.Module) -> list[Group]:
     groups = []
     for readings in readers.values():
         for part in _alike(readings):
-            if len(part) > 1 or part[0].down is not None:
+            if len(part) > 1 or part[0].down is not None or is_packed(part[0].base):
                 groups.append(Group(part))
     return groups
 
@@ -252,7 +280,8 @@ def _alike(projections: Sequence[Projection]) -> list[list[Projection]]:
     parts: dict[tuple[Any, ...], list[Projection]] = {}
     for projection in projections:
         base = projection.base
-        key = (base.weight.dtype, base.weight.device, base.bias is None, projection.down is None)
+        alone = id(base) if projection.alone else None
+        key = (base.weight.dtype, base.weight.device, base.bias is None, projection.down is None, alone)
         parts.setdefault(key, []).append(projection)
     return list(parts.values())
 
@@ -263,22 +292,33 @@ def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
         if module in inside:
             continue
         if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), nn.Linear):
-            # What stands on a single layer may change its output in place.
             inside.update(module.modules())
-            projection = _lora(module)
+            projection, base = _lora(module), module.get_base_layer()
             if projection is not None:
                 yield module, projection
-        elif type(module) is nn.Linear and not any(p.requires_grad for p in module.parameters()):
+            elif isinstance(base, nn.Linear) and is_packed(base):
+                yield base, Projection(base, base, alone=True)
+        elif _is_frozen_linear(module):
             yield module, Projection(module, module)
+
+
+def _is_frozen_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    plain = isinstance(module, nn.Linear) and (type(module) is nn.Linear or is_packed(module))
+    return plain and not any(p.requires_grad for p in module.parameters())
 
 
 def _lora(module: nn.Module) -> Projection | None:
     """A plain LoRA layer: one adapter, no dropout, no variant such as DoRA, on a float weight that is frozen."""
-    if type(module) is not LoraLinear or module.merged or module.disable_adapters:
+    if (
+        type(module).__name__ not in LORA_LAYERS
+        or not isinstance(module, LoraLayer)
+        or module.merged
+        or module.disable_adapters
+    ):
         return None
     base, names = module.base_layer, module.active_adapters
     plain = (
-        type(base) is nn.Linear
+        (type(base) is nn.Linear or is_packed(base))
         and not any(p.requires_grad for p in base.parameters())
         and len(names) == 1
         and names[0] in module.lora_A
