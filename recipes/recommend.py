@@ -20,7 +20,8 @@ from workbench.data import Example, Message
 from workbench.recommendation import candidates, features, item_knn, popularity, record, viewings
 
 DATA = Path(__file__).parent.parent / "data" / "recommend"
-SHOWN, FOLLOWING = 12, 40  # titles in a prompt, and titles behind it that are learned together
+SHOWN = 12  # titles in a prompt
+BEFORE, FOLLOWING = 8, 64  # in training: titles in a prompt, and titles behind it that are learned together
 LATEST = 120  # titles that are learned of each viewer
 CANDIDATES = 100
 VIEWERS = {"validation": 60, "test": 250}
@@ -29,7 +30,7 @@ Row = dict[str, Any]
 
 def watched() -> list[Row]:
     """For training: what viewers liked, and what they liked then."""
-    found = viewings(SHOWN, FOLLOWING, most=LATEST)
+    found = viewings(BEFORE, FOLLOWING, most=LATEST)
     return [
         {"id": f"viewer-{number}", "liked": list(one.before), "next": list(one.after)}
         for number, one in enumerate(found)
@@ -107,13 +108,13 @@ recipe = Recipe(
     },
     examples=examples,
     asks=examples,
-    methods=("untuned", "lora"),
+    methods=("untuned", "parallel"),
     metrics=("auc", "hit_10", "ndcg_10", "bleu", "rouge_l", "grounded"),
     headline="auc",
     baselines={"popularity": popularity, "item_knn": item_knn},
     features=features,
     max_tokens=640,
     max_new_tokens=72,
-    training=Training(epochs=1, batch_size=4, validations=2),
-    settings={"lora": {"learning_rate": 2e-3, "r": 64, "lora_alpha": 128}},
+    training=Training(epochs=1.5, batch_size=4, validations=2),
+    settings={"parallel": {"learning_rate": 2e-3, "bottleneck_size": 256}},
 )
