@@ -2,6 +2,7 @@
 # make test   the tests
 # make check  lint, format and types
 # make matrix every architecture with every method at every precision, on tiny models
+# make bench  speed beside TRL, bitsandbytes and generate; growth; where the time goes (under ten minutes)
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 RECIPE ?= recipes/finserve.py
 ARGS ?=
 
-.PHONY: run test check matrix format clean
+.PHONY: run test check matrix bench format clean
 
 run: $(VENV)/run
 	$(BIN)/python -m workbench.run $(RECIPE) $(ARGS)
@@ -24,6 +25,15 @@ check: $(VENV)/dev
 
 matrix: $(VENV)/dev
 	$(BIN)/python tests/matrix.py $(ARGS)
+
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training.py --model gpt2
+	$(BIN)/python benchmarks/training.py --bits 8
+	$(BIN)/python benchmarks/training.py --bits 4
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/whole_job.py
+	$(BIN)/python benchmarks/growth.py
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

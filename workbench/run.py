@@ -7,6 +7,7 @@ python -m workbench.run recipes/finserve.py --check
 
 import argparse
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def positive(text: str) -> int:
 @command(parser, then=", go on with --resume")
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
+    began = time.perf_counter()
     from workbench.errors import UserError, unknown
     from workbench.methods import known_methods
     from workbench.recipe import load_recipe
@@ -123,7 +125,7 @@ def main(arguments: argparse.Namespace) -> int:
         job.keep_options(out, options)
     else:
         job.open_folder(out, options)
-    results = job.carry_out(prepared, options, out)
+    results = job.carry_out(prepared, options, out, began)
     print(table(results))
     print(f"report: {out / 'report.html'}", file=sys.stderr)
     return 0 if all(run["status"] == "done" for run in results["runs"]) else 1

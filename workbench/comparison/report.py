@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench import files
 from workbench.comparison import charts
-from workbench.comparison.tables import compared_split, head, rows, score_text, table
+from workbench.comparison.tables import compared_split, head, rows, score_text, table, time_text
 from workbench.evaluation import Answer
 from workbench.evaluation.metrics.choice import confusion, confusion_statistics
 
@@ -41,6 +41,7 @@ def write_report(
         conclusion=conclusion,
         head=head(results),
         rows=rows(results),
+        time=time_text(results),
         done=done,
         exports=[(run["method"], run["seed"], export_text(run)) for run in done],
         details=_details(done),
@@ -154,7 +155,7 @@ def _markdown(results: Mapping[str, Any], conclusion: str, description: str) -> 
 
 {table(results)}
 
-Scores with 95 % bootstrap intervals. Checkpoint: `{results["checkpoint"]["name"]}`.
+Scores with 95 % bootstrap intervals. Checkpoint: `{results["checkpoint"]["name"]}`. {time_text(results)}
 
 ## What ships
 

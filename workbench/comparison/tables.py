@@ -40,6 +40,13 @@ def rows(results: Mapping[str, Any]) -> list[list[str]]:
     return [cells(run, list(score_columns(results)), several) for run in results["runs"]]
 
 
+def time_text(results: Mapping[str, Any]) -> str:
+    """Where the time of a whole run went, in a sentence."""
+    seconds = results["seconds"]
+    parts = ", ".join(f"{name} {seconds[name] / 60:.1f}" for name in ("training", "evaluation", "export"))
+    return f"The run took {seconds['total'] / 60:.1f} minutes: {parts}, everything else {seconds['other'] / 60:.1f}."
+
+
 def cells(run: Mapping[str, Any], names: Sequence[str], several_seeds: bool) -> list[str]:
     """One row: scores with their intervals, then costs."""
     label = f"{run['method']} (seed {run['seed']})" if several_seeds else run["method"]

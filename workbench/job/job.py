@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -118,8 +119,11 @@ def prepare_options(options: Options) -> Job:
     )
 
 
-def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
+def carry_out(job: Job, options: Options, out: Path, began: float) -> dict[str, Any]:
     """Carry out a job into the folder `out`, going on where an earlier run was interrupted.
+
+    Args:
+        began: when the command did, by `time.perf_counter`.
 
     Returns:
         The content of `results.json`, which is written anew after every method.
@@ -130,6 +134,7 @@ def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
     seeds = range(options.seed, options.seed + options.seeds)
     results = _header(job)
     earlier = _finished(out, results["data"])
+    began -= seconds_before(out)
     answers: dict[tuple[str, int], list[Answer]] = {}
     for seed in seeds:
         for name in _names(job):
@@ -142,11 +147,13 @@ def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
             if record["status"] == "done":
                 answers[name, seed] = read_answers(folder)
             results["runs"].append(record)
+            results["seconds"] = _seconds(results["runs"], time.perf_counter() - began)
             # What was done before and is yet to come again in this list must survive another interruption.
             files.write_json(out / RESULTS_FILE, {**results, "runs": [*results["runs"], *earlier.values()]})
             if record["status"] == "done":
                 clean_up(folder, keep_weights=not record["export"]["merged"])
     results["comparisons"] = _comparisons(job, answers)
+    results["seconds"] = _seconds(results["runs"], time.perf_counter() - began)
     files.write_json(out / RESULTS_FILE, results)
     write_report(
         out,
@@ -155,6 +162,24 @@ def carry_out(job: Job, options: Options, out: Path) -> dict[str, Any]:
         description_of(job),
     )
     return results
+
+
+def seconds_before(out: Path) -> float:
+    """What earlier parts of the run in `out` took, up to the last method that was carried to its end."""
+    file = out / RESULTS_FILE
+    if not file.is_file():
+        return 0.0
+    return float(json.loads(file.read_text(encoding="utf-8")).get("seconds", {}).get("total", 0.0))
+
+
+def _seconds(runs: Sequence[Mapping[str, Any]], total: float) -> dict[str, float]:
+    """Where the time of a run went."""
+    parts = {
+        "training": sum(run["train_seconds"] for run in runs),
+        "evaluation": sum(run["evaluation_seconds"] for run in runs),
+        "export": sum(run.get("export_seconds", 0.0) for run in runs),
+    }
+    return {"total": total, **parts, "other": total - sum(parts.values())}
 
 
 def folder_of(out: Path, options: Options, method: str, seed: int) -> Path:
@@ -260,8 +285,8 @@ def data_of(job: Job) -> dict[str, Any]:
         "splits": {
             split: {
                 "examples": len(pairs),
-                "tokens": sum(rendered.length for _, rendered in pairs),
-                "trained_tokens": sum(len(rendered.completion_ids) for _, rendered in pairs),
+                "tokens": int(pairs.lengths.sum()),
+                "trained_tokens": int(pairs.completion_lengths.sum()),
                 "too_long": list(job.too_long[split]),
                 "sha256": job.sources[split],
             }

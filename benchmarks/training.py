@@ -1,0 +1,253 @@
+"""Training beside stock TRL in alternating processes: the same checkpoint, data, LoRA, batches, order and seed.
+
+    python benchmarks/training.py                  SmolLM2-135M at 16 bits
+    python benchmarks/training.py --model gpt2     a GPT-2 of 124M random weights
+    python benchmarks/training.py --bits 8         against bitsandbytes' own layers (4: NF4), and our own bfloat16
+
+Stock is `SFTTrainer` with its defaults but for what both get alike: LoRA of rank 8 on the attention's query and value
+(GPT-2: on its one matrix of query, key and value), batches of 8 in the order of the file, a constant rate. Losses
+are compared step by step. Of every process: tokens of text a second, without padding; the highest memory; and how much
+of what its matrix units do at most, measured there and then, the training takes.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from measure import FINSERVE, SMOLLM2, Result, Side, alternate, draw_bars, machine, median, ratios, spread, take_turns
+
+BATCH, RANK, RATE = 8, 8, 2e-4
+STOCK, OURS, OURS_16 = "stock", "workbench", "workbench at 16 bits"
+# Rows and columns of the matrices by which the peak is measured.
+LARGE = 2048
+
+
+def checkpoint(model: str, folder: Path) -> Path:
+    """A folder with the model; GPT-2 gets SmolLM2's tokenizer and random weights."""
+    from workbench.sources import fetch_checkpoint
+
+    smollm2 = fetch_checkpoint(SMOLLM2).path
+    if model == "smollm2":
+        return smollm2
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)  # as losses are compared
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(smollm2).save_pretrained(folder)
+    return folder
+
+
+def rendered(path: Path, count: int) -> Any:
+    """The first turns of the first conversations of the file, as tokens."""
+    from workbench.data import conversation
+    from workbench.data.render import make_renderer, render_all
+    from workbench.models import load_tokenizer
+    from workbench.sources import read_rows
+
+    rows = [row.values for row, _ in zip(read_rows(FINSERVE / "train.jsonl"), range(count), strict=False)]
+    examples = [conversation(row, system="Larkmoor Bank")[0] for row in rows]
+    return render_all(make_renderer(load_tokenizer(path)), examples, 512)[0].rendered
+
+
+def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Result:
+    """`SFTTrainer`."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig, set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    quantization = {
+        8: BitsAndBytesConfig(load_in_8bit=True),
+        4: BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        ),
+    }
+    examples = rendered(path, BATCH * steps)
+    columns = {
+        "input_ids": [[*one.prompt_ids, *one.completion_ids] for one in examples],
+        "completion_mask": [[0] * len(one.prompt_ids) + [1] * len(one.completion_ids) for one in examples],
+    }
+    set_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SFTTrainer(
+            model=str(path),
+            args=SFTConfig(
+                output_dir=folder,
+                max_steps=steps,
+                per_device_train_batch_size=BATCH,
+                learning_rate=RATE,
+                lr_scheduler_type="constant",
+                train_sampling_strategy="sequential",
+                logging_steps=1,
+                save_strategy="no",
+                report_to="none",
+                model_init_kwargs={"quantization_config": quantization[bits]} if bits in quantization else None,
+            ),
+            train_dataset=Dataset.from_dict(columns),
+            peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(targets), task_type="CAUSAL_LM"),
+        )
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return result(trainer.model, examples, losses, seconds)
+
+
+def train_ours(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Result:
+    """The same in this project."""
+    from workbench import Training
+    from workbench.methods import find_method
+    from workbench.models import attach, bfloat16_is_fast, load_model, load_tokenizer
+    from workbench.training import train, training_rows
+
+    examples = rendered(path, BATCH * steps)
+    settings = {"r": RANK, "lora_alpha": 2 * RANK, "target_modules": list(targets)}
+    model = attach(load_model(path, bits, training=True), find_method("lora"), settings, [], seed=0, steps=steps)
+    extra = {"train_sampling_strategy": "sequential", "save_strategy": "no"}
+    training = Training(epochs=1, batch_size=BATCH, warmup=0, validations=1, schedule="constant", extra=extra)
+    tokenizer, given = load_tokenizer(path), training_rows(examples, examples[:1])
+    fast = bits < 32 and bfloat16_is_fast()
+    with tempfile.TemporaryDirectory() as folder:
+        trained = train(model, tokenizer, given, training, RATE, fast, Path(folder), 0, "workbench")
+    losses = [entry["loss"] for entry in trained.curve if "loss" in entry]
+    seconds = sum(one.length for one in examples) / trained.tokens_per_second
+    return result(model, examples, losses, seconds)
+
+
+def result(model: Any, examples: Any, losses: Sequence[float], seconds: float) -> Result:
+    """What both sides tell."""
+    import torch
+    from psutil import Process
+
+    tokens = sum(one.length for one in examples)
+    operations = matrix_operations(model, tokens, sum(len(one.completion_ids) for one in examples))
+    return {
+        "losses": list(losses),
+        "speed": tokens / seconds,
+        "share": operations / seconds / matrix_peak(torch.bfloat16),
+        "peak": highest_memory(Process().pid),
+        "frozen": frozen_bytes(model),
+        "whole": sum(p.numel() * p.element_size() for p in model.parameters()),
+    }
+
+
+def matrix_operations(model: Any, tokens: int, labels: int) -> float:
+    """Of a step's products with frozen weights, at the least: forwards, and backwards to the input.
+
+    The output layer is needed where there is a label only. Attention's own products and LoRA's are not counted.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    output = model.get_output_embeddings()
+    inner = sum(
+        weight_count(module)
+        for name, module in model.named_modules()
+        if is_linear(module) and module is not output and "lora_" not in name and not isinstance(module, BaseTunerLayer)
+    )
+    return 4.0 * (inner * tokens + weight_count(output) * labels)
+
+
+def is_linear(module: Any) -> bool:
+    """Whether a module multiplies with a matrix."""
+    return any(kind.__name__ in ("Linear", "Conv1D") for kind in type(module).__mro__)
+
+
+def weight_count(module: Any) -> int:
+    """Weights of a matrix, also of a packed one."""
+    state = getattr(module.weight, "quant_state", None)
+    return int(module.weight.numel() if state is None else state.shape.numel())
+
+
+def matrix_peak(dtype: Any) -> float:
+    """Operations a second of a product of large matrices, now and here."""
+    import torch
+
+    a, b = torch.randn(2, LARGE, LARGE).to(dtype)
+    best = float("inf")
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * LARGE**3 / best
+
+
+def highest_memory(process: int) -> int:
+    """The most that a process had in memory, in bytes."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def frozen_bytes(model: Any) -> int:
+    """Bytes of the frozen matrices that quantization is about, their scales included."""
+    output, total = model.get_output_embeddings(), 0
+    for name, module in model.named_modules():
+        if not is_linear(module) or module is output or "lora_" in name or "weight" not in module._parameters:
+            continue
+        weight = module.weight
+        state = getattr(weight, "quant_state", None)
+        scales = [getattr(weight, "SCB", None), getattr(getattr(module, "state", None), "SCB", None)][:1]
+        if state is not None:
+            scales = [state.absmax, *([state.state2.absmax] if state.nested else [])]
+        total += weight.numel() * weight.element_size()
+        total += sum(scale.numel() * scale.element_size() for scale in scales if scale is not None)
+    return total
+
+
+def one_side(options: argparse.Namespace) -> None:
+    """Train whenever asked to."""
+    targets = ("q_proj", "v_proj") if options.model == "smollm2" else ("c_attn",)
+    bits = 16 if options.side == OURS_16 else options.bits
+    trains: Callable[..., Result] = train_stock if options.side == STOCK else train_ours
+    with tempfile.TemporaryDirectory() as folder:
+        path = checkpoint(options.model, Path(folder))
+        take_turns(partial(trains, path, bits, options.steps, targets))
+
+
+def main() -> None:
+    """Let the sides take turns, and compare."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", choices=("smollm2", "gpt2"), default="smollm2", help="(default: smollm2)")
+    p.add_argument("--bits", type=int, choices=(16, 8, 4), default=16, help="of the frozen base (default: 16)")
+    p.add_argument("--steps", type=int, default=5, metavar="N", help="optimizer steps of each turn (default: 5)")
+    p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
+    p.add_argument("--side", help=argparse.SUPPRESS)
+    options = p.parse_args()
+    if options.side:
+        one_side(options)
+        return
+    print(f"# Training {options.model} at {options.bits} bits\n{machine()}")
+    shared = ["--model", options.model, "--bits", str(options.bits), "--steps", str(options.steps)]
+    names = [STOCK, OURS] + ([OURS_16] if options.bits < 16 else [])
+    found = alternate({n: Side(Path(__file__), ["--side", n, *shared]) for n in names}, options.rounds)
+    for name in names:
+        print(
+            f"{name}: {median(found[name], 'speed'):.0f} tokens/s, {100 * median(found[name], 'share'):.0f} % of the "
+            f"matrix peak, at most {median(found[name], 'peak') / 1e9:.2f} GB; frozen matrices "
+            f"{found[name][0]['frozen'] / 1e6:.1f} MB, all weights {found[name][0]['whole'] / 1e6:.1f} MB"
+        )
+    print(f"tokens/s, workbench to stock: {spread(ratios(found[OURS], found[STOCK], 'speed'))}")
+    if options.bits < 16:
+        slower = ratios(found[OURS_16], found[OURS], "speed")
+        print(f"time of a step, workbench to its own at 16 bits: {spread(slower)}")
+        print(f"frozen matrices, to those at 16 bits: {found[OURS][0]['frozen'] / found[OURS_16][0]['frozen']:.3f}")
+        print(f"all weights, to those at 16 bits: {found[OURS][0]['whole'] / found[OURS_16][0]['whole']:.3f}")
+    pairs = list(zip(found[STOCK][0]["losses"], found[OURS][0]["losses"], strict=True))
+    print("loss by step, stock and workbench: " + ", ".join(f"{a:.3f} {b:.3f}" for a, b in pairs))
+    print(f"largest difference of losses: {100 * max(abs(a - b) / a for a, b in pairs):.2f} %")
+    bars = {name: [one["speed"] for one in found[name]] for name in names}
+    title = f"Training {options.model}, LoRA, {options.bits} bits"
+    draw_bars(f"training-{options.model}-{options.bits}", title, "tokens of text a second", bars)
+
+
+if __name__ == "__main__":
+    main()
