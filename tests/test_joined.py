@@ -51,7 +51,7 @@ def test_the_loss_is_that_of_the_examples_alone(model: Any) -> None:
             {"role": "assistant", "content": "Abroad it costs 2%."},
         ],
     }
-    rendered, _ = render_all(make_renderer(make_tokenizer()), conversation(row), 200)
+    rendered = list(render_all(make_renderer(make_tokenizer()), conversation(row), 200)[0].rendered)
     assert len(rendered) == 2
     assert len(joined(rendered)) == 1
     together, _ = negative_log_likelihoods(model, **RightPadding(0)(joined(rendered)))

@@ -15,7 +15,7 @@ from workbench.training.loss import IGNORED, RightPadding, labelled, negative_lo
 
 def batch(count: int = 4) -> dict[str, torch.Tensor]:
     examples = [example for row in rows(count) for example in conversation(row)]
-    rendered, _ = render_all(make_renderer(make_tokenizer()), examples, 200)
+    rendered = list(render_all(make_renderer(make_tokenizer()), examples, 200)[0].rendered)
     return RightPadding(0)([labelled(item) for item in rendered])
 
 

@@ -8,7 +8,7 @@ import pytest
 from tiny import rows, write_rows
 from workbench.data import conversation, load_splits
 from workbench.errors import UserError
-from workbench.sources import fingerprint, read_rows
+from workbench.sources import Fingerprint, Row, Source, read_rows
 
 
 def test_json_lines_csv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_json_lines_csv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
 def test_all_malformed_lines_are_named(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_bytes(b'{"id": 1}\n{"id": \n[1]\n\xff\n')
     with pytest.raises(UserError) as caught:
-        read_rows(tmp_path / "d.jsonl")
+        list(read_rows(tmp_path / "d.jsonl"))
     for line in (2, 3, 4):
         assert f"d.jsonl:{line}:" in str(caught.value)
     assert "d.jsonl:1:" not in str(caught.value)
@@ -44,7 +44,7 @@ def test_all_malformed_lines_are_named(tmp_path: Path) -> None:
 def test_what_is_no_data_is_refused(tmp_path: Path, name: str, content: str, expected: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=expected):
-        read_rows(tmp_path / name)
+        list(read_rows(tmp_path / name))
 
 
 def splits(tmp_path: Path, **values: list[dict]) -> dict[str, Path]:
@@ -90,10 +90,17 @@ def test_a_function_gives_rows_of_any_form() -> None:
         return [{"id": "1", "year": 1961}, {"id": "2"}]
 
     assert [(row.place, row.values["id"]) for row in read_rows(films)] == [("films:1", "1"), ("films:2", "2")]
-    whole, part = fingerprint(films, read_rows(films)), fingerprint(films, read_rows(films)[:1])
-    assert whole == fingerprint(films, read_rows(films)) != part
+    whole, part = list(read_rows(films)), list(read_rows(films))[:1]
+    assert fingerprint(films, whole) == fingerprint(films, whole) != fingerprint(films, part)
     with pytest.raises(UserError, match="nothing holds no rows"):
-        read_rows(nothing)
+        list(read_rows(nothing))
+
+
+def fingerprint(source: Source, given: list[Row]) -> str:
+    found = Fingerprint(source)
+    for row in given:
+        found.add(row)
+    return str(found)
 
 
 def nothing() -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def expected(tuned: Any, base: Any, rendered: list[Rendered], ends: list[int]) -
 def shipped(kind: str, folder: Path, process: FreshProcess, *, identity: bool = False, spoiled: bool = False) -> Proof:
     torch.manual_seed(0)
     renderer = make_renderer(make_tokenizer())
-    rendered, _ = render_all(renderer, EXAMPLES, 200)
+    rendered = list(render_all(renderer, EXAMPLES, 200)[0].rendered)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=identity, task_type="CAUSAL_LM")
     tuned: Any = get_peft_model(make_model(kind), config).eval()
     generation = generation_config(renderer, tuned, 12)
@@ -128,7 +128,7 @@ def test_a_soft_prompt_becomes_vocabulary(kind: str, spare: int, tmp_path: Path,
     """For tied and untied embeddings, scaled ones (Gemma), learned positions, and rows that no token had."""
     renderer = make_renderer(make_tokenizer())
     known = len(renderer.tokenizer)
-    rendered, _ = render_all(renderer, EXAMPLES, 200)
+    rendered = list(render_all(renderer, EXAMPLES, 200)[0].rendered)
     ids = [token for item in rendered for token in item.prompt_ids]
     model = make_model(kind, known + spare)
     tuned: Any = attach(model, find_method("prompt"), {"num_virtual_tokens": 5}, ids, seed=0)

@@ -14,7 +14,7 @@ from workbench.errors import MethodError
 from workbench.methods import find_method
 from workbench.models import attach
 from workbench.recipe import Training
-from workbench.training import Trained, mean_completion_loss, steps_in, train
+from workbench.training import Trained, mean_completion_loss, steps_in, train, training_rows
 from workbench.training import trainer as trainer_module
 
 TRAINING = Training(epochs=2, batch_size=8, validations=4, patience=0)
@@ -24,7 +24,7 @@ PROJECTED = {"prefix": {"prefix_projection": True, "encoder_hidden_size": 8}}
 
 def rendered(count: int, start: int = 0) -> list[Rendered]:
     examples = [example for row in rows(count, start) for example in conversation(row)]
-    return render_all(make_renderer(make_tokenizer()), examples, 200)[0]
+    return list(render_all(make_renderer(make_tokenizer()), examples, 200)[0].rendered)
 
 
 def trained(
@@ -33,8 +33,9 @@ def trained(
     method = find_method(name)
     chosen = {**SETTINGS.get(name, {}), **settings}
     model = attach(make_model("llama"), method, chosen, list(range(3, 30)), seed=0, steps=steps_in(training, 32)[0])
+    given = training_rows(rendered(32), rendered(8, 100))
     result = train(
-        *(model, make_tokenizer(), rendered(32), rendered(8, 100), training, rate, False, folder, 0, name),
+        *(model, make_tokenizer(), given, training, rate, False, folder, 0, name),
         driver=method.driver(model) if method.driver else None,
     )
     return model, result
@@ -62,7 +63,8 @@ def overfitted(folder: Path, patience: int) -> Trained:
     model = attach(make_model("llama"), find_method("full"), {}, [], seed=0)
     training = Training(epochs=40, batch_size=4, validations=10, patience=patience, schedule="constant")
     tokenizer = make_tokenizer()
-    return train(model, tokenizer, rendered(8), rendered(8, 100), training, 2e-2, False, folder, 0, "full")
+    given = training_rows(rendered(8), rendered(8, 100))
+    return train(model, tokenizer, given, training, 2e-2, False, folder, 0, "full")
 
 
 def test_a_worse_end_is_undone(tmp_path: Path) -> None:
@@ -163,11 +165,12 @@ def test_nothing_to_train_ends_the_method(tmp_path: Path) -> None:
         trained(tmp_path, "untuned")
 
 
-def test_examples_without_a_label_end_the_method(tmp_path: Path) -> None:
+def test_examples_without_a_label_are_refused() -> None:
     unlabelled = [replace(item, completion_ids=[]) for item in rendered(4)]
-    model = attach(make_model("llama"), find_method("lora"), {}, [], seed=0)
     with pytest.raises(MethodError, match="without a trained token: row-0"):
-        train(model, make_tokenizer(), unlabelled, rendered(4), TRAINING, 1e-3, False, tmp_path, 0, "lora")
+        training_rows(unlabelled, rendered(4))
+    with pytest.raises(MethodError, match="no examples to validate with"):
+        training_rows(rendered(4), [])
 
 
 def test_a_finished_training_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """From rows to examples, and from examples to the exact tokens a model sees."""
 
-from workbench.data.examples import Example, Message, Splits, choice, conversation, load_splits
+from workbench.data.examples import Example, Message, choice, conversation
 from workbench.data.figures import with_other_figures
+from workbench.data.splits import Splits, load_splits
 
 __all__ = ["Example", "Message", "Splits", "choice", "conversation", "load_splits", "with_other_figures"]

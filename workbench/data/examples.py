@@ -1,11 +1,9 @@
 """Examples: checked, deduplicated, in splits."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
-
-from workbench.errors import collected
-from workbench.sources import Source, fingerprint, read_rows
 
 ROLES = ("system", "user", "assistant")
 
@@ -45,25 +43,18 @@ class Example:
         """The prompt's messages but the system's, folded to one line: what tells examples apart."""
         return " ".join(" ".join(m["content"] for m in self.prompt if m["role"] != "system").lower().split())
 
+    def to_json(self) -> str:
+        """All of it in one line, for `from_json`."""
+        return json.dumps(vars(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Example":
+        """The example that `to_json` gave the line of."""
+        values = json.loads(line)
+        return cls(**{**values, "prompt": tuple(values["prompt"]), "choices": tuple(values["choices"])})
+
 
 MakeExamples = Callable[[Mapping[str, Any]], Iterable[Example]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Splits:
-    """Examples by split.
-
-    Attributes:
-        examples: split name -> examples, in the order of the source.
-        repeated: training examples left out because the same question and answer stood before.
-        leaked: training examples left out because their question stands in another split.
-        fingerprints: split name -> what its rows were, see `workbench.sources.fingerprint`.
-    """
-
-    examples: Mapping[str, Sequence[Example]]
-    repeated: int = 0
-    leaked: int = 0
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
 
 def conversation(
@@ -185,60 +176,3 @@ def _message_problems(messages: Any) -> list[str]:
     if not problems and (turns != (["user", "assistant"] * len(turns))[: len(turns)] or not turns):
         problems.append(f"wrong role order: {', '.join(map(str, roles))}; user and assistant must take turns")
     return problems
-
-
-def load_splits(
-    data: Mapping[str, Source],
-    examples: MakeExamples | Mapping[str, MakeExamples],
-    limit: int | None = None,
-) -> Splits:
-    """Read, check and deduplicate every split.
-
-    Args:
-        data: split name -> source, see `workbench.sources.read_rows`.
-        examples: row -> examples, or such a function for each split; a ValueError of its names what is wrong with
-            the row.
-        limit: at most so many examples of each split, the first ones.
-
-    Raises:
-        UserError: a source can't be read, or rows are wrong; every wrong row is named by file and line.
-    """
-    problems: list[str] = []
-    found: dict[str, list[Example]] = {}
-    fingerprints: dict[str, str] = {}
-    for split, source in data.items():
-        found[split] = []
-        seen: dict[str, str] = {}
-        make = examples[split] if isinstance(examples, Mapping) else examples
-        rows = read_rows(source)
-        fingerprints[split] = fingerprint(source, rows)
-        for row in rows:
-            try:
-                made = list(make(row.values))
-            except (ValueError, KeyError, TypeError) as error:
-                what = f"no column {error}" if isinstance(error, KeyError) else error
-                problems.append(f"{row.place}: {what}")
-                continue
-            for example in made:
-                if example.id in seen:
-                    problems.append(f"{row.place}: id {example.id!r} stands at {seen[example.id]} already")
-                if example.choices and example.completion and example.completion not in example.choices:
-                    problems.append(f"{row.place}: {example.completion!r} is none of the choices of {example.id!r}")
-                if not example.completion:
-                    problems.append(f"{row.place}: {example.id!r} has no answer")
-                seen[example.id] = row.place
-            found[split] += made
-    if problems:
-        raise collected("data", problems)
-    held_out = {example.question for split in found if split != "train" for example in found[split]}
-    kept: dict[tuple[str, str], Example] = {}
-    for example in found["train"]:
-        kept.setdefault((example.question, example.completion), example)
-    train = [example for example in kept.values() if example.question not in held_out]
-    repeated, leaked = len(found["train"]) - len(kept), len(kept) - len(train)
-    found["train"] = train
-    empty = [split for split in found if not found[split]]
-    if empty:
-        raise collected("data", [f"split {split!r} has no examples left" for split in empty])
-    first = {split: found[split][:limit] for split in found}
-    return Splits(examples=first, repeated=repeated, leaked=leaked, fingerprints=fingerprints)

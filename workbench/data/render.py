@@ -1,9 +1,14 @@
 """The one place where messages become text and tokens: training, evaluation, serving and export use it alike."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow
+import pyarrow.compute
+
+from workbench.data.disk import TOGETHER, OnDisk, in_parts, write_dataset
 from workbench.data.examples import Example, Message
 from workbench.errors import UserError, collected
 
@@ -16,6 +21,14 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
+
+SCHEMA = {
+    "example": pyarrow.string(),
+    "id": pyarrow.string(),
+    "text": pyarrow.string(),
+    "prompt_ids": pyarrow.list_(pyarrow.int32()),
+    "completion_ids": pyarrow.list_(pyarrow.int32()),
+}
 
 PROBE_PROMPT: tuple[Message, ...] = ({"role": "user", "content": "Question"},)
 PROBE_ANSWER = "Answer"
@@ -70,20 +83,47 @@ class Renderer:
             ValueError: the prompt is not a token prefix of prompt + completion, no end-of-turn token follows
                 the completion, or the template adds text to it.
         """
-        text = self.prompt(example.prompt)
-        answer: Message = {"role": "assistant", "content": example.completion}
-        whole = _chat(self.tokenizer, [*example.prompt, answer])
-        prompt_ids, whole_ids = self.tokens(text), self.tokens(whole)
+        (rendered,) = self.render_together([example])
+        if isinstance(rendered, ValueError):
+            raise rendered
+        return rendered
+
+    def render_together(self, examples: Sequence[Example]) -> list[Rendered | ValueError]:
+        """Render many at once, in a tenth of the time: the result of each, or why it has none."""
+        if not examples:
+            return []
+        texts = [self.prompt(example.prompt) for example in examples]
+        wholes = [
+            _chat(self.tokenizer, [*example.prompt, Message(role="assistant", content=example.completion)])
+            for example in examples
+        ]
+        ids = self.tokenizer([*texts, *wholes], add_special_tokens=False)["input_ids"]
+        found = [
+            self._rendered(example, text, list(prompt_ids), list(whole_ids))
+            for example, text, prompt_ids, whole_ids in zip(
+                examples, texts, ids[: len(texts)], ids[len(texts) :], strict=True
+            )
+        ]
+        said = self.tokenizer.batch_decode(
+            [[] if isinstance(one, ValueError) else one.completion_ids for one in found], skip_special_tokens=True
+        )
+        return [
+            ValueError(f"the template adds text of its own to the answer: {text.strip()[:60]!r}")
+            if isinstance(one, Rendered) and "".join(text.split()) != "".join(example.completion.split())
+            else one
+            for one, example, text in zip(found, examples, said, strict=True)
+        ]
+
+    def _rendered(
+        self, example: Example, text: str, prompt_ids: list[int], whole_ids: list[int]
+    ) -> Rendered | ValueError:
         if whole_ids[: len(prompt_ids)] != prompt_ids:
-            raise ValueError("the prompt is not a token prefix of prompt + completion under this chat template")
+            return ValueError("the prompt is not a token prefix of prompt + completion under this chat template")
         completion_ids = whole_ids[len(prompt_ids) :]
         if self.end_of_turn not in completion_ids[1:]:
-            raise ValueError("no trained token: the completion is empty or has no end-of-turn token behind it")
+            return ValueError("no trained token: the completion is empty or has no end-of-turn token behind it")
         # Templates put a line break after the end of the turn, which nobody generates.
         last = len(completion_ids) - completion_ids[::-1].index(self.end_of_turn)
-        said = self.tokenizer.decode(completion_ids[:last], skip_special_tokens=True)
-        if "".join(said.split()) != "".join(example.completion.split()):
-            raise ValueError(f"the template adds text of its own to the answer: {said.strip()[:60]!r}")
         return Rendered(id=example.id, text=text, prompt_ids=prompt_ids, completion_ids=completion_ids[:last])
 
     def completions(self, texts: Iterable[str]) -> dict[str, list[int]]:
@@ -94,15 +134,12 @@ class Renderer:
         Raises:
             UserError: naming every text that can't be an answer.
         """
-        found, problems = {}, []
-        for text in texts:
-            try:
-                found[text] = self.render(Example(id=text, prompt=PROBE_PROMPT, completion=text)).completion_ids
-            except ValueError as error:
-                problems.append(f"choice {text!r}: {error}")
+        given = list(texts)
+        rendered = self.render_together([Example(id=text, prompt=PROBE_PROMPT, completion=text) for text in given])
+        problems = [f"choice {t!r}: {r}" for t, r in zip(given, rendered, strict=True) if isinstance(r, ValueError)]
         if problems:
             raise collected("chat template", problems)
-        return found
+        return {t: r.completion_ids for t, r in zip(given, rendered, strict=True) if isinstance(r, Rendered)}
 
 
 def _chat(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
@@ -139,7 +176,39 @@ def make_renderer(tokenizer: Any) -> Renderer:
     return Renderer(tokenizer=tokenizer, end_of_turn=behind[0])
 
 
-def render_all(renderer: Renderer, examples: Iterable[Example], max_tokens: int) -> tuple[list[Rendered], list[str]]:
+class Pairs(OnDisk[tuple[Example, Rendered]]):
+    """Examples with their tokens, on disk."""
+
+    def __init__(self, pairs: Iterable[tuple[Example, Rendered]]) -> None:
+        records = ({"example": example.to_json(), **vars(rendered)} for example, rendered in pairs)
+        super().__init__(write_dataset(records, SCHEMA), _pair)
+
+    @property
+    def rendered(self) -> OnDisk[Rendered]:
+        """The tokens alone."""
+        return OnDisk(self.dataset.remove_columns("example"), lambda record: Rendered(**record))
+
+    @property
+    def completion_lengths(self) -> np.ndarray:
+        """Tokens of each completion, (examples,)."""
+        return self._lengths("completion_ids")
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each prompt and completion together, (examples,)."""
+        return self._lengths("prompt_ids") + self.completion_lengths
+
+    def _lengths(self, column: str) -> np.ndarray:
+        lengths: np.ndarray = pyarrow.compute.list_value_length(self.dataset.data.column(column)).to_numpy()
+        return lengths
+
+
+def _pair(record: Mapping[str, Any]) -> tuple[Example, Rendered]:
+    rest = {name: value for name, value in record.items() if name != "example"}
+    return Example.from_json(record["example"]), Rendered(**rest)
+
+
+def render_all(renderer: Renderer, examples: Iterable[Example], max_tokens: int) -> tuple[Pairs, list[str]]:
     """Render `examples`.
 
     Returns:
@@ -148,19 +217,20 @@ def render_all(renderer: Renderer, examples: Iterable[Example], max_tokens: int)
     Raises:
         UserError: naming every example that can't be rendered.
     """
-    fitting: list[Rendered] = []
     too_long: list[str] = []
     problems: list[str] = []
-    for example in examples:
-        try:
-            rendered = renderer.render(example)
-        except ValueError as error:
-            problems.append(f"{example.id}: {error}")
-            continue
-        if rendered.length > max_tokens:
-            too_long.append(example.id)
-        else:
-            fitting.append(rendered)
+
+    def fitting() -> Iterator[tuple[Example, Rendered]]:
+        for some in in_parts(examples, TOGETHER):
+            for example, rendered in zip(some, renderer.render_together(some), strict=True):
+                if isinstance(rendered, ValueError):
+                    problems.append(f"{example.id}: {rendered}")
+                elif rendered.length > max_tokens:
+                    too_long.append(example.id)
+                else:
+                    yield example, rendered
+
+    pairs = Pairs(fitting())
     if problems:
         raise collected("chat template", problems)
-    return fitting, too_long
+    return pairs, too_long

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,7 +18,7 @@ from workbench.job.prepare import Job
 from workbench.methods import Method
 from workbench.models import attach, bfloat16_is_fast, fast_training, has_plain_output, load_model, size
 from workbench.training import steps_in
-from workbench.training.joined import joined
+from workbench.training.joined import lengths
 from workbench.training.loss import RightPadding, negative_log_likelihoods
 
 EXAMPLES_SHOWN = 3
@@ -45,20 +46,19 @@ def check(options: Options) -> str:
 def _splits(job: Job) -> str:
     lines = ["## Splits", f"{'':14}{'examples':>9}{'tokens':>9}{'trained':>9}{'too long':>9}"]
     for split, pairs in job.pairs.items():
-        tokens = sum(rendered.length for _, rendered in pairs)
-        trained = sum(len(rendered.completion_ids) for _, rendered in pairs)
+        tokens, trained = int(pairs.lengths.sum()), int(pairs.completion_lengths.sum())
         lines.append(f"{split:14}{len(pairs):9}{tokens:9}{trained:9}{len(job.too_long[split]):9}")
     lines.append(f"left out of train: {job.repeated} repeated, {job.leaked} whose question stands in another split")
     return "\n".join(lines)
 
 
 def _lengths(job: Job) -> str:
-    lengths = torch.tensor([float(r.length) for split in job.pairs for r in job.rendered(split)])
-    quantiles = torch.quantile(lengths, torch.tensor([0.0, 0.5, 0.9, 0.99, 1.0])).long().tolist()
+    found = np.concatenate([pairs.lengths for pairs in job.pairs.values()])
+    quantiles = np.quantile(found, [0.0, 0.5, 0.9, 0.99, 1.0]).astype(int)
     names = ("shortest", "median", "90 %", "99 %", "longest")
     shown = ", ".join(f"{name} {value}" for name, value in zip(names, quantiles, strict=True))
-    width = max(1, int(lengths.max().item()) // 8 + 1)
-    counts = torch.bincount(lengths.long() // width, minlength=8)
+    width = max(1, int(found.max()) // 8 + 1)
+    counts = np.bincount(found // width, minlength=8)
     bars = [
         f"{index * width:5} to {(index + 1) * width - 1:5}  {'#' * int(50 * count / counts.max()):50} {int(count)}"
         for index, count in enumerate(counts)
@@ -103,7 +103,7 @@ def _methods(job: Job, seeds: int) -> str:
             f"{seconds / 60:9.1f}{bytes_text(memory):>10}  {_ships(job, method)}"
         )
         del model
-    steps, every = steps_in(job.recipe.training, len(joined(job.rendered("train"))))
+    steps, every = steps_in(job.recipe.training, len(job.rows.train))
     lines.append(f"{steps} optimizer steps each, validated every {every}; about {total / 60:.0f} minutes in all")
     lines.append("minutes: from two steps and one batch of answers made now; memory: weights, gradients and optimizer")
     return "\n".join(lines)
@@ -126,9 +126,10 @@ def _ships(job: Job, method: Method) -> str:
 def _training_seconds(job: Job, model: nn.Module) -> float:
     """Time of the whole training, from a step on a typical batch (the second: the first one warms up)."""
     batch_size = job.recipe.training.batch_size
-    rows = sorted(joined(job.rendered("train")), key=lambda row: row["length"])
+    rows = job.rows.train
     middle = max(0, len(rows) // 2 - batch_size // 2)
-    inputs = _batch(job, model, rows[middle : middle + batch_size])
+    typical = np.argsort(lengths(rows))[middle : middle + batch_size]
+    inputs = _batch(job, model, [rows[int(place)] for place in typical])
     model.train()
     autocast = job.bits < 32 and bfloat16_is_fast()
     plain = has_plain_output(model)

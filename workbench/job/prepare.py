@@ -8,15 +8,14 @@ from typing import Any
 
 from workbench import files
 from workbench.data import Example, load_splits
-from workbench.data.render import Rendered, Renderer, make_renderer, render_all
+from workbench.data.render import Pairs, Rendered, Renderer, make_renderer, render_all
 from workbench.errors import MethodError, UserError, collected
 from workbench.evaluation import Metric, find_metric
 from workbench.methods import Method, find_method
 from workbench.models import BITS, context_length, load_tokenizer, rehearse, require_weights
 from workbench.recipe import Recipe, load_recipe
 from workbench.sources import Checkpoint, fetch_checkpoint
-from workbench.training import steps_in
-from workbench.training.joined import joined
+from workbench.training import TrainingRows, steps_in, training_rows
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,8 @@ class Job:
 
     Attributes:
         path, sha256: of the recipe's file.
-        pairs: split -> examples with their tokens, those too long left out.
+        pairs: split -> examples with their tokens, those too long left out; on disk.
+        rows: what every training reads.
         too_long: split -> ids of the examples that were too long.
         repeated, leaked: training examples left out, see `workbench.data.Splits`.
         sources: split -> fingerprint of its rows, see `workbench.sources.fingerprint`.
@@ -45,7 +45,8 @@ class Job:
     methods: Sequence[Method]
     metrics: Sequence[Metric]
     bits: int
-    pairs: Mapping[str, Sequence[tuple[Example, Rendered]]]
+    pairs: Mapping[str, Pairs]
+    rows: TrainingRows
     too_long: Mapping[str, Sequence[str]]
     repeated: int
     leaked: int
@@ -55,14 +56,14 @@ class Job:
     @property
     def steps(self) -> int:
         """Optimizer steps of a training, if it does not stop early."""
-        return steps_in(self.recipe.training, len(joined(self.rendered("train"))))[0]
+        return steps_in(self.recipe.training, len(self.rows.train))[0]
 
-    def rendered(self, split: str) -> list[Rendered]:
+    def rendered(self, split: str) -> Sequence[Rendered]:
         """The tokens of a split's examples."""
-        return [rendered for _, rendered in self.pairs[split]]
+        return self.pairs[split].rendered
 
     @property
-    def evaluated(self) -> dict[str, Sequence[tuple[Example, Rendered]]]:
+    def evaluated(self) -> Mapping[str, Sequence[tuple[Example, Rendered]]]:
         """The splits that are scored."""
         return {split: self.pairs[split] for split in self.recipe.evaluated_splits}
 
@@ -127,17 +128,16 @@ def prepare(
             f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and {virtual} virtual tokens are "
             f"more than the {most} tokens that {recipe.checkpoint} can read"
         )
-    pairs: dict[str, list[tuple[Example, Rendered]]] = {}
+    pairs: dict[str, Pairs] = {}
     too_long: dict[str, list[str]] = {}
     for split, examples in splits.examples.items():
-        rendered, too_long[split] = render_all(renderer, examples, recipe.max_tokens)
-        left_out = set(too_long[split])
-        pairs[split] = list(zip([e for e in examples if e.id not in left_out], rendered, strict=True))
+        pairs[split], left_out = render_all(renderer, examples, recipe.max_tokens)
+        too_long[split] = left_out
         if left_out:
             logger.warning(
                 "%s: %d of %d examples have more than max_tokens=%d and are left out (%s%s)",
                 split, len(left_out), len(examples), recipe.max_tokens,
-                ", ".join(too_long[split][:3]), ", ..." * (len(left_out) > 3),
+                ", ".join(left_out[:3]), ", ..." * (len(left_out) > 3),
             )  # fmt: skip
         if not pairs[split]:
             raise UserError(f"{split}: every example has more than max_tokens={recipe.max_tokens} tokens")
@@ -162,6 +162,7 @@ def prepare(
         metrics=metrics,
         bits=bits,
         pairs=pairs,
+        rows=training_rows(pairs["train"].rendered, pairs["validation"].rendered),
         too_long=too_long,
         repeated=splits.repeated,
         leaked=splits.leaked,

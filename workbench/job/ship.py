@@ -19,7 +19,7 @@ from workbench.methods import Method
 from workbench.models import bfloat16_is_fast, load_dequantized, load_model, release_memory
 from workbench.shipping import Expected, FreshProcess, proof_sequences, sequence_logits, ship_plain
 from workbench.shipping.card import model_card
-from workbench.training import CHECKED, mean_completion_loss
+from workbench.training import mean_completion_loss
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def with_adapter(base: nn.Module, folder: Path) -> nn.Module:
 
 def _validation_loss(job: Job, model: nn.Module) -> float:
     pad_id = job.renderer.tokenizer.pad_token_id or 0
-    return mean_completion_loss(model, job.rendered("validation")[:CHECKED], pad_id, batch_size=8)
+    return mean_completion_loss(model, job.rows.checked, pad_id, batch_size=8)
 
 
 def first_pairs(job: Job, count: int) -> dict[str, Sequence[tuple[Example, Rendered]]]:

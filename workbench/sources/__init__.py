@@ -2,6 +2,6 @@
 
 from workbench.sources.checkpoints import Checkpoint, fetch_checkpoint
 from workbench.sources.packages import fetch_file
-from workbench.sources.rows import Row, Source, fingerprint, read_rows
+from workbench.sources.rows import Fingerprint, Row, Source, read_rows
 
-__all__ = ["Checkpoint", "Row", "Source", "fetch_checkpoint", "fetch_file", "fingerprint", "read_rows"]
+__all__ = ["Checkpoint", "Fingerprint", "Row", "Source", "fetch_checkpoint", "fetch_file", "read_rows"]

@@ -11,6 +11,9 @@ from typing import Any
 from workbench import files
 from workbench.errors import UserError, collected, unknown
 
+# Rows of a Parquet file that are read at once.
+ROWS_TOGETHER = 1000
+
 
 @dataclass(frozen=True)
 class Row:
@@ -23,18 +26,19 @@ class Row:
 Source = str | Path | Callable[[], Iterable[Mapping[str, Any]]]
 
 
-def read_rows(source: Source) -> list[Row]:
-    """Read all rows of `source`.
+def read_rows(source: Source) -> Iterator[Row]:
+    """Read the rows of `source` one after another.
 
     Args:
         source: path of a `.jsonl`, `.csv` or `.parquet` file; `hub:NAME[:SPLIT]` for `datasets`; or a function that
             returns rows, for data in any other form.
 
     Raises:
-        UserError: it is not there, of another kind, empty, or has malformed rows (all of them are named).
+        UserError: it is not there, of another kind, empty, or has malformed rows: all of them are named, when the
+            last row has been read.
     """
     if callable(source):
-        rows = [Row(f"{name_of(source)}:{number}", row) for number, row in enumerate(source(), 1)]
+        rows: Iterable[Row] = (Row(f"{name_of(source)}:{number}", row) for number, row in enumerate(source(), 1))
     elif str(source).startswith("hub:"):
         rows = _from_hub(str(source))
     else:
@@ -44,10 +48,13 @@ def read_rows(source: Source) -> list[Row]:
         readers = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
         if path.suffix not in readers:
             raise unknown("kind of data file", path.suffix or path.name, readers)
-        rows = list(readers[path.suffix](path))
-    if not rows:
+        rows = readers[path.suffix](path)
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
         raise UserError(f"{name_of(source)} holds no rows")
-    return rows
 
 
 def name_of(source: Source) -> str:
@@ -55,44 +62,50 @@ def name_of(source: Source) -> str:
     return getattr(source, "__name__", type(source).__name__) if callable(source) else str(source)
 
 
-def fingerprint(source: Source, rows: Iterable[Row]) -> str:
+class Fingerprint:
     """What tells whether rows have changed: the sha256 of a file, or of what a function gave; a hub's name.
 
     Args:
-        rows: what `read_rows(source)` gave.
+        source: of which every row is shown to `add`.
     """
-    if callable(source):
-        digest = hashlib.sha256()
-        for row in rows:
-            digest.update(json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
-        return digest.hexdigest()
-    return files.sha256_of(Path(source)) if Path(source).is_file() else str(source)
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._digest = source, hashlib.sha256()
+
+    def add(self, row: Row) -> None:
+        """Take note of a row."""
+        if callable(self._source):
+            line = json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str)
+            self._digest.update(line.encode() + b"\n")
+
+    def __str__(self) -> str:
+        if callable(self._source):
+            return self._digest.hexdigest()
+        return files.sha256_of(Path(self._source)) if Path(self._source).is_file() else str(self._source)
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
     problems: list[str] = []
-    rows: list[Row] = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{path.name}:{number}"
-        try:
-            values = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            problems.append(f"{place}: not JSON: {error}")
-            continue
-        if isinstance(values, dict):
-            rows.append(Row(place, values))
-        else:
-            problems.append(f"{place}: a row must be a JSON object, not {type(values).__name__}")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            place = f"{path.name}:{number}"
+            try:
+                values = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                problems.append(f"{place}: not JSON: {error}")
+                continue
+            if isinstance(values, dict):
+                yield Row(place, values)
+            else:
+                problems.append(f"{place}: a row must be a JSON object, not {type(values).__name__}")
     if problems:
         raise collected(str(path), problems)
-    yield from rows
 
 
 def _csv(path: Path) -> Iterator[Row]:
     problems: list[str] = []
-    rows: list[Row] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
@@ -103,27 +116,29 @@ def _csv(path: Path) -> Iterator[Row]:
                         f"{place}: another number of fields than the header's {len(reader.fieldnames or ())}"
                     )
                 else:
-                    rows.append(Row(place, values))
+                    yield Row(place, values)
         except (csv.Error, UnicodeDecodeError) as error:
             problems.append(f"{path.name}:{reader.line_num + 1}: {error}")
     if problems:
         raise collected(str(path), problems)
-    yield from rows
 
 
 def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS_TOGETHER):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path.name}:{number}", values)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a Parquet file: {error}") from error
-    for number, values in enumerate(table.to_pylist(), 1):
-        yield Row(f"{path.name}:{number}", values)
 
 
-def _from_hub(source: str) -> list[Row]:
+def _from_hub(source: str) -> Iterator[Row]:
     import datasets
 
     name, _, split = source.removeprefix("hub:").partition(":")
@@ -136,4 +151,5 @@ def _from_hub(source: str) -> list[Row]:
             f"can't read dataset {name!r}, split {split!r}, from the hub: {first} Without a hub, give a .jsonl, "
             ".csv or .parquet file"
         ) from error
-    return [Row(f"{name}[{split}]:{number}", dict(values)) for number, values in enumerate(dataset, 1)]
+    for number, values in enumerate(dataset, 1):
+        yield Row(f"{name}[{split}]:{number}", dict(values))

@@ -1,6 +1,7 @@
 """The one trainer, over TRL's `SFTTrainer`."""
 
+from workbench.training.joined import TrainingRows, training_rows
 from workbench.training.loss import mean_completion_loss
-from workbench.training.trainer import CHECKED, Trained, steps_in, train
+from workbench.training.trainer import Trained, steps_in, train
 
-__all__ = ["CHECKED", "Trained", "mean_completion_loss", "steps_in", "train"]
+__all__ = ["Trained", "TrainingRows", "mean_completion_loss", "steps_in", "train", "training_rows"]

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from workbench import files
-from workbench.data.render import Rendered
 from workbench.errors import MethodError
 from workbench.methods import Driver
 from workbench.models import fast_training, has_plain_output, keep_memory
@@ -37,8 +36,8 @@ from workbench.training.callbacks import (
     save_whole,
     trained_state,
 )
-from workbench.training.joined import joined
-from workbench.training.loss import IGNORED, RightPadding, mean_completion_loss, negative_log_likelihoods
+from workbench.training.joined import TrainingRows, count_labels, lengths
+from workbench.training.loss import RightPadding, mean_completion_loss, negative_log_likelihoods
 
 # A user's texts are the user's: nothing reports to a hub that training began.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -53,8 +52,6 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 STATE_FILE = "trained.safetensors"
 # Beside the best state of a finished training: what the method's driver knows.
 DRIVER_FILE = "driver.safetensors"
-# Validation examples on which a saved model is held against the trained one.
-CHECKED = 32
 # Batches of training that a validation computes as one.
 VALIDATED_TOGETHER = 4
 
@@ -129,6 +126,12 @@ class CompletionTrainer(SFTTrainer):
         if self.driver is not None:
             self.driver.load_state(parts["driver"])
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return _with_lengths_at_hand(super()._get_train_sampler(train_dataset))
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return _with_lengths_at_hand(super()._get_eval_sampler(eval_dataset))
+
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """None are counted: Transformers goes through all parameters for it at every step."""
         return 0
@@ -155,6 +158,13 @@ class CompletionTrainer(SFTTrainer):
         return loss * self.accelerator.num_processes
 
 
+def _with_lengths_at_hand(sampler: Any) -> Any:
+    """Let a sampler that sorts by length have a list: it asks for each row, and a dataset reads its file each time."""
+    if isinstance(sampler, LengthGroupedSampler):
+        sampler.lengths = list(sampler.lengths)
+    return sampler
+
+
 def steps_in(training: Training, rows: int) -> tuple[int, int]:
     """Optimizer steps of the whole training, and steps between two validations."""
     steps = max(1, math.ceil(training.epochs * math.ceil(rows / training.batch_size)))
@@ -164,8 +174,7 @@ def steps_in(training: Training, rows: int) -> tuple[int, int]:
 def train(
     model: nn.Module,
     tokenizer: Any,
-    examples: Sequence[Rendered],
-    validation: Sequence[Rendered],
+    rows: TrainingRows,
     training: Training,
     learning_rate: float,
     autocast: bool,
@@ -201,15 +210,11 @@ def train(
             driver.load_state(load_file(folder / DRIVER_FILE))
         return Trained(**json.loads(finished.read_text(encoding="utf-8")))
     folder.mkdir(parents=True, exist_ok=True)
-    _require_labels(examples, "training")
-    _require_labels(validation, "validation")
-    rows, held_out = joined(examples), joined(validation)
-    steps, every = steps_in(training, len(rows))
+    steps, every = steps_in(training, len(rows.train))
     trainer = _make_trainer(
         model,
         tokenizer,
         rows,
-        held_out,
         _config(training, steps, every, learning_rate, autocast, folder, seed),
         [best, FiniteLoss(), Progress(title), _tensorboard(folder / "logs")],
         driver,
@@ -237,13 +242,13 @@ def train(
         model.eval()
         with torch.autocast(trainer.args.device.type, torch.bfloat16, enabled=autocast):
             together = max(1, training.batch_size // training.accumulation)
-            checked_loss = mean_completion_loss(model, validation[:CHECKED], tokenizer.pad_token_id or 0, together)
+            checked_loss = mean_completion_loss(model, rows.checked, tokenizer.pad_token_id or 0, together)
     log = trainer.state.log_history
     validating = sum(entry["eval_runtime"] for entry in log if "eval_runtime" in entry and entry["step"] > start)
-    passes = (trainer.state.global_step - start) * training.batch_size / len(rows)
+    passes = (trainer.state.global_step - start) * training.batch_size / len(rows.train)
     trained = Trained(
         seconds=seconds,
-        tokens_per_second=sum(row["length"] for row in rows) * passes / max(seconds - validating, 1e-9),
+        tokens_per_second=int(lengths(rows.train).sum()) * passes / max(seconds - validating, 1e-9),
         steps=trainer.state.global_step,
         learning_rate=learning_rate,
         validation_loss=min(best.losses(trainer.state)),
@@ -264,22 +269,20 @@ def train(
 def _make_trainer(
     model: nn.Module,
     tokenizer: Any,
-    rows: Sequence[Mapping[str, Any]],
-    held_out: Sequence[Mapping[str, Any]],
+    rows: TrainingRows,
     config: SFTConfig,
     callbacks: Sequence[TrainerCallback],
     driver: Driver | None,
 ) -> CompletionTrainer:
     text_config = model.config.get_text_config()  # type: ignore[union-attr,operator]
     balance = getattr(text_config, "router_aux_loss_coef", None)
+    longest = max(int(lengths(part).max()) for part in (rows.train, rows.validation))
     trainer = CompletionTrainer(
         model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
         args=config,
-        data_collator=RightPadding(
-            tokenizer.pad_token_id or 0, _multiple(model, max(row["length"] for row in [*rows, *held_out]))
-        ),
-        train_dataset=Dataset.from_list(list(rows)),
-        eval_dataset=Dataset.from_list(list(held_out)),
+        data_collator=RightPadding(tokenizer.pad_token_id or 0, _multiple(model, longest)),
+        train_dataset=rows.train,
+        eval_dataset=rows.validation,
         processing_class=tokenizer,
         callbacks=[*callbacks, *([Driven(driver)] if driver is not None else [])],
     )
@@ -289,8 +292,7 @@ def _make_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
     trainer.args._n_gpu = min(1, trainer.args.n_gpu)  # the model is on one device
-    labels = sum(label != IGNORED for row in held_out for label in row["labels"])
-    trainer.mean_labels = labels / len(held_out)
+    trainer.mean_labels = count_labels(rows.validation) / len(rows.validation)
     return trainer
 
 
@@ -340,12 +342,6 @@ def _multiple(model: nn.Module, longest: int) -> int:
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
     virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", 0)
     return MULTIPLE if context is None or longest + MULTIPLE + virtual <= context else 1
-
-
-def _require_labels(examples: Sequence[Rendered], what: str) -> None:
-    unlabelled = [example.id for example in examples if not example.completion_ids]
-    if unlabelled or not examples:
-        raise MethodError(f"{what} examples without a trained token: {', '.join(unlabelled[:5]) or 'all'}")
 
 
 class _Scalars(TensorBoardCallback):

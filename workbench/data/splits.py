@@ -1,0 +1,133 @@
+"""Reading every split of a recipe: rows checked, made into examples, training examples deduplicated."""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow
+
+from workbench.data.disk import OnDisk, write_dataset
+from workbench.data.examples import Example, MakeExamples
+from workbench.errors import collected
+from workbench.sources import Fingerprint, Source, read_rows
+
+SCHEMA = {"example": pyarrow.string(), "place": pyarrow.string()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Examples by split.
+
+    Attributes:
+        examples: split name -> examples, in the order of the source; they lie on disk.
+        repeated: training examples left out because the same question and answer stood before.
+        leaked: training examples left out because their question stands in another split.
+        fingerprints: split name -> what its rows were, see `workbench.sources.Fingerprint`.
+    """
+
+    examples: Mapping[str, Sequence[Example]]
+    repeated: int = 0
+    leaked: int = 0
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_splits(
+    data: Mapping[str, Source],
+    examples: MakeExamples | Mapping[str, MakeExamples],
+    limit: int | None = None,
+) -> Splits:
+    """Read, check and deduplicate every split; in memory are a few numbers for each example.
+
+    Args:
+        data: split name -> source, see `workbench.sources.read_rows`.
+        examples: row -> examples, or such a function for each split; a ValueError of its names what is wrong with
+            the row.
+        limit: at most so many examples of each split, the first ones.
+
+    Raises:
+        UserError: a source can't be read, or rows are wrong; every wrong row is named by file and line.
+    """
+    problems: list[str] = []
+    read: dict[str, _Split] = {}
+    for split, source in data.items():
+        read[split] = _Split(source, examples[split] if isinstance(examples, Mapping) else examples, problems)
+    if problems:
+        raise collected("data", problems)
+    places = {split: np.arange(len(one)) for split, one in read.items()}
+    train = read["train"]
+    kept = np.sort(np.unique(train.answers, return_index=True)[1])
+    asked = np.concatenate([one.questions for split, one in read.items() if split != "train"])
+    places["train"] = kept[~np.isin(train.questions[kept], asked)]
+    empty = [split for split in read if not len(places[split])]
+    if empty:
+        raise collected("data", [f"split {split!r} has no examples left" for split in empty])
+    return Splits(
+        examples={split: one.at(places[split][:limit]) for split, one in read.items()},
+        repeated=len(train) - len(kept),
+        leaked=len(kept) - len(places["train"]),
+        fingerprints={split: one.fingerprint for split, one in read.items()},
+    )
+
+
+class _Split:
+    """The examples of a source, and what tells them apart as numbers of 64 bits."""
+
+    def __init__(self, source: Source, make: MakeExamples, problems: list[str]) -> None:
+        self._ids, self._questions, self._answers = array("q"), array("q"), array("q")
+        fingerprint = Fingerprint(source)
+        self._dataset = write_dataset(self._records(source, make, fingerprint, problems), SCHEMA)
+        self.fingerprint = str(fingerprint)
+        problems += self._repeated_ids()
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    @property
+    def questions(self) -> np.ndarray:
+        """A number for each question, (examples,)."""
+        return np.frombuffer(self._questions, dtype=np.int64)
+
+    @property
+    def answers(self) -> np.ndarray:
+        """A number for each question with its answer, (examples,)."""
+        return np.frombuffer(self._answers, dtype=np.int64)
+
+    def at(self, places: np.ndarray) -> OnDisk[Example]:
+        """The examples at `places`, in their order."""
+        chosen = self._dataset if len(places) == len(self) else self._dataset.select(places)
+        return OnDisk(chosen, lambda record: Example.from_json(record["example"]))
+
+    def _records(
+        self, source: Source, make: MakeExamples, fingerprint: Fingerprint, problems: list[str]
+    ) -> Iterator[dict[str, str]]:
+        for row in read_rows(source):
+            fingerprint.add(row)
+            try:
+                made = list(make(row.values))
+            except (ValueError, KeyError, TypeError) as error:
+                what = f"no column {error}" if isinstance(error, KeyError) else error
+                problems.append(f"{row.place}: {what}")
+                continue
+            for example in made:
+                if example.choices and example.completion and example.completion not in example.choices:
+                    problems.append(f"{row.place}: {example.completion!r} is none of the choices of {example.id!r}")
+                if not example.completion:
+                    problems.append(f"{row.place}: {example.id!r} has no answer")
+                question = example.question
+                self._ids.append(hash(example.id))
+                self._questions.append(hash(question))
+                self._answers.append(hash((question, example.completion)))
+                yield {"example": example.to_json(), "place": row.place}
+
+    def _repeated_ids(self) -> list[str]:
+        """What is wrong with ids that stand there twice."""
+        ids = np.frombuffer(self._ids, dtype=np.int64)
+        order = np.argsort(ids, kind="stable")
+        problems = []
+        for index in np.flatnonzero(ids[order[1:]] == ids[order[:-1]]):
+            first, second = (self._dataset[int(order[place])] for place in (index, index + 1))
+            name = Example.from_json(second["example"]).id
+            if name == Example.from_json(first["example"]).id:
+                problems.append(f"{second['place']}: id {name!r} stands at {first['place']} already")
+        return problems
