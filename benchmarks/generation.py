@@ -4,8 +4,8 @@
     python benchmarks/generation.py --model FOLDER     a merged checkpoint of a run: answers end, and leave the batch
 
 Answers: greedy ones to finserve's test questions, at most 88 new tokens; tokens up to the end of each answer, a second.
-Stock is `generate` for one prompt after another, and for a batch of as many as the workbench reads together, padded
-on the left. The workbench measures the likelihood of the reference answers in the same pass; stock doesn't.
+Stock is `generate` for one prompt after another, and for all of them in a batch, padded on the left, as they are in the
+workbench. The workbench measures the likelihood of the reference answers in the same pass; stock doesn't.
 
 Labels: the sentiments of opinion's headlines. Stock generates the label, again one after another and in a batch; the
 workbench measures the likelihood of all three.
@@ -87,6 +87,8 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
     options = p.parse_args()
 
+    from transformers import AutoModelForCausalLM
+
     from workbench.data.render import make_renderer
     from workbench.evaluation import Chooser, answer_all, generation_config
     from workbench.models import load_model, load_tokenizer
@@ -95,27 +97,31 @@ def main() -> None:
     print(f"# Generation with {options.model}, in float32\n{machine()}")
     path = fetch_checkpoint(options.model).path
     renderer, model = make_renderer(load_tokenizer(path)), load_model(path, 32)
+    its_own = AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()  # with transformers' attention
 
     asked = pairs_of("finserve", renderer, "test", options.prompts)
     config = generation_config(renderer, model, NEW_TOKENS)
     prompts = [rendered.prompt_ids for _, rendered in asked]
     texts: dict[str, list[str]] = {}
 
+    def tokens_in(written: Sequence[str]) -> int:
+        return sum(map(len, renderer.tokenizer(list(written), add_special_tokens=False)["input_ids"]))
+
     def stock(name: str, groups: Sequence[Sequence[list[int]]]) -> int:
-        found = [tokens for group in groups for tokens in generate(model, config, group)]
-        texts[name] = renderer.tokenizer.batch_decode(found, skip_special_tokens=True)
-        return sum(map(len, found))
+        found = [tokens for group in groups for tokens in generate(its_own, config, group)]
+        texts[name] = [text.strip() for text in renderer.tokenizer.batch_decode(found, skip_special_tokens=True)]
+        return tokens_in(texts[name])
 
     def ours() -> int:
         answers = answer_all(model, renderer, {"test": asked}, NEW_TOKENS, "")
         texts[OURS] = [answer.prediction for answer in answers]
-        return sum(map(len, renderer.tokenizer(texts[OURS], add_special_tokens=False)["input_ids"]))
+        return tokens_in(texts[OURS])
 
     # One by one takes an even choice of the prompts, whose answers are as long as all of them.
     some = prompts[:: max(1, len(prompts) // options.alone)][: options.alone]
     sides = {ONE: lambda: stock(ONE, [[p] for p in some]), BATCH: lambda: stock(BATCH, [prompts]), OURS: ours}
     tell("answers", in_turns(sides, options.rounds), "tokens a second")
-    same = sum(a.strip() == b for a, b in zip(texts[BATCH], texts[OURS], strict=True))
+    same = sum(a == b for a, b in zip(texts[BATCH], texts[OURS], strict=True))
     print(f"answers, the same text in the batch and in the workbench: {same} of {len(asked)}")
 
     labelled = pairs_of("opinion", renderer, "test", options.prompts)
@@ -124,8 +130,8 @@ def main() -> None:
     config = generation_config(renderer, model, max(len(chooser.tokens[choice]) for choice in choices[0]))
     prompts = [rendered.prompt_ids for _, rendered in labelled]
     sides = {
-        ONE: lambda: len([generate(model, config, [prompt]) for prompt in prompts[: 4 * options.alone]]),
-        BATCH: lambda: len(generate(model, config, prompts)),
+        ONE: lambda: len([generate(its_own, config, [prompt]) for prompt in prompts[: 4 * options.alone]]),
+        BATCH: lambda: len(generate(its_own, config, prompts)),
         OURS: lambda: len(chooser.measure(prompts, choices, "")),
     }
     tell("labels", in_turns(sides, options.rounds), "labels a second")

@@ -5,8 +5,8 @@
 
 Rows: a job is prepared from a file of so many conversations (read, checked, deduplicated, tokenized, joined), then a
 small model is trained for a fixed number of steps on it; each size in a process of its own. Lengths: steps of the same
-model on texts of one length. Printed are the exponents that fit best, time or memory ~ size ** exponent; of memory
-that above what the smallest size takes.
+model on texts of one length. Printed are the exponents that fit best, time ~ size ** exponent, and memory as it is,
+with and without what the process had before.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from measure import SMOLLM2, Result, Side, keep, machine, take_turns
 
 STEPS, BATCH = 20, 8
+ANSWER = 32  # tokens of each text that are learned
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LENGTHS = (64, 128, 256, 512, 1024)
 WORDS = ("account", "card", "fee", "limit", "transfer", "branch", "loan", "rate", "letter", "month", "form", "code")
@@ -51,7 +53,7 @@ def small_model(folder: Path) -> Path:
 
     tokenizer = AutoTokenizer.from_pretrained(fetch_checkpoint(SMOLLM2).path)
     torch.manual_seed(0)
-    shape: Any = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
+    shape: Any = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4}
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **shape, **ends))
     model.save_pretrained(folder / "model")
@@ -107,19 +109,21 @@ def of_length(length: int) -> Result:
 
     from workbench.methods import find_method
     from workbench.models import attach, fast_training, has_plain_output, load_model
-    from workbench.training.loss import negative_log_likelihoods
+    from workbench.training.loss import IGNORED, negative_log_likelihoods
 
     with tempfile.TemporaryDirectory() as name:
         path = small_model(Path(name))
         model = attach(load_model(path, 32, training=True), find_method("lora"), {}, [], seed=0).train()
     before, watch = own_memory(), Watch()
     ids = torch.randint(5, 5000, (BATCH, length), generator=torch.Generator().manual_seed(0))
-    seconds = []
+    labels = ids.clone()
+    labels[:, :-ANSWER] = IGNORED
+    seconds, plain = [], has_plain_output(model)
     with fast_training(model):
         for _ in range(6):
             began = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16):
-                losses, _ = negative_log_likelihoods(model, ids, torch.ones_like(ids), ids, has_plain_output(model))
+                losses, _ = negative_log_likelihoods(model, ids, torch.ones_like(ids), labels, plain)
             losses.mean().backward()
             seconds.append(time.perf_counter() - began)
     return {"time": float(np.median(seconds[1:])), "memory": watch.most(), "base": before}
@@ -166,7 +170,8 @@ def measured(kind: str, sizes: Sequence[int]) -> dict[int, Result]:
         side.end()
         times = [what for what in ("prepare", "train", "time") if what in found[size]]
         parts = ", ".join(f"{what} {found[size][what]:.2f} s" for what in times)
-        print(f"{size} {kind}: {parts}; at most {found[size]['memory'] / 1e6:.0f} MB", flush=True)
+        memory = f"at most {found[size]['memory'] / 1e6:.0f} MB, {found[size]['base'] / 1e6:.0f} before"
+        print(f"{size} {kind}: {parts}; {memory}", flush=True)
     return found
 
 
@@ -203,10 +208,10 @@ def main() -> None:
     large = [size for size in rows if size >= SIZES[1]]
     if len(large) > 1:
         print(f"time ~ rows ** {exponent(large, [rows[size]['time'] for size in large]):.2f} from {large[0]:,} rows on")
-    first, last = min(rows), max(rows)
-    print(f"memory at {last:,} rows to that at {first:,}: {rows[last]['memory'] / rows[first]['memory']:.2f}")
-    if SIZES[2] in rows and SIZES[3] in rows:
-        print(f"memory at 1,000,000 rows to that at 100,000: {rows[SIZES[3]]['memory'] / rows[SIZES[2]]['memory']:.2f}")
+    for smaller, larger in pairwise(rows):
+        ratio = rows[larger]["memory"] / rows[smaller]["memory"]
+        more = (rows[larger]["memory"] - rows[smaller]["memory"]) / (larger - smaller)
+        print(f"memory at {larger:,} rows to that at {smaller:,}: {ratio:.2f}, {more:.0f} bytes for each further row")
     print(f"time of a step ~ tokens ** {exponent(LENGTHS, [tokens[n]['time'] for n in LENGTHS]):.2f}")
     above = [tokens[n]["memory"] - tokens[n]["base"] for n in LENGTHS[1:]]
     print(f"memory of a step ~ tokens ** {exponent(LENGTHS[1:], above):.2f}")

@@ -5,8 +5,10 @@
     python benchmarks/training.py --bits 8         against bitsandbytes' own layers (4: NF4), and our own bfloat16
 
 Stock is `SFTTrainer` with its defaults but for what both get alike: LoRA of rank 8 on the attention's query and value
-(GPT-2: on its one matrix of query, key and value), batches of 8 in the order of the file, a constant rate. Losses
-are compared step by step. Of every process: tokens of text a second, without padding; the highest memory; and how much
+(GPT-2: on its one matrix of query, key and value), batches of 8 in the order of the file, a constant rate, the loss on
+answers alone. Its defaults hold the base in float32, compute in bfloat16, and compute activations again for the
+gradient; `--tuned` lets it take a turn with a base in bfloat16 and activations kept as well. Losses are compared step
+by step. Of every process: tokens of text a second, without padding; the highest memory; and how much
 of what its matrix units do at most, measured there and then, the training takes.
 """
 
@@ -21,7 +23,7 @@ from typing import Any
 from measure import FINSERVE, SMOLLM2, Result, Side, alternate, draw_bars, machine, median, ratios, spread, take_turns
 
 BATCH, RANK, RATE = 8, 8, 2e-4
-STOCK, OURS, OURS_16 = "stock", "workbench", "workbench at 16 bits"
+STOCK, TUNED, OURS, OURS_16 = "stock", "stock, tuned", "workbench", "workbench at 16 bits"
 # Rows and columns of the matrices by which the peak is measured.
 LARGE = 2048
 
@@ -55,8 +57,8 @@ def rendered(path: Path, count: int) -> Any:
     return render_all(make_renderer(load_tokenizer(path)), examples, 512)[0].rendered
 
 
-def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Result:
-    """`SFTTrainer`."""
+def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str], tuned: bool = False) -> Result:
+    """`SFTTrainer`; `tuned`: with its base in bfloat16 and its activations kept."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -72,6 +74,11 @@ def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Re
             bnb_4bit_compute_dtype=torch.bfloat16,
         ),
     }
+    held: dict[str, Any] = {"quantization_config": quantization[bits]} if bits in quantization else {}
+    chosen: dict[str, Any] = {}
+    if tuned:
+        held["dtype"] = "bfloat16"
+        chosen["gradient_checkpointing"] = False
     examples = rendered(path, BATCH * steps)
     columns = {
         "input_ids": [[*one.prompt_ids, *one.completion_ids] for one in examples],
@@ -87,11 +94,13 @@ def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Re
                 per_device_train_batch_size=BATCH,
                 learning_rate=RATE,
                 lr_scheduler_type="constant",
+                completion_only_loss=True,
                 train_sampling_strategy="sequential",
                 logging_steps=1,
                 save_strategy="no",
                 report_to="none",
-                model_init_kwargs={"quantization_config": quantization[bits]} if bits in quantization else None,
+                model_init_kwargs=held,
+                **chosen,
             ),
             train_dataset=Dataset.from_dict(columns),
             peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(targets), task_type="CAUSAL_LM"),
@@ -195,11 +204,11 @@ def frozen_bytes(model: Any) -> int:
             continue
         weight = module.weight
         state = getattr(weight, "quant_state", None)
-        scales = [getattr(weight, "SCB", None), getattr(getattr(module, "state", None), "SCB", None)][:1]
+        kept = [getattr(weight, "SCB", None), getattr(getattr(module, "state", None), "SCB", None)]
+        scales = [scale for scale in kept if scale is not None][:1]  # it stands in one place or the other
         if state is not None:
             scales = [state.absmax, *([state.state2.absmax] if state.nested else [])]
-        total += weight.numel() * weight.element_size()
-        total += sum(scale.numel() * scale.element_size() for scale in scales if scale is not None)
+        total += sum(part.numel() * part.element_size() for part in (weight, *scales))
     return total
 
 
@@ -207,10 +216,10 @@ def one_side(options: argparse.Namespace) -> None:
     """Train whenever asked to."""
     targets = ("q_proj", "v_proj") if options.model == "smollm2" else ("c_attn",)
     bits = 16 if options.side == OURS_16 else options.bits
-    trains: Callable[..., Result] = train_stock if options.side == STOCK else train_ours
+    trains: dict[str, Callable[..., Result]] = {STOCK: train_stock, TUNED: partial(train_stock, tuned=True)}
     with tempfile.TemporaryDirectory() as folder:
         path = checkpoint(options.model, Path(folder))
-        take_turns(partial(trains, path, bits, options.steps, targets))
+        take_turns(partial(trains.get(options.side, train_ours), path, bits, options.steps, targets))
 
 
 def main() -> None:
@@ -218,8 +227,9 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=("smollm2", "gpt2"), default="smollm2", help="(default: smollm2)")
     p.add_argument("--bits", type=int, choices=(16, 8, 4), default=16, help="of the frozen base (default: 16)")
-    p.add_argument("--steps", type=int, default=5, metavar="N", help="optimizer steps of each turn (default: 5)")
+    p.add_argument("--steps", type=int, default=3, metavar="N", help="optimizer steps of each turn (default: 3)")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
+    p.add_argument("--tuned", action="store_true", help="let stock with better settings take turns, too")
     p.add_argument("--side", help=argparse.SUPPRESS)
     options = p.parse_args()
     if options.side:
@@ -227,7 +237,7 @@ def main() -> None:
         return
     print(f"# Training {options.model} at {options.bits} bits\n{machine()}")
     shared = ["--model", options.model, "--bits", str(options.bits), "--steps", str(options.steps)]
-    names = [STOCK, OURS] + ([OURS_16] if options.bits < 16 else [])
+    names = [STOCK, *([TUNED] if options.tuned else []), OURS, *([OURS_16] if options.bits < 16 else [])]
     found = alternate({n: Side(Path(__file__), ["--side", n, *shared]) for n in names}, options.rounds)
     for name in names:
         print(
@@ -236,6 +246,8 @@ def main() -> None:
             f"{found[name][0]['frozen'] / 1e6:.1f} MB, all weights {found[name][0]['whole'] / 1e6:.1f} MB"
         )
     print(f"tokens/s, workbench to stock: {spread(ratios(found[OURS], found[STOCK], 'speed'))}")
+    if options.tuned:
+        print(f"tokens/s, workbench to stock, tuned: {spread(ratios(found[OURS], found[TUNED], 'speed'))}")
     if options.bits < 16:
         slower = ratios(found[OURS_16], found[OURS], "speed")
         print(f"time of a step, workbench to its own at 16 bits: {spread(slower)}")

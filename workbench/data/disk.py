@@ -4,27 +4,32 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import pyarrow
-from datasets import Dataset
 
 # Records that are written and read together.
 TOGETHER = 1000
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 T = TypeVar("T")
 Schema = Mapping[str, pyarrow.DataType]
 
 
-def write_dataset(records: Iterable[Mapping[str, Any]], schema: Schema) -> Dataset:
+def write_dataset(records: Iterable[Mapping[str, Any]], schema: Schema) -> "Dataset":
     """Write `records` to a file that has no name, so that it goes with the process, and map it into memory.
 
-    It lies where Python puts temporary files; the environment variable TMPDIR says where that is.
+    It lies where Python puts temporary files; the environment variable TMPDIR says where that is. Where that is a
+    file system in memory, so are the data. Forked processes can read it, others can't.
 
     Args:
         records: read once.
         schema: name and type of each column.
     """
+    from datasets import Dataset
+
     wanted = pyarrow.schema(list(schema.items()))
     descriptor, path = tempfile.mkstemp(prefix="workbench-", suffix=".arrow")
     try:
@@ -54,7 +59,7 @@ class OnDisk(Sequence[T], Generic[T]):
     Slices are lists.
     """
 
-    def __init__(self, dataset: Dataset, make: Callable[[Mapping[str, Any]], T]) -> None:
+    def __init__(self, dataset: "Dataset", make: Callable[[Mapping[str, Any]], T]) -> None:
         self.dataset, self._make = dataset, make
 
     def __len__(self) -> int:

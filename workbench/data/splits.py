@@ -57,15 +57,18 @@ def load_splits(
     places = {split: np.arange(len(one)) for split, one in read.items()}
     train = read["train"]
     kept = np.sort(np.unique(train.answers, return_index=True)[1])
-    asked = np.concatenate([one.questions for split, one in read.items() if split != "train"])
-    places["train"] = kept[~np.isin(train.questions[kept], asked)]
+    leaked = np.zeros(len(kept), dtype=bool)
+    for split, one in read.items():
+        if split != "train":
+            leaked |= np.isin(train.questions[kept], one.questions)
+    places["train"] = kept[~leaked]
     empty = [split for split in read if not len(places[split])]
     if empty:
         raise collected("data", [f"split {split!r} has no examples left" for split in empty])
     return Splits(
         examples={split: one.at(places[split][:limit]) for split, one in read.items()},
         repeated=len(train) - len(kept),
-        leaked=len(kept) - len(places["train"]),
+        leaked=int(leaked.sum()),
         fingerprints={split: one.fingerprint for split, one in read.items()},
     )
 
@@ -105,11 +108,12 @@ class _Split:
             fingerprint.add(row)
             try:
                 made = list(make(row.values))
+                lines = [_line(example) for example in made]
             except (ValueError, KeyError, TypeError) as error:
                 what = f"no column {error}" if isinstance(error, KeyError) else error
                 problems.append(f"{row.place}: {what}")
                 continue
-            for example in made:
+            for example, line in zip(made, lines, strict=True):
                 if example.choices and example.completion and example.completion not in example.choices:
                     problems.append(f"{row.place}: {example.completion!r} is none of the choices of {example.id!r}")
                 if not example.completion:
@@ -118,16 +122,36 @@ class _Split:
                 self._ids.append(hash(example.id))
                 self._questions.append(hash(question))
                 self._answers.append(hash((question, example.completion)))
-                yield {"example": example.to_json(), "place": row.place}
+                yield {"example": line, "place": row.place}
 
     def _repeated_ids(self) -> list[str]:
         """What is wrong with ids that stand there twice."""
         ids = np.frombuffer(self._ids, dtype=np.int64)
         order = np.argsort(ids, kind="stable")
+        again = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
+        pairs = sorted((int(order[index + 1]), int(order[index])) for index in again)
+        if not pairs:
+            return []
+        seconds, firsts = (self._dataset[list(places)] for places in zip(*pairs, strict=True))
         problems = []
-        for index in np.flatnonzero(ids[order[1:]] == ids[order[:-1]]):
-            first, second = (self._dataset[int(order[place])] for place in (index, index + 1))
-            name = Example.from_json(second["example"]).id
-            if name == Example.from_json(first["example"]).id:
-                problems.append(f"{second['place']}: id {name!r} stands at {first['place']} already")
+        for second, place, first, before in zip(
+            seconds["example"], seconds["place"], firsts["example"], firsts["place"], strict=True
+        ):
+            name = Example.from_json(second).id
+            if name == Example.from_json(first).id:
+                problems.append(f"{place}: id {name!r} stands at {before} already")
         return problems
+
+
+def _line(example: Example) -> str:
+    """An example as it is kept.
+
+    Raises:
+        ValueError: its id is no text, or a text of it is no Unicode.
+        TypeError: it holds something that JSON can't.
+    """
+    if not isinstance(example.id, str):
+        raise ValueError(f"id {example.id!r} is no text")
+    line = example.to_json()
+    line.encode()
+    return line

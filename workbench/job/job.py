@@ -179,6 +179,7 @@ def _seconds(runs: Sequence[Mapping[str, Any]], total: float) -> dict[str, float
         "evaluation": sum(run["evaluation_seconds"] for run in runs),
         "export": sum(run.get("export_seconds", 0.0) for run in runs),
     }
+    total = max(total, sum(parts.values()))  # a training that was finished before an interruption has its time yet
     return {"total": total, **parts, "other": total - sum(parts.values())}
 
 

@@ -33,7 +33,7 @@ class Job:
         rows: what every training reads.
         too_long: split -> ids of the examples that were too long.
         repeated, leaked: training examples left out, see `workbench.data.Splits`.
-        sources: split -> fingerprint of its rows, see `workbench.sources.fingerprint`.
+        sources: split -> fingerprint of its rows, see `workbench.sources.Fingerprint`.
         adapter_only: method -> why it can't become a plain checkpoint, of those that can't.
     """
 

@@ -10,15 +10,28 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from workbench.models.fast.compiled import Loop, can_compile
 
 # Of an int8 code and its row's largest weight, as bitsandbytes has it.
 INT8_STEP = 1 / 127
 Fill = Callable[[torch.Tensor], None]
+# GPT-2 and its like keep the transposed weight.
+Layer = nn.Linear | Conv1D
 
 _widen_int8 = Loop("widen_int8")
 _widen_nf4 = Loop("widen_nf4")
+
+
+def inputs(layer: Layer) -> int:
+    """Width of what a layer reads."""
+    return layer.nx if isinstance(layer, Conv1D) else layer.in_features
+
+
+def outputs(layer: Layer) -> int:
+    """Width of what a layer gives."""
+    return layer.nf if isinstance(layer, Conv1D) else layer.out_features
 
 
 class Kept:
@@ -31,14 +44,15 @@ class Kept:
 
     stays = True
 
-    def __init__(self, layers: Sequence[nn.Linear], room: int) -> None:
+    def __init__(self, layers: Sequence[Layer], room: int) -> None:
         self.layers, first = layers, layers[0]
-        width = first.in_features
+        sizes, width = [outputs(layer) for layer in layers], inputs(first)
         self.dtype = first.weight.dtype
-        self.whole = first.weight.data.new_zeros(sum(layer.out_features for layer in layers), width + room)
-        for layer, rows in zip(layers, self.whole.split([layer.out_features for layer in layers]), strict=True):
-            rows[:, :width] = layer.weight.data
-            layer.weight.data = rows[:, :width]
+        self.whole = first.weight.data.new_zeros(sum(sizes), width + room)
+        for layer, rows in zip(layers, self.whole.split(sizes), strict=True):
+            turned = isinstance(layer, Conv1D)
+            rows[:, :width] = layer.weight.data.t() if turned else layer.weight.data
+            layer.weight.data = rows[:, :width].t() if turned else rows[:, :width]
 
     def matrix(self) -> torch.Tensor:
         """(sum of out, in + room)."""
@@ -63,11 +77,9 @@ class Made:
     stays = False
     dtype = torch.bfloat16
 
-    def __init__(
-        self, layers: Sequence[nn.Linear], room: int, shared: dict[Any, torch.Tensor], key: Sequence[int]
-    ) -> None:
-        self.sizes = [layer.out_features for layer in layers]
-        self.width, self.room, self.shared = layers[0].in_features, room, shared
+    def __init__(self, layers: Sequence[Layer], room: int, shared: dict[Any, torch.Tensor], key: Sequence[int]) -> None:
+        self.sizes = [outputs(layer) for layer in layers]
+        self.width, self.room, self.shared = inputs(layers[0]), room, shared
         self.key = (self.width, room, *self.sizes, *key)
         self.device = layers[0].weight.device
         self.fills = [_filler(layer) for layer in layers]

@@ -10,12 +10,14 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
 
-from workbench.models.fast.frozen import Kept, Made, is_packed
+from workbench.models.fast.frozen import Kept, Layer, Made, inputs, is_packed, outputs
 from workbench.models.probe import read_short_text
 
 # The matrix units of a CPU take 32 numbers at once: a width of 608 costs less than one of 592.
 MULTIPLE = 32
+PLAIN_LAYERS = (nn.Linear, Conv1D)
 # PEFT's LoRA on a linear layer: of floating point, of int8, of NF4.
 LORA_LAYERS = ("Linear", "Linear8bitLt", "Linear4bit")
 
@@ -33,7 +35,7 @@ class Projection:
     """
 
     module: nn.Module
-    base: nn.Linear
+    base: Layer
     down: nn.Parameter | None = None
     up: nn.Parameter | None = None
     scale: float = 0.0
@@ -70,9 +72,7 @@ class Group:
             shared: matrices for weights at 8 or 4 bits, see `Made`.
         """
         bases = [projection.base for projection in self.projections]
-        first, width = bases[0], bases[0].in_features
-        biases = [base.bias.data for base in bases if base.bias is not None]
-        self.bias = torch.cat(biases) if biases else None
+        first, width = bases[0], inputs(bases[0])
         scales = [torch.full((len(p.down),), p.scale) for p in self.projections if p.down is not None]
         room = 0
         if scales:
@@ -83,6 +83,8 @@ class Group:
             self.frozen = Made(bases, room, shared, [len(scale) for scale in scales])
         else:
             self.frozen = Kept(bases, room)
+        biases = [base.bias.data for base in bases if base.bias is not None]
+        self.bias = torch.cat(biases).to(self.frozen.dtype) if biases else None
         if self.scale is not None:
             self.down = torch.empty(len(self.scale), width, dtype=self.frozen.dtype, device=first.weight.device)
 
@@ -100,7 +102,8 @@ class Group:
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
         projection = self.projections[index]
         assert self.frozen is not None
-        if projection.down is not None and not _may_round(projection.down, self.frozen.dtype, x):
+        factor = projection.down if projection.down is not None else x
+        if (projection.down is not None or not self.frozen.stays) and not _may_round(factor, self.frozen.dtype, x):
             return type(projection.module).forward(projection.module, x)
         if self.source is not x or self.version != x._version or index not in self.waiting:
             self.waiting = dict(enumerate(self._outputs(x)))
@@ -111,7 +114,7 @@ class Group:
         return output
 
     def _outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        sizes = tuple(p.base.out_features for p in self.projections)
+        sizes = tuple(outputs(p.base) for p in self.projections)
         with torch.autocast(x.device.type, enabled=False):  # the functions cast what has to be cast
             if self.scale is None:
                 return _Projections.apply(x, self.frozen, self.bias, sizes)
@@ -200,7 +203,7 @@ class _LoraProjections(torch.autograd.Function):
 
 
 def _may_round(factor: torch.Tensor, precision: torch.dtype, x: torch.Tensor) -> bool:
-    """Whether a LoRA factor may be rounded to `precision`: without autocast it is computed in its own."""
+    """Whether a LoRA factor, or x itself, may be rounded to `precision`: without autocast it is computed in its own."""
     return factor.dtype == precision or torch.is_autocast_enabled(x.device.type)
 
 
@@ -291,24 +294,24 @@ def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
     for module in model.modules():
         if module in inside:
             continue
-        if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), nn.Linear):
+        if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), Layer):
             inside.update(module.modules())
             projection, base = _lora(module), module.get_base_layer()
             if projection is not None:
                 yield module, projection
-            elif isinstance(base, nn.Linear) and is_packed(base):
+            elif isinstance(base, Layer) and is_packed(base):
                 yield base, Projection(base, base, alone=True)
         elif _is_frozen_linear(module):
             yield module, Projection(module, module)
 
 
-def _is_frozen_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    plain = isinstance(module, nn.Linear) and (type(module) is nn.Linear or is_packed(module))
+def _is_frozen_linear(module: nn.Module) -> TypeGuard[Layer]:
+    plain = isinstance(module, Layer) and (type(module) in PLAIN_LAYERS or is_packed(module))
     return plain and not any(p.requires_grad for p in module.parameters())
 
 
 def _lora(module: nn.Module) -> Projection | None:
-    """A plain LoRA layer: one adapter, no dropout, no variant such as DoRA, on a float weight that is frozen."""
+    """A plain LoRA layer: one adapter, no dropout, no variant such as DoRA, on a weight that is frozen."""
     if (
         type(module).__name__ not in LORA_LAYERS
         or not isinstance(module, LoraLayer)
@@ -318,7 +321,7 @@ def _lora(module: nn.Module) -> Projection | None:
         return None
     base, names = module.base_layer, module.active_adapters
     plain = (
-        (type(base) is nn.Linear or is_packed(base))
+        (type(base) in PLAIN_LAYERS or is_packed(base))
         and not any(p.requires_grad for p in base.parameters())
         and len(names) == 1
         and names[0] in module.lora_A
@@ -329,5 +332,5 @@ def _lora(module: nn.Module) -> Projection | None:
     if not plain:
         return None
     down, up = module.lora_A[names[0]].weight, module.lora_B[names[0]].weight
-    assert isinstance(base, nn.Linear) and isinstance(down, nn.Parameter) and isinstance(up, nn.Parameter)
+    assert isinstance(base, Layer) and isinstance(down, nn.Parameter) and isinstance(up, nn.Parameter)
     return Projection(module, base, down, up, module.scaling[names[0]])
