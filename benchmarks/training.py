@@ -95,6 +95,7 @@ def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str], tuned
                 learning_rate=RATE,
                 lr_scheduler_type="constant",
                 completion_only_loss=True,
+                use_cpu=not torch.accelerator.is_available(),  # without it, its defaults are refused on a CPU
                 train_sampling_strategy="sequential",
                 logging_steps=1,
                 save_strategy="no",
