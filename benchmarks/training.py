@@ -15,7 +15,8 @@ of what its matrix units do at most, measured there and then, the training takes
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str], tuned
         "completion_mask": [[0] * len(one.prompt_ids) + [1] * len(one.completion_ids) for one in examples],
     }
     set_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, stepping() as clock:
         trainer = SFTTrainer(
             model=str(path),
             args=SFTConfig(
@@ -106,11 +107,9 @@ def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str], tuned
             train_dataset=Dataset.from_dict(columns),
             peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(targets), task_type="CAUSAL_LM"),
         )
-        began = time.perf_counter()
         trainer.train()
-        seconds = time.perf_counter() - began
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return result(trainer.model, examples, losses, seconds)
+    return result(trainer.model, examples, losses, clock.seconds)
 
 
 def train_ours(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Result:
@@ -127,11 +126,32 @@ def train_ours(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Res
     training = Training(epochs=1, batch_size=BATCH, warmup=0, validations=1, schedule="constant", extra=extra)
     tokenizer, given = load_tokenizer(path), training_rows(examples, examples[:1])
     fast = bits < 32 and bfloat16_is_fast()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, stepping() as clock:
         trained = train(model, tokenizer, given, training, RATE, fast, Path(folder), 0, "workbench")
     losses = [entry["loss"] for entry in trained.curve if "loss" in entry]
-    seconds = sum(one.length for one in examples) / trained.tokens_per_second
-    return result(model, examples, losses, seconds)
+    return result(model, examples, losses, clock.seconds)
+
+
+@contextmanager
+def stepping() -> Iterator[Any]:
+    """Times, in `seconds`, the optimizer steps of a Trainer that is made in the block: from the first to the last."""
+    from transformers import TrainerCallback, trainer
+
+    class Clock(TrainerCallback):
+        began = seconds = 0.0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = self.began or time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.seconds = time.perf_counter() - self.began
+
+    clock = Clock()
+    trainer.DEFAULT_CALLBACKS.append(clock)
+    try:
+        yield clock
+    finally:
+        trainer.DEFAULT_CALLBACKS.remove(clock)
 
 
 def result(model: Any, examples: Any, losses: Sequence[float], seconds: float) -> Result:
