@@ -33,7 +33,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/training.py --bits 4
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/whole_job.py
-	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/growth.py --most 100000
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

@@ -5,7 +5,7 @@
 
 Answers: greedy ones to finserve's test questions, at most 88 new tokens; tokens up to the end of each answer, a second.
 Stock is `generate` for one prompt after another, and for all of them in a batch, padded on the left, as they are in the
-workbench. The workbench measures the likelihood of the reference answers in the same pass; stock doesn't.
+workbench. In a job the workbench measures the likelihood of the reference answers in the same pass; here it gets none.
 
 Labels: the sentiments of opinion's headlines. Stock generates the label, again one after another and in a batch; the
 workbench measures the likelihood of all three.
@@ -14,12 +14,13 @@ workbench measures the likelihood of all three.
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from measure import SMOLLM2, draw_bars, machine, median, ratios, spread
 
-NEW_TOKENS = 88
+NEW_TOKENS, LABEL_TOKENS = 88, 8  # the recipes' own limits
 RECIPES = Path(__file__).parent.parent / "recipes"
 ONE, BATCH, OURS = "generate, one by one", "generate, batched", "workbench"
 Measured = dict[str, float]
@@ -33,7 +34,8 @@ def pairs_of(recipe_name: str, renderer: Any, split: str, count: int) -> Any:
 
     recipe = load_recipe(RECIPES / f"{recipe_name}.py")
     examples = load_splits(recipe.data, recipe.examples, count).examples[split]
-    return list(render_all(renderer, examples, recipe.max_tokens)[0])
+    pairs = render_all(renderer, examples, recipe.max_tokens)[0]
+    return [(example, replace(rendered, completion_ids=[renderer.end_of_turn])) for example, rendered in pairs]
 
 
 def generate(model: Any, config: Any, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -91,7 +93,7 @@ def main() -> None:
 
     from workbench.data.render import make_renderer
     from workbench.evaluation import Chooser, answer_all, generation_config
-    from workbench.models import load_model, load_tokenizer
+    from workbench.models import fast_evaluation, load_model, load_tokenizer
     from workbench.sources import fetch_checkpoint
 
     print(f"# Generation with {options.model}, in float32\n{machine()}")
@@ -113,7 +115,8 @@ def main() -> None:
         return tokens_in(texts[name])
 
     def ours() -> int:
-        answers = answer_all(model, renderer, {"test": asked}, NEW_TOKENS, "")
+        with fast_evaluation(model):
+            answers = answer_all(model, renderer, {"test": asked}, NEW_TOKENS, "")
         texts[OURS] = [answer.prediction for answer in answers]
         return tokens_in(texts[OURS])
 
@@ -127,12 +130,17 @@ def main() -> None:
     labelled = pairs_of("opinion", renderer, "test", options.prompts)
     choices = [example.choices for example, _ in labelled]
     chooser = Chooser(model, renderer, [choice for given in choices for choice in given])
-    config = generation_config(renderer, model, max(len(chooser.tokens[choice]) for choice in choices[0]))
+    config = generation_config(renderer, model, LABEL_TOKENS)
     prompts = [rendered.prompt_ids for _, rendered in labelled]
+
+    def labels() -> int:
+        with fast_evaluation(model):
+            return len(chooser.measure(prompts, choices, ""))
+
     sides = {
         ONE: lambda: len([generate(its_own, config, [prompt]) for prompt in prompts[: 4 * options.alone]]),
         BATCH: lambda: len(generate(its_own, config, prompts)),
-        OURS: lambda: len(chooser.measure(prompts, choices, "")),
+        OURS: labels,
     }
     tell("labels", in_turns(sides, options.rounds), "labels a second")
 

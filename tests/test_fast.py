@@ -15,7 +15,7 @@ from transformers.models.llama import modeling_llama
 from tiny import make_model
 from workbench.methods import find_method
 from workbench.methods.peft_layers.precision import dequantized
-from workbench.models import attach, fast_training, has_plain_output, linear_cross_entropy, load_model
+from workbench.models import attach, fast_evaluation, fast_training, has_plain_output, linear_cross_entropy, load_model
 from workbench.models import output as output_module
 from workbench.models.attention import GROUPED, shares_heads
 from workbench.models.fast.activations import fast_gelu
@@ -76,6 +76,22 @@ def test_loss_and_gradients_are_the_same(kind: str, name: str, dtype: torch.dtyp
     assert torch.allclose(loss, fast_loss, rtol=tolerance)
     assert torch.nn.functional.cosine_similarity(gradient.float(), fast_gradient.float(), dim=0) > 1 - tolerance
     assert torch.allclose(gradient, fast_gradient, atol=2 * tolerance * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3", "gpt2", "gpt-j"])
+@pytest.mark.parametrize("name", ["lora", "houlsby", "parallel"])
+def test_an_evaluation_gives_the_same(kind: str, name: str) -> None:
+    torch.manual_seed(0)
+    model = by_name(name)(make_model(kind)).eval()
+    forwards = {module: vars(module).get("forward") for module in model.modules()}
+    with torch.inference_mode():
+        expected = model(IDS, attention_mask=MASK).logits[MASK.bool()]
+        with fast_evaluation(model):
+            changed = [module for module in model.modules() if vars(module).get("forward") is not forwards[module]]
+            got = model(IDS, attention_mask=MASK).logits[MASK.bool()]
+    assert changed or kind == "gpt-j" or not can_compile()
+    assert torch.allclose(got, expected, atol=2e-6 * float(expected.abs().max()))
+    assert all(vars(module).get("forward") is forwards[module] for module in model.modules())
 
 
 @pytest.mark.parametrize("kind", [GptOssConfig, Gemma2Config])

@@ -29,7 +29,7 @@ from workbench.job.prepare import Job
 from workbench.job.resources import peak_memory
 from workbench.job.ship import card, open_shipped, ship
 from workbench.methods import Method
-from workbench.models import attach, bfloat16_is_fast, load_model, size
+from workbench.models import attach, bfloat16_is_fast, fast_evaluation, load_model, size
 from workbench.shipping import FreshProcess, save_adapter
 from workbench.training import Trained, train
 
@@ -112,9 +112,10 @@ def _evaluate(
 ) -> tuple[list[Answer], dict[str, Score]]:
     """Answer and score everything, record it, and leave the answers in `folder`."""
     began = time.perf_counter()
-    choosing, checked = choosing_of(job, model, f"{name}: validation")
-    most, title = job.recipe.max_new_tokens, f"{name}: answers"
-    answers = answer_all(model, job.renderer, job.evaluated, most, title, choosing)
+    with fast_evaluation(model):
+        choosing, checked = choosing_of(job, model, f"{name}: validation")
+        most, title = job.recipe.max_new_tokens, f"{name}: answers"
+        answers = answer_all(model, job.renderer, job.evaluated, most, title, choosing)
     scores = score_all(job.metrics, answers)
     record["evaluation_seconds"] = time.perf_counter() - began
     record["metrics"] = {label: asdict(score) for label, score in scores.items()}

@@ -1,6 +1,6 @@
 """Models: load base and tokenizer, attach a method, compute along the fast paths."""
 
-from workbench.models.fast import fast_training
+from workbench.models.fast import fast_evaluation, fast_training
 from workbench.models.load import (
     BITS,
     Size,
@@ -28,6 +28,7 @@ __all__ = [
     "context_length",
     "default_bits",
     "device",
+    "fast_evaluation",
     "fast_training",
     "has_plain_output",
     "keep_memory",

@@ -30,7 +30,7 @@ class _GroupedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        """The shapes of `grouped_attention`, all in bfloat16 -> (batch, length, heads, width)."""
+        """The shapes of `grouped_attention`, of one precision -> (batch, length, heads, width)."""
         batch, heads, length, width = query.shape
         groups, cached = key.shape[1], key.shape[2]
         queries = query.reshape(batch * groups, -1, width)

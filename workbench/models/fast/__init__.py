@@ -1,11 +1,11 @@
 """Shorter ways to the same numbers.
 
 What replaces a formula of somebody else's (norm, gated block, rotation) is taken only where it was seen to give the
-same. All are put in place for as long as a training lasts and taken away again, so that nothing of them stays in a
-model that is saved, merged or evaluated.
+same. All are put in place for as long as a training or an evaluation lasts and taken away again, so that nothing of
+them stays in a model that is saved or merged.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,17 +19,13 @@ from workbench.models.fast.norms import fast_rms_norm
 from workbench.models.fast.projections import grouped_projections
 from workbench.models.fast.rotary import fast_rotary
 
-__all__ = ["fast_training"]
+__all__ = ["fast_evaluation", "fast_training"]
 
 
 @contextmanager
 def fast_training(model: nn.Module) -> Iterator[int]:
     """While the block runs, train `model` along the fast paths. Yields how many modules take one."""
-    forwards = {}
-    for module in model.modules():
-        forward = fast_rms_norm(module) or fast_gated(module) or fast_bottleneck(module) or fast_gelu(module)
-        if forward is not None:
-            forwards[module] = forward
+    forwards = _forwards(model)
     groups = grouped_projections(model)
     shared: dict[Any, torch.Tensor] = {}
     with ExitStack() as stack:
@@ -37,9 +33,36 @@ def fast_training(model: nn.Module) -> Iterator[int]:
             stack.callback(group.part_storage)
             group.share_storage(shared)
             forwards.update(group.forwards())
-        for module, forward in forwards.items():
-            if "forward" not in vars(module):  # somebody else's, such as accelerate's for several devices, stays
-                stack.callback(delattr, module, "forward")
-                module.forward = forward
+        _put_in_place(forwards, stack)
         stack.enter_context(fast_rotary(model))
         yield len(forwards)
+
+
+@contextmanager
+def fast_evaluation(model: nn.Module) -> Iterator[None]:
+    """While the block runs, compute norms, gates and rotations of `model` in one pass each.
+
+    A model on a quantized base is left alone: its scores are to be those of the code that its users run.
+    """
+    with ExitStack() as stack:
+        if all(parameter.is_floating_point() for parameter in model.parameters()):
+            _put_in_place(_forwards(model), stack)
+            stack.enter_context(fast_rotary(model))
+        yield
+
+
+def _forwards(model: nn.Module) -> dict[nn.Module, Callable[..., Any]]:
+    """What takes the place of the `forward` of modules, where it gives the same."""
+    found: dict[nn.Module, Callable[..., Any]] = {}
+    for module in model.modules():
+        forward = fast_rms_norm(module) or fast_gated(module) or fast_bottleneck(module) or fast_gelu(module)
+        if forward is not None:
+            found[module] = forward
+    return found
+
+
+def _put_in_place(forwards: Mapping[nn.Module, Callable[..., Any]], stack: ExitStack) -> None:
+    for module, forward in forwards.items():
+        if "forward" not in vars(module):  # somebody else's, such as accelerate's for several devices, stays
+            stack.callback(delattr, module, "forward")
+            module.forward = forward  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Loops over rows of bfloat16, compiled for this processor and run on PyTorch's own threads.
+"""Loops over rows of bfloat16 or float32, compiled for this processor and run on PyTorch's own threads.
 
 Between two matrix products a CPU is bound by memory: a formula of five operations costs five passes over an
 activation where one would do. PyTorch fuses such formulas with a C++ compiler, which a user's machine need not
@@ -18,6 +18,7 @@ import torch
 
 # A loop's array of numbers: in slot 0 a counter of the chunks taken, then the rows, the rows of a chunk, its arguments.
 ROWS, CHUNK, FIRST = 1, 2, 3
+PRECISIONS = {torch.bfloat16, torch.float32}
 SLOTS = 24
 
 
@@ -38,9 +39,15 @@ def _openmp() -> ctypes.CDLL | None:
 
 
 def can_compile(*tensors: torch.Tensor) -> bool:
-    """Whether compiled loops serve `tensors`: bfloat16 on a CPU, and numba and PyTorch's threads can be reached."""
+    """Whether compiled loops serve `tensors`: they are on a CPU and all of one precision, bfloat16 or float32, which
+    autocast leaves alone, and numba and PyTorch's threads can be reached.
+    """
+    precisions = {tensor.dtype for tensor in tensors}
     return (
-        all(tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16 for tensor in tensors)
+        all(tensor.device.type == "cpu" for tensor in tensors)
+        and len(precisions) <= 1
+        and precisions <= PRECISIONS
+        and not (torch.float32 in precisions and torch.is_autocast_enabled("cpu"))
         and _openmp() is not None
         and not torch.compiler.is_compiling()
     )
@@ -55,10 +62,12 @@ class Loop:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._code: Any = None
+        self._codes: dict[bool, Any] = {}
 
     def __call__(self, rows: int, *arguments: torch.Tensor | int | float) -> None:
         """Run over `rows` rows. Tensors are read and written where they lie: strides are arguments, too.
+
+        The precision is that of the first tensor.
 
         Args:
             arguments: what the docstring of the body names, floats as floats: an integer would be taken for the bits
@@ -66,15 +75,17 @@ class Loop:
         """
         if rows == 0:
             return
-        if self._code is None:
+        first = next(argument for argument in arguments if isinstance(argument, torch.Tensor))
+        wide = first.dtype == torch.float32
+        if wide not in self._codes:
             from workbench.models.fast.loops import compiled
 
-            self._code = compiled(self.name)
+            self._codes[wide] = compiled(self.name, wide)
         threads = torch.get_num_threads()
         numbers = (ctypes.c_int64 * SLOTS)(0, rows, max(1, rows // (4 * threads)), *map(_slot, arguments))
         library = _openmp()
         assert library is not None
-        library.GOMP_parallel(self._code.address, numbers, threads, 0)
+        library.GOMP_parallel(self._codes[wide].address, numbers, threads, 0)
 
 
 def _slot(argument: torch.Tensor | int | float) -> int:

@@ -19,7 +19,7 @@ class _Swish(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        """gate, up (..., width) in bfloat16 -> (..., width)."""
+        """gate, up (..., width) -> (..., width)."""
         gates, ups = _rows(gate), _rows(up)
         result = torch.empty(gate.shape, dtype=gate.dtype)
         _swish(len(gates), gates, gates.stride(0), ups, ups.stride(0), result, gates.shape[1])

@@ -1,10 +1,12 @@
 """The bodies of compiled loops, and the arithmetic of bfloat16 that they are made of.
 
-Each body runs over the rows from `begin` to `end`; its docstring names the arguments from slot `FIRST` of `a` on.
+Each body runs over the rows from `begin` to `end`; its docstring names the arguments from slot `FIRST` of `a` on. What
+it reads by `elements` and `load` and writes by `store` is bfloat16 or float32: see `compiled`.
 Imported when a loop is first called: numba is needed here and nowhere else.
 """
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,12 @@ def int8s(numbers: Any, slot: int, start: int, count: int) -> Any:
 
 
 @njit_exact
+def same(x: Any) -> Any:
+    """x: how a float32 is loaded and stored."""
+    return x
+
+
+@njit_exact
 def float32s(numbers: Any, slot: int, start: int, count: int) -> Any:
     """`count` elements of the float32 tensor in `slot`, the first of them `start` elements in."""
     return carray(_pointer32(numbers[slot] + 4 * start), count)
@@ -120,12 +128,15 @@ def number(numbers: Any, slot: int) -> Any:
     return float32(_double_of_bits(numbers[slot]))
 
 
+elements = bfloat16s
+
+
 def normalize(begin: int, end: int, a: Any) -> None:
     """x, weight, result, scale, width, eps -> x * scale * weight, scale = 1 / sqrt(mean(x**2) + eps)."""
     width, eps = a[FIRST + 4], number(a, FIRST + 5)
     weight, scales = float32s(a, FIRST + 1, 0, width), float32s(a, FIRST + 3, begin, end - begin)
     for row in range(begin, end):
-        x, result = bfloat16s(a, FIRST, row * width, width), bfloat16s(a, FIRST + 2, row * width, width)
+        x, result = elements(a, FIRST, row * width, width), elements(a, FIRST + 2, row * width, width)
         squares = float32(0)
         for i in range(width):
             squares += load(x[i]) * load(x[i])
@@ -140,8 +151,8 @@ def normalize_backward(begin: int, end: int, a: Any) -> None:
     width = a[FIRST + 5]
     weight, scales = float32s(a, FIRST + 1, 0, width), float32s(a, FIRST + 2, begin, end - begin)
     for row in range(begin, end):
-        x, gradient = bfloat16s(a, FIRST, row * width, width), bfloat16s(a, FIRST + 3, row * width, width)
-        result = bfloat16s(a, FIRST + 4, row * width, width)
+        x, gradient = elements(a, FIRST, row * width, width), elements(a, FIRST + 3, row * width, width)
+        result = elements(a, FIRST + 4, row * width, width)
         along = float32(0)
         for i in range(width):
             along += load(gradient[i]) * weight[i] * load(x[i])
@@ -155,9 +166,9 @@ def swish(begin: int, end: int, a: Any) -> None:
     """gate, its stride, up, its stride, result, width -> silu(gate) * up."""
     width = a[FIRST + 5]
     for row in range(begin, end):
-        gate = bfloat16s(a, FIRST, row * a[FIRST + 1], width)
-        up = bfloat16s(a, FIRST + 2, row * a[FIRST + 3], width)
-        result = bfloat16s(a, FIRST + 4, row * width, width)
+        gate = elements(a, FIRST, row * a[FIRST + 1], width)
+        up = elements(a, FIRST + 2, row * a[FIRST + 3], width)
+        result = elements(a, FIRST + 4, row * width, width)
         for i in range(width):
             g = load(gate[i])
             result[i] = store(g / (float32(1) + exp(-g)) * load(up[i]))
@@ -167,11 +178,11 @@ def swish_backward(begin: int, end: int, a: Any) -> None:
     """gate, its stride, up, its stride, gradient, two results, width -> the gradients of gate and up."""
     width = a[FIRST + 7]
     for row in range(begin, end):
-        gate = bfloat16s(a, FIRST, row * a[FIRST + 1], width)
-        up = bfloat16s(a, FIRST + 2, row * a[FIRST + 3], width)
-        gradient = bfloat16s(a, FIRST + 4, row * width, width)
-        gate_gradient = bfloat16s(a, FIRST + 5, row * width, width)
-        up_gradient = bfloat16s(a, FIRST + 6, row * width, width)
+        gate = elements(a, FIRST, row * a[FIRST + 1], width)
+        up = elements(a, FIRST + 2, row * a[FIRST + 3], width)
+        gradient = elements(a, FIRST + 4, row * width, width)
+        gate_gradient = elements(a, FIRST + 5, row * width, width)
+        up_gradient = elements(a, FIRST + 6, row * width, width)
         for i in range(width):
             g, back = load(gate[i]), load(gradient[i])
             sigmoid = float32(1) / (float32(1) + exp(-g))
@@ -190,10 +201,10 @@ def rotate(begin: int, end: int, a: Any) -> None:
     turn, lower = (float32(-1), half) if back else (float32(1), 0)
     for row in range(begin, end):
         example, head, position = row // (heads * length), row // length % heads, row % length
-        x = bfloat16s(a, FIRST, example * a[FIRST + 7] + head * a[FIRST + 8] + position * a[FIRST + 9], width)
-        y = bfloat16s(a, FIRST + 1, example * a[FIRST + 10] + head * a[FIRST + 11] + position * a[FIRST + 12], width)
+        x = elements(a, FIRST, example * a[FIRST + 7] + head * a[FIRST + 8] + position * a[FIRST + 9], width)
+        y = elements(a, FIRST + 1, example * a[FIRST + 10] + head * a[FIRST + 11] + position * a[FIRST + 12], width)
         angles = example * a[FIRST + 13] + position * width
-        cos, sin = bfloat16s(a, FIRST + 2, angles, width), bfloat16s(a, FIRST + 3, angles, width)
+        cos, sin = elements(a, FIRST + 2, angles, width), elements(a, FIRST + 3, angles, width)
         for i in range(half):
             first, second = load(x[i]), load(x[half + i])
             y[i] = store(first * load(cos[i]) - turn * second * load(sin[lower + i]))
@@ -208,8 +219,8 @@ def softmax(begin: int, end: int, a: Any) -> None:
     columns, rows, length, scaling = a[FIRST + 2], a[FIRST + 3], a[FIRST + 4], number(a, FIRST + 7)
     wide = np.empty(columns, np.float32)
     for row in range(begin, end):
-        scores = bfloat16s(a, FIRST, row * columns, columns)
-        mask = bfloat16s(a, FIRST + 1, row // rows * a[FIRST + 5] + row % length * a[FIRST + 6], columns)
+        scores = elements(a, FIRST, row * columns, columns)
+        mask = elements(a, FIRST + 1, row // rows * a[FIRST + 5] + row % length * a[FIRST + 6], columns)
         most, total = float32(-np.inf), float32(0)
         for i in range(columns):
             wide[i] = load(scores[i]) * scaling + load(mask[i])
@@ -225,7 +236,7 @@ def softmax_backward(begin: int, end: int, a: Any) -> None:
     """gradient, weights, columns, scaling: the gradient of the weights becomes that of the scores."""
     columns, scaling = a[FIRST + 2], number(a, FIRST + 3)
     for row in range(begin, end):
-        gradient, weights = bfloat16s(a, FIRST, row * columns, columns), bfloat16s(a, FIRST + 1, row * columns, columns)
+        gradient, weights = elements(a, FIRST, row * columns, columns), elements(a, FIRST + 1, row * columns, columns)
         along = float32(0)
         for i in range(columns):
             along += load(gradient[i]) * load(weights[i])
@@ -239,7 +250,7 @@ def cross_entropy(begin: int, end: int, a: Any) -> None:
     targets, losses = int64s(a, FIRST + 1, begin, end - begin), float32s(a, FIRST + 2, begin, end - begin)
     wide = np.empty(columns, np.float32)
     for row in range(begin, end):
-        logits, target = bfloat16s(a, FIRST, row * columns, columns), targets[row - begin]
+        logits, target = elements(a, FIRST, row * columns, columns), targets[row - begin]
         most, total = float32(-np.inf), float32(0)
         for i in range(columns):
             most = load(logits[i]) if load(logits[i]) > most else most
@@ -284,9 +295,14 @@ def widen_nf4(begin: int, end: int, a: Any) -> None:
                 result[2 * i + 1] = store(table[code & 15] * scale)
 
 
-def compiled(name: str) -> Any:
-    """The body called `name`, taking parts of the rows until there are none left; its `address` is the entry point."""
-    body = njit_sum(globals()[name])
+def compiled(name: str, wide: bool) -> Any:
+    """The body called `name`, taking parts of the rows until there are none left; its `address` is the entry point.
+
+    Args:
+        wide: for tensors in float32, not in bfloat16.
+    """
+    access = {"elements": float32s, "load": same, "store": same} if wide else {}
+    body = njit_sum(FunctionType(globals()[name].__code__, {**globals(), **access}))
 
     @cfunc(types.void(types.CPointer(types.int64)))
     def run(pointer: Any) -> None:

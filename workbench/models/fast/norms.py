@@ -20,7 +20,7 @@ class _RootMeanSquareNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        """x (..., width) in bfloat16, weight (width,) in float32 -> (..., width)."""
+        """x (..., width), weight (width,) in float32 -> (..., width)."""
         x = x.contiguous()
         result = torch.empty_like(x)
         scale = torch.empty(x.shape[:-1], dtype=torch.float32)
@@ -57,11 +57,15 @@ def fast_rms_norm(module: nn.Module) -> Callable[..., torch.Tensor] | None:
     scale = torch.rsqrt(sample.square().mean(-1, keepdim=True) + eps)
     for factors in (weight.detach().float(), 1 + weight.detach().float()):  # Gemma keeps the weight without its 1
         if expected.dtype == torch.float32 and torch.allclose(expected, sample * scale * factors, rtol=1e-5, atol=1e-6):
-            return partial(_rms_norm, type(module).forward.__get__(module), factors, eps)
+            return partial(_rms_norm, type(module).forward.__get__(module), factors, eps, weight.dtype)
     return None
 
 
 def _rms_norm(
-    stock: Callable[[torch.Tensor], torch.Tensor], weight: torch.Tensor, eps: float, x: torch.Tensor
+    stock: Callable[[torch.Tensor], torch.Tensor],
+    weight: torch.Tensor,
+    eps: float,
+    precision: torch.dtype,
+    x: torch.Tensor,
 ) -> torch.Tensor:
-    return _RootMeanSquareNorm.apply(x, weight, eps) if can_compile(x) else stock(x)
+    return _RootMeanSquareNorm.apply(x, weight, eps) if x.dtype == precision and can_compile(x) else stock(x)

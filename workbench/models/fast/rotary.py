@@ -32,7 +32,7 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """x (batch, heads, length, width), cos and sin (batch or 1, length, width), all in bfloat16."""
+        """x (batch, heads, length, width), cos and sin (batch or 1, length, width), of one precision."""
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(cos, sin)
         return _rotated(x, torch.empty(x.shape, dtype=x.dtype), cos, sin, back=False)
