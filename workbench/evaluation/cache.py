@@ -14,11 +14,14 @@ class RoomyLayer(DynamicLayer):
     """
 
     def __init__(self, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], room: int) -> None:
-        """Take over keys and values, (batch, heads, length, width) each, of the parts of a batch."""
+        """Take over keys and values, (batch, heads, length, width) each, of the parts of a batch.
+
+        In front of shorter ones are zeros.
+        """
         super().__init__()
         self.dtype, self.device, self.is_initialized = keys[0].dtype, keys[0].device, True
-        self.length = keys[0].shape[-2]
-        self.buffers = [_with_room(parts, self.length + room) for parts in (keys, values)]
+        self.length = max(part.shape[-2] for part in keys)
+        self.buffers = [_with_room(parts, self.length, room) for parts in (keys, values)]
         self._show()
 
     def _show(self) -> None:
@@ -47,18 +50,17 @@ class RoomyLayer(DynamicLayer):
         self._show()
 
 
-def _with_room(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+def _with_room(parts: Sequence[torch.Tensor], length: int, room: int) -> torch.Tensor:
     rows = sum(len(part) for part in parts)
-    buffer = parts[0].new_empty(rows, parts[0].shape[1], length, parts[0].shape[3])
-    start = 0
-    for part in parts:
-        buffer[start : start + len(part), :, : part.shape[2]] = part
-        start += len(part)
+    buffer = parts[0].new_empty(rows, parts[0].shape[1], length + room, parts[0].shape[3])
+    for part, place in zip(parts, buffer.split([len(part) for part in parts]), strict=True):
+        place[:, :, : length - part.shape[2]] = 0  # masked, but nothing times what is no number is no number
+        place[:, :, length - part.shape[2] : length] = part
     return buffer
 
 
 def joined_cache(caches: Sequence[Any], room: int) -> Cache:
-    """One cache for the rows of all `caches`, which are equally long, with room for so many more tokens."""
+    """One cache for the rows of all `caches`, which end together, with room for so many more tokens."""
     layers = zip(*(cache.layers for cache in caches), strict=True)
     return Cache(
         layers=[RoomyLayer([one.keys for one in parts], [one.values for one in parts], room) for parts in layers]

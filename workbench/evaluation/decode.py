@@ -136,9 +136,10 @@ def decode_batch(
         return [decode_batch(model, [item], *rest)[0] for item in batch]
     together = max(1, tokens_at_once(model) // longest)
     parts = [batch[start : start + together] for start in range(0, len(batch), together)]
-    read = [_read(model, part, prompt_length, pad_id, plain_output) for part in parts]
+    read = [_read(model, part, pad_id, plain_output) for part in parts]
     nats = torch.cat([part.nats for part in read]).tolist()
-    input_ids, mask = torch.cat([part.input_ids for part in read]), torch.cat([part.mask for part in read])
+    input_ids = torch.cat([_padded(part.input_ids, prompt_length, pad_id) for part in read])
+    mask = torch.cat([part.padded_mask(prompt_length) for part in read])
     next_tokens = torch.cat([part.next_tokens for part in read])
     context = read[0].context
     if context.cache is not None:
@@ -183,9 +184,24 @@ class _Reading:
     next_tokens: torch.Tensor
     nats: torch.Tensor
 
+    def padded_mask(self, prompt_length: int) -> torch.Tensor:
+        """The mask, of prompts as long as `prompt_length`: their padding comes first.
 
-def _read(model: nn.Module, batch: Sequence[Rendered], prompt_length: int, pad_id: int, plain_output: bool) -> _Reading:
-    """Read prompts, padded on the left to `prompt_length`, and their references behind them."""
+        Where virtual tokens aren't in a cache but are read again each time, they stay in front of it.
+        """
+        length = self.context.virtual_tokens + prompt_length
+        first = 0 if self.context.cache is not None else self.context.virtual_tokens
+        return torch.cat([self.mask[:, :first], _padded(self.mask[:, first:], length - first, 0)], dim=1)
+
+
+def _padded(rows: torch.Tensor, length: int, fill: int) -> torch.Tensor:
+    """Rows with `fill` in front, so that they have `length`."""
+    return nn.functional.pad(rows, (length - rows.shape[1], 0), value=fill)
+
+
+def _read(model: nn.Module, batch: Sequence[Rendered], pad_id: int, plain_output: bool) -> _Reading:
+    """Read prompts, padded on the left, and their references behind them."""
+    prompt_length = max(len(item.prompt_ids) for item in batch)
     context = open_context(model, len(batch))
     place, virtual = output_weight(model).device, context.virtual_tokens
     reference_length = max(len(item.completion_ids) for item in batch)
