@@ -27,11 +27,11 @@ matrix: $(VENV)/dev
 	$(BIN)/python tests/matrix.py $(ARGS)
 
 bench: $(VENV)/dev
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/training.py --model gpt2
-	$(BIN)/python benchmarks/training.py --bits 8
-	$(BIN)/python benchmarks/training.py --bits 4
-	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/training.py --rounds 2
+	$(BIN)/python benchmarks/training.py --rounds 2 --model gpt2
+	$(BIN)/python benchmarks/training.py --rounds 2 --bits 8
+	$(BIN)/python benchmarks/training.py --rounds 2 --bits 4
+	$(BIN)/python benchmarks/generation.py --rounds 1
 	$(BIN)/python benchmarks/whole_job.py
 	$(BIN)/python benchmarks/growth.py --most 100000
 

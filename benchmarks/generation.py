@@ -22,6 +22,7 @@ from measure import SMOLLM2, draw_bars, machine, median, ratios, spread
 
 NEW_TOKENS, LABEL_TOKENS = 88, 8  # the recipes' own limits
 RECIPES = Path(__file__).parent.parent / "recipes"
+FEW = 8  # prompts to warm up with
 ONE, BATCH, OURS = "generate, one by one", "generate, batched", "workbench"
 Measured = dict[str, float]
 
@@ -53,21 +54,20 @@ def generate(model: Any, config: Any, prompts: Sequence[Sequence[int]]) -> list[
     ]
 
 
-def timed(work: Callable[[], int]) -> Measured:
-    """How many tokens or labels a second."""
-    began = time.perf_counter()
-    done = work()
-    return {"speed": done / (time.perf_counter() - began)}
+def in_turns(sides: dict[str, Callable[[int], int]], prompts: int, rounds: int) -> dict[str, list[Measured]]:
+    """How many tokens or labels a second: each side once in every round, after a few prompts to warm up.
 
-
-def in_turns(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[Measured]]:
-    """Each side once in every round; the first round warms up."""
+    Args:
+        sides: name -> what works on the first so many prompts, and returns how much it made.
+    """
     found: dict[str, list[Measured]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
+    for work in sides.values():
+        work(FEW)
+    for _ in range(rounds):
         for name, work in sides.items():
-            measured = timed(work)
-            if number:
-                found[name].append(measured)
+            began = time.perf_counter()
+            done = work(prompts)
+            found[name].append({"speed": done / (time.perf_counter() - began)})
     return found
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     """Measure both."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", default=SMOLLM2, metavar="NAME", help="checkpoint (default: SmolLM2-135M-Instruct)")
-    p.add_argument("--prompts", type=int, default=48, metavar="N", help="in a batch (default: 48)")
+    p.add_argument("--prompts", type=int, default=128, metavar="N", help="in a batch (default: 128)")
     p.add_argument("--alone", type=int, default=4, metavar="N", help="prompts that go one by one (default: 4)")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
     options = p.parse_args()
@@ -114,16 +114,20 @@ def main() -> None:
         texts[name] = [text.strip() for text in renderer.tokenizer.batch_decode(found, skip_special_tokens=True)]
         return tokens_in(texts[name])
 
-    def ours() -> int:
+    def ours(count: int) -> int:
         with fast_evaluation(model):
-            answers = answer_all(model, renderer, {"test": asked}, NEW_TOKENS, "")
+            answers = answer_all(model, renderer, {"test": asked[:count]}, NEW_TOKENS, "")
         texts[OURS] = [answer.prediction for answer in answers]
         return tokens_in(texts[OURS])
 
     # One by one takes an even choice of the prompts, whose answers are as long as all of them.
     some = prompts[:: max(1, len(prompts) // options.alone)][: options.alone]
-    sides = {ONE: lambda: stock(ONE, [[p] for p in some]), BATCH: lambda: stock(BATCH, [prompts]), OURS: ours}
-    tell("answers", in_turns(sides, options.rounds), "tokens a second")
+    sides: dict[str, Callable[[int], int]] = {
+        ONE: lambda count: stock(ONE, [[prompt] for prompt in some[: -(-count // FEW)]]),
+        BATCH: lambda count: stock(BATCH, [prompts[:count]]),
+        OURS: ours,
+    }
+    tell("answers", in_turns(sides, len(asked), options.rounds), "tokens a second")
     same = sum(a == b for a, b in zip(texts[BATCH], texts[OURS], strict=True))
     print(f"answers, the same text in the batch and in the workbench: {same} of {len(asked)}")
 
@@ -131,18 +135,18 @@ def main() -> None:
     choices = [example.choices for example, _ in labelled]
     chooser = Chooser(model, renderer, [choice for given in choices for choice in given])
     config = generation_config(renderer, model, LABEL_TOKENS)
-    prompts = [rendered.prompt_ids for _, rendered in labelled]
+    asked_labels = [rendered.prompt_ids for _, rendered in labelled]
 
-    def labels() -> int:
+    def labels(count: int) -> int:
         with fast_evaluation(model):
-            return len(chooser.measure(prompts, choices, ""))
+            return len(chooser.measure(asked_labels[:count], choices[:count], ""))
 
     sides = {
-        ONE: lambda: len([generate(its_own, config, [prompt]) for prompt in prompts[: 4 * options.alone]]),
-        BATCH: lambda: len(generate(its_own, config, prompts)),
+        ONE: lambda count: len([generate(its_own, config, [p]) for p in asked_labels[: -(-count // FEW)]]),
+        BATCH: lambda count: len(generate(its_own, config, asked_labels[:count])),
         OURS: labels,
     }
-    tell("labels", in_turns(sides, options.rounds), "labels a second")
+    tell("labels", in_turns(sides, len(labelled), options.rounds), "labels a second")
 
 
 if __name__ == "__main__":

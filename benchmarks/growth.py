@@ -200,7 +200,7 @@ def main() -> None:
     options = p.parse_args()
     if options.side:
         kind, _, size = options.side.partition(":")
-        take_turns(lambda: {"rows": of_rows, "tokens": of_length}[kind](int(size)))
+        take_turns(lambda _: {"rows": of_rows, "tokens": of_length}[kind](int(size)))
         return
     print(f"# Growth\n{machine()}")
     rows = measured("rows", [size for size in SIZES if size <= options.most])

