@@ -27,13 +27,13 @@ matrix: $(VENV)/dev
 	$(BIN)/python tests/matrix.py $(ARGS)
 
 bench: $(VENV)/dev
-	$(BIN)/python benchmarks/training.py --rounds 2
-	$(BIN)/python benchmarks/training.py --rounds 2 --model gpt2
-	$(BIN)/python benchmarks/training.py --rounds 2 --bits 8
-	$(BIN)/python benchmarks/training.py --rounds 2 --bits 4
-	$(BIN)/python benchmarks/generation.py --rounds 1
+	$(BIN)/python benchmarks/training.py --steps 2 --rounds 2
+	$(BIN)/python benchmarks/training.py --steps 2 --rounds 2 --model gpt2
+	$(BIN)/python benchmarks/training.py --steps 2 --rounds 2 --bits 8
+	$(BIN)/python benchmarks/training.py --steps 2 --rounds 2 --bits 4
+	$(BIN)/python benchmarks/generation.py --prompts 64 --alone 2 --rounds 1
 	$(BIN)/python benchmarks/whole_job.py
-	$(BIN)/python benchmarks/growth.py --most 100000
+	$(BIN)/python benchmarks/growth.py --most 10000
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
