@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import SMOLLM2, Result, Side, keep, machine, take_turns
+from measure import SMOLLM2, Result, Side, keep, machine, own_memory, take_turns
 
 STEPS, BATCH = 20, 8
+OWN = "RssAnon"  # without mapped files
 ANSWER = 32  # tokens of each text that are learned
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LENGTHS = (64, 128, 256, 512, 1024)
@@ -88,7 +89,7 @@ def of_rows(count: int) -> Result:
         recipe = folder / "recipe.py"
         texts = {key: str(path) for key, path in paths.items()}
         recipe.write_text(RECIPE.format(checkpoint=str(small_model(folder)), **texts), encoding="utf-8")
-        before, watch = own_memory(), Watch()
+        before, watch = own_memory(OWN), Watch()
         began = time.perf_counter()
         job = prepare(recipe, bits=32)
         prepared = time.perf_counter() - began
@@ -114,7 +115,7 @@ def of_length(length: int) -> Result:
     with tempfile.TemporaryDirectory() as name:
         path = small_model(Path(name))
         model = attach(load_model(path, 32, training=True), find_method("lora"), {}, [], seed=0).train()
-    before, watch = own_memory(), Watch()
+    before, watch = own_memory(OWN), Watch()
     ids = torch.randint(5, 5000, (BATCH, length), generator=torch.Generator().manual_seed(0))
     labels = ids.clone()
     labels[:, :-ANSWER] = IGNORED
@@ -137,23 +138,18 @@ class Watch(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self._most, self._done = own_memory(), threading.Event()
+        self._most, self._done = own_memory(OWN), threading.Event()
         self.start()
 
     def run(self) -> None:
         """Look every hundredth of a second."""
         while not self._done.wait(0.01):
-            self._most = max(self._most, own_memory())
+            self._most = max(self._most, own_memory(OWN))
 
     def most(self) -> int:
         """The most, in bytes."""
         self._done.set()
-        return max(self._most, own_memory())
-
-
-def own_memory() -> int:
-    """What this process has in memory now without mapped files, in bytes."""
-    return int(Path("/proc/self/status").read_text(encoding="utf-8").partition("RssAnon:")[2].split()[0]) * 1024
+        return max(self._most, own_memory(OWN))
 
 
 def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:

@@ -93,6 +93,11 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[Result]]
     return found
 
 
+def own_memory(what: str) -> int:
+    """Memory of this process in bytes, by its name in Linux's /proc/self/status, such as "VmHWM": the most so far."""
+    return int(Path("/proc/self/status").read_text(encoding="utf-8").partition(f"{what}:")[2].split()[0]) * 1024
+
+
 def median(results: Sequence[Mapping[str, float]], what: str) -> float:
     """Of all rounds."""
     return statistics.median(result[what] for result in results)

@@ -21,7 +21,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import FINSERVE, SMOLLM2, Result, Side, alternate, draw_bars, machine, median, ratios, spread, take_turns
+from measure import (
+    FINSERVE,
+    SMOLLM2,
+    Result,
+    Side,
+    alternate,
+    draw_bars,
+    machine,
+    median,
+    own_memory,
+    ratios,
+    spread,
+    take_turns,
+)
 
 BATCH, RANK, RATE = 8, 8, 2e-4
 STOCK, TUNED, OURS, OURS_16 = "stock", "stock, tuned", "workbench", "workbench at 16 bits"
@@ -157,7 +170,6 @@ def stepping() -> Iterator[Any]:
 def result(model: Any, examples: Any, losses: Sequence[float], seconds: float) -> Result:
     """What both sides tell."""
     import torch
-    from psutil import Process
 
     tokens = sum(one.length for one in examples)
     operations = matrix_operations(model, tokens, sum(len(one.completion_ids) for one in examples))
@@ -165,7 +177,7 @@ def result(model: Any, examples: Any, losses: Sequence[float], seconds: float) -
         "losses": list(losses),
         "speed": tokens / seconds,
         "share": operations / seconds / matrix_peak(torch.bfloat16),
-        "peak": highest_memory(Process().pid),
+        "peak": own_memory("VmHWM"),
         "frozen": frozen_bytes(model),
         "whole": sum(p.numel() * p.element_size() for p in model.parameters()),
     }
@@ -209,12 +221,6 @@ def matrix_peak(dtype: Any) -> float:
         a @ b
         best = min(best, time.perf_counter() - began)
     return 2.0 * LARGE**3 / best
-
-
-def highest_memory(process: int) -> int:
-    """The most that a process had in memory, in bytes."""
-    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def frozen_bytes(model: Any) -> int:

@@ -134,7 +134,7 @@ def carry_out(job: Job, options: Options, out: Path, began: float) -> dict[str, 
     seeds = range(options.seed, options.seed + options.seeds)
     results = _header(job)
     earlier = _finished(out, results["data"])
-    began -= seconds_before(out)
+    began -= _seconds_before(out)
     answers: dict[tuple[str, int], list[Answer]] = {}
     for seed in seeds:
         for name in _names(job):
@@ -164,7 +164,7 @@ def carry_out(job: Job, options: Options, out: Path, began: float) -> dict[str, 
     return results
 
 
-def seconds_before(out: Path) -> float:
+def _seconds_before(out: Path) -> float:
     """What earlier parts of the run in `out` took, up to the last method that was carried to its end."""
     file = out / RESULTS_FILE
     if not file.is_file():

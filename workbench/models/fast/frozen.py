@@ -42,7 +42,7 @@ class Kept:
         room: columns to the right of the weights, zero.
     """
 
-    stays = True
+    stays = True  # what is written into the room is there until it is overwritten
 
     def __init__(self, layers: Sequence[Layer], room: int) -> None:
         self.layers, first = layers, layers[0]
@@ -74,7 +74,7 @@ class Made:
         key: what tells groups apart that use the room otherwise.
     """
 
-    stays = False
+    stays = False  # the next group of its kind writes over it
     dtype = torch.bfloat16
 
     def __init__(self, layers: Sequence[Layer], room: int, shared: dict[Any, torch.Tensor], key: Sequence[int]) -> None:

@@ -102,8 +102,8 @@ class Group:
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
         projection = self.projections[index]
         assert self.frozen is not None
-        factor = projection.down if projection.down is not None else x
-        if (projection.down is not None or not self.frozen.stays) and not _may_round(factor, self.frozen.dtype, x):
+        rounded = projection.down if projection.down is not None else x if not self.frozen.stays else None
+        if rounded is not None and not _may_round(rounded, self.frozen.dtype, x):
             return type(projection.module).forward(projection.module, x)
         if self.source is not x or self.version != x._version or index not in self.waiting:
             self.waiting = dict(enumerate(self._outputs(x)))
