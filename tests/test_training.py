@@ -10,11 +10,11 @@ import torch
 from tiny import SETTINGS, make_model, make_tokenizer, rows
 from workbench.data import conversation
 from workbench.data.render import Rendered, make_renderer, render_all
-from workbench.errors import MethodError
+from workbench.errors import MethodError, UserError
 from workbench.methods import find_method
 from workbench.models import attach
 from workbench.recipe import Training
-from workbench.training import Trained, mean_completion_loss, steps_in, train, training_rows
+from workbench.training import Trained, check_extra, mean_completion_loss, steps_in, train, training_rows
 from workbench.training import trainer as trainer_module
 
 TRAINING = Training(epochs=2, batch_size=8, validations=4, patience=0)
@@ -194,3 +194,17 @@ def test_a_single_step_learns_something(tmp_path: Path) -> None:
     assert result.steps == 1
     untouched = attach(make_model("llama"), find_method("lora"), SETTINGS["lora"], list(range(3, 30)), seed=0)
     assert not torch.equal(weights(model), weights(untouched))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("packing", "has no effect"),
+        ("max_steps", "Training's own `epochs`"),
+        ("gradient_checkpoining", "did you mean 'gradient_checkpointing'"),
+    ],
+)
+def test_a_field_of_trl_that_would_do_nothing_is_refused(name: str, says: str) -> None:
+    check_extra(Training(extra={"gradient_checkpointing": True, "optim": "adafactor"}))
+    with pytest.raises(UserError, match=says):
+        check_extra(Training(extra={name: True}))

@@ -33,7 +33,8 @@ class Training:
         validations: measurements of the validation loss, evenly spread over the training.
         patience: validations without a better loss after which a method stops; 0 never stops early. The best
             state seen is restored in either case.
-        extra: further fields of `trl.SFTConfig`, passed through as they are.
+        extra: further fields of `trl.SFTConfig`, passed through as they are; none that is said above, or that concerns
+            rows and labels, such as `packing`.
     """
 
     epochs: float = 3

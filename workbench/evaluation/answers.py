@@ -9,7 +9,7 @@ from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
 from workbench.evaluation.answer import Answer
 from workbench.evaluation.choosing import Chooser, Choosing
-from workbench.evaluation.decode import CACHE_BYTES, LOGIT_BYTES, MOST_TOKENS, Decoded, cache_bytes, decode_batch
+from workbench.evaluation.decode import Decoded, decode_batch, most_tokens
 from workbench.models import has_plain_output, keep_memory
 from workbench.training.callbacks import progress_bar
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 # Prompts that are answered together, at most; what they may take is said where it is kept.
-MOST_TOGETHER = 128
+MOST_TOGETHER = 256
 
 
 def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int) -> "GenerationConfig":
@@ -88,7 +88,7 @@ def _written(
     decoded: dict[int, Decoded] = {}
     keep_memory()
     with progress_bar(title, total=len(flat), unit="answer") as bar:
-        for batch in _batches(lengths, _most_tokens(model, plain_output)):
+        for batch in _batches(lengths, most_tokens(model)):
             together = [rendered[i] for i in batch]
             found = decode_batch(
                 model, together, config.eos_token_id, config.pad_token_id, max_new_tokens, plain_output
@@ -111,17 +111,10 @@ def _written(
     ]
 
 
-def _batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Indices of `lengths`, longest first, in batches of at most so many tokens."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     while order:
-        together = max(1, min(MOST_TOGETHER, most_tokens // lengths[order[0]]))
+        together = max(1, min(MOST_TOGETHER, most // lengths[order[0]]))
         yield order[:together]
         order = order[together:]
-
-
-def _most_tokens(model: nn.Module, plain_output: bool) -> int:
-    """How many tokens `model` can read at once in bounded memory."""
-    most = min(MOST_TOKENS, CACHE_BYTES // cache_bytes(model))
-    words = model.config.get_text_config().vocab_size  # type: ignore[union-attr,operator]
-    return most if plain_output else min(most, LOGIT_BYTES // (4 * words))

@@ -15,6 +15,7 @@ from workbench.evaluation.decode import (
     cache_bytes,
     leaves_window,
     open_context,
+    parts_of,
     tokens_at_once,
 )
 from workbench.models import linear_cross_entropy, output_of, output_weight
@@ -47,10 +48,8 @@ def choice_nats(
     behind = max(len(ids) for given in choices for ids in given)
     # A window counts columns: padding between virtual tokens and prompt would push them out of it too early.
     alone = len(prompts) > 1 and leaves_window(model, longest + behind)
-    together = 1 if alone else max(1, tokens_at_once(model) // longest)
     nats: list[list[float]] = []
-    for start in range(0, len(prompts), together):
-        part = slice(start, start + together)
+    for part in parts_of(list(map(len, prompts)), 1 if alone else tokens_at_once(model)):
         read = _read(model, prompts[part], pad_id)
         nats += _behind(model, read, choices[part], pad_id, plain_output, branching)
     return nats

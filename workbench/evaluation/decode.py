@@ -6,7 +6,7 @@ and values are cropped off the cache again, and rows that have ended leave the b
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ READ_TOKENS = {"cpu": 2**10}
 READ_TOKENS_ELSEWHERE = 2**14
 # What the keys and values of a batch may take.
 CACHE_BYTES = 2**31
-# What is read together at most, in tokens, and what the logits of all positions may take.
+# What is computed at once at most, in tokens, where no cache or plain output layer bounds it, and what logits may take.
 MOST_TOKENS = 2**14
 LOGIT_BYTES = 2**31
 # Rows leave the batch, which copies the cache, when this share of it has ended.
@@ -97,7 +97,7 @@ def open_context(model: nn.Module, rows: int) -> Context:
 
     config = getattr(model, "active_peft_config", None)
     base: nn.Module = model if config is None else model.get_base_model()  # type: ignore[operator]
-    keeps = "past_key_values" in inspect.signature(base.forward).parameters
+    keeps = keeps_cache(model)
     if config is None or not config.is_prompt_learning:
         return Context(model, DynamicCache() if keeps else None)
     prompt = model.get_prompt(rows)  # type: ignore[operator]
@@ -134,8 +134,9 @@ def decode_batch(
         # A window counts columns: padding between virtual tokens and prompt would push them out of it too early.
         rest = (end_ids, pad_id, max_new_tokens, plain_output)
         return [decode_batch(model, [item], *rest)[0] for item in batch]
-    together = max(1, tokens_at_once(model) // longest)
-    parts = [batch[start : start + together] for start in range(0, len(batch), together)]
+    logits = MOST_TOKENS if plain_output else LOGIT_BYTES // (4 * len(output_weight(model)))
+    at_once = min(tokens_at_once(model), logits)
+    parts = [batch[part] for part in parts_of([item.length for item in batch], at_once)]
     read = [_read(model, part, pad_id, plain_output) for part in parts]
     nats = torch.cat([part.nats for part in read]).tolist()
     input_ids = torch.cat([_padded(part.input_ids, prompt_length, pad_id) for part in read])
@@ -154,6 +155,31 @@ def decode_batch(
 def tokens_at_once(model: nn.Module) -> int:
     """How many tokens are read together."""
     return READ_TOKENS.get(next(model.parameters()).device.type, READ_TOKENS_ELSEWHERE)
+
+
+def parts_of(lengths: Sequence[int], most: int) -> Iterator[slice]:
+    """Parts, one behind the other, of what is so long: each of at most `most` tokens, padded to its longest, or of one.
+
+    Those that follow in order of length leave little padding.
+    """
+    start = longest = 0
+    for end, length in enumerate(lengths):
+        longest = max(longest, length)
+        if end > start and longest * (end + 1 - start) > most:
+            yield slice(start, end)
+            start, longest = end, length
+    yield slice(start, len(lengths))
+
+
+def keeps_cache(model: nn.Module) -> bool:
+    """Whether the model can go on from keys and values; GPT-1 can't."""
+    base: nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return "past_key_values" in inspect.signature(base.forward).parameters
+
+
+def most_tokens(model: nn.Module) -> int:
+    """How many tokens of prompts and answers a batch can have in bounded memory."""
+    return CACHE_BYTES // cache_bytes(model) if keeps_cache(model) else MOST_TOKENS
 
 
 def cache_bytes(model: nn.Module) -> int:

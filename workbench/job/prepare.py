@@ -15,7 +15,7 @@ from workbench.methods import Method, find_method
 from workbench.models import BITS, context_length, load_tokenizer, rehearse, require_weights
 from workbench.recipe import Recipe, load_recipe
 from workbench.sources import Checkpoint, fetch_checkpoint
-from workbench.training import TrainingRows, steps_in, training_rows
+from workbench.training import TrainingRows, check_extra, steps_in, training_rows
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ def prepare(
     metrics = [find_metric(name) for name in recipe.metrics]
     for name in recipe.settings:
         find_method(name)
+    check_extra(recipe.training)
     if bits not in BITS:
         raise UserError(f"{bits} bits: the base can be held at {', '.join(map(str, BITS))}")
     if bits < 16 and (whole := [method.name for method in chosen if method.trains_base]):
