@@ -1,7 +1,9 @@
 """`--check`: everything a person should look at before training, without training."""
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +15,28 @@ from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
 from workbench.errors import MethodError
 from workbench.evaluation import Chooser
+from workbench.evaluation.decode import decode_batch
 from workbench.job.job import Options, prepare_options
 from workbench.job.prepare import Job
 from workbench.methods import Method
-from workbench.models import attach, bfloat16_is_fast, fast_training, has_plain_output, load_model, size
+from workbench.models import (
+    attach,
+    bfloat16_is_fast,
+    fast_evaluation,
+    fast_training,
+    has_plain_output,
+    load_model,
+    release_memory,
+    size,
+)
 from workbench.training import steps_in
 from workbench.training.joined import lengths
 from workbench.training.loss import RightPadding, negative_log_likelihoods
 
 EXAMPLES_SHOWN = 3
-CHOICES_TIMED = 16
+STEPS_TIMED = 3
+ANSWERS_TIMED, TOKENS_TIMED, CHOICES_TIMED = 64, 4, 16
+NO_TOKEN = -1  # at which no answer ends
 TRAINED_OPEN, TRAINED_CLOSE = "⟦", "⟧"
 
 
@@ -87,31 +101,35 @@ def _methods(job: Job, seeds: int) -> str:
     total = 0.0
     for method in job.methods:
         try:
-            model = _attached(job, method)
+            model = _attached(job, method, 32 if method.trains_base else job.bits, training=True)
         except MethodError as error:
             lines.append(f"{method.name:10}can't: {error}")
             continue
         counted = size(model)
-        training = _training_seconds(job, model) if method.trains else 0.0
-        seconds = training + _answering_seconds(job, model)
-        total += seconds * seeds
-        rate = f"{job.learning_rate(method):.0e}" if method.trains else "-"
         # Gradients and Adam's two moments in float32 for what is trained.
         memory = sum(p.numel() * p.element_size() for p in model.parameters()) + 12 * counted.trainable
+        seconds = _training_seconds(job, model) if method.trains else 0.0
+        del model
+        release_memory()
+        quantized = job.bits < 16 and (not method.trains or method.name in job.adapter_only)
+        seconds += _answering_seconds(job, _attached(job, method, job.bits if quantized else 32))
+        total += seconds * seeds
+        rate = f"{job.learning_rate(method):.0e}" if method.trains else "-"
         lines.append(
             f"{method.name:10}{count_text(counted.trainable):>9}{count_text(counted.total):>9}{rate:>9}"
             f"{seconds / 60:9.1f}{bytes_text(memory):>10}  {_ships(job, method)}"
         )
-        del model
     steps, every = steps_in(job.recipe.training, len(job.rows.train))
     lines.append(f"{steps} optimizer steps each, validated every {every}; about {total / 60:.0f} minutes in all")
-    lines.append("minutes: from two steps and one batch of answers made now; memory: weights, gradients and optimizer")
+    lines.append(
+        "minutes: from a few steps and the beginnings of some answers, made now; memory: weights, gradients and "
+        "optimizer"
+    )
     return "\n".join(lines)
 
 
-def _attached(job: Job, method: Method) -> nn.Module:
-    bits = 32 if method.trains_base else job.bits
-    base = load_model(job.checkpoint.path, bits, training=True)
+def _attached(job: Job, method: Method, bits: int, training: bool = False) -> nn.Module:
+    base = load_model(job.checkpoint.path, bits, training=training)
     return attach(base, method, job.settings(method), job.typical_ids, seed=0, steps=job.steps)
 
 
@@ -124,7 +142,7 @@ def _ships(job: Job, method: Method) -> str:
 
 
 def _training_seconds(job: Job, model: nn.Module) -> float:
-    """Time of the whole training, from a step on a typical batch (the second: the first one warms up)."""
+    """Time of the whole training, from steps on a typical batch, of which the first warms up."""
     batch_size = job.recipe.training.batch_size
     rows = job.rows.train
     middle = max(0, len(rows) // 2 - batch_size // 2)
@@ -133,19 +151,18 @@ def _training_seconds(job: Job, model: nn.Module) -> float:
     model.train()
     autocast = job.bits < 32 and bfloat16_is_fast()
     plain = has_plain_output(model)
+    taken = []
     with fast_training(model):
-        for _ in range(2):
+        for _ in range(1 + STEPS_TIMED):
             began = time.perf_counter()
             with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=autocast):
                 losses, _ = negative_log_likelihoods(model, **inputs, plain_output=plain)
             losses.mean().backward()
             next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for an accelerator
-            seconds = time.perf_counter() - began
-    model.zero_grad(set_to_none=True)
-    model.eval()
+            taken.append(time.perf_counter() - began)
     steps, _ = steps_in(job.recipe.training, len(rows))
     validation = job.recipe.training.validations * len(job.pairs["validation"]) / batch_size / 3
-    return seconds * (steps + validation)
+    return statistics.median(taken[1:]) * (steps + validation)
 
 
 def _answering_seconds(job: Job, model: nn.Module) -> float:
@@ -153,7 +170,8 @@ def _answering_seconds(job: Job, model: nn.Module) -> float:
     pairs = [pair for split in job.evaluated.values() for pair in split]
     written = [rendered for example, rendered in pairs if not example.choices]
     chosen = [pair for pair in [*pairs, *job.pairs["validation"]] if pair[0].choices]
-    return _writing_seconds(job, model, written) + _choosing_seconds(job, model, chosen)
+    with fast_evaluation(model.eval()):
+        return _writing_seconds(job, model, written) + _choosing_seconds(job, model, chosen)
 
 
 def _choosing_seconds(job: Job, model: nn.Module, pairs: Sequence[tuple[Example, Rendered]]) -> float:
@@ -169,25 +187,19 @@ def _choosing_seconds(job: Job, model: nn.Module, pairs: Sequence[tuple[Example,
 def _writing_seconds(job: Job, model: nn.Module, rendered: Sequence[Rendered]) -> float:
     if not rendered:
         return 0.0
-    together = min(32, len(rendered))
-    prompts = [item.prompt_ids[:64] for item in rendered[:together]]
-    longest = max(map(len, prompts))
-    place = next(model.parameters()).device
-    ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=place)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=place)
-    began = time.perf_counter()
-    with torch.inference_mode():
-        model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
-            do_sample=False,
-            min_new_tokens=8,
-            max_new_tokens=8,
-            pad_token_id=0,
-        )
-    seconds = (time.perf_counter() - began) / 8
-    answer = sorted(len(item.completion_ids) for item in rendered)[-1]
-    return seconds * min(answer, job.recipe.max_new_tokens) * len(rendered) / together
+    some = rendered[:: max(1, len(rendered) // ANSWERS_TIMED)][:ANSWERS_TIMED]
+    # References are read with the prompts, which takes its time and tells nothing new here.
+    prompts = [replace(item, completion_ids=item.completion_ids[:1]) for item in some]
+    pad_id, plain = job.renderer.tokenizer.pad_token_id or 0, has_plain_output(model)
+    taken = []
+    for asked, new_tokens in ((prompts[:2], 2), (prompts, 1), (prompts, 1 + TOKENS_TIMED)):  # the first to warm up
+        began = time.perf_counter()
+        decode_batch(model, asked, [NO_TOKEN], pad_id, new_tokens, plain)
+        taken.append(time.perf_counter() - began)
+    _, reading, longer = taken
+    longest = min(max(len(item.completion_ids) for item in rendered), job.recipe.max_new_tokens)
+    writing = (longer - reading) / TOKENS_TIMED * longest * len(rendered) / len(some)
+    return reading * sum(item.length for item in rendered) / sum(item.length for item in prompts) + writing
 
 
 def _batch(job: Job, model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
