@@ -1,15 +1,30 @@
 """What tests share: tiny checkpoints and recipes on them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tiny import make_model, make_tokenizer, recipe_text, write_splits
+from workbench.shipping import FreshProcess
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WORKBENCH_CACHE"] = "/nonexistent: tests do not use the cache"
+
+
+@pytest.fixture(scope="session")
+def process() -> Iterator[FreshProcess]:
+    """Kept open: to start one takes longer than all that is asked of it."""
+    with FreshProcess() as reader:
+        yield reader
+
+
+@pytest.fixture(autouse=True)
+def one_process_for_all_exports(process: FreshProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.job.ship.FreshProcess", lambda: nullcontext(process))
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ CELLS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cells(kind: str) -> None:
-    with FreshProcess() as process, checkpoint_of(kind) as (folder, recipe):
+def test_cells(kind: str, process: FreshProcess) -> None:
+    with checkpoint_of(kind) as (folder, recipe):
         cells = [try_cell(folder, recipe, *cell, process) for cell in CELLS if cell[0] == kind]
     assert len(cells) == 3
     assert all(cell.passed for cell in cells), [(cell.method, cell.bits, cell.why) for cell in cells]

@@ -1,6 +1,5 @@
 """Exports: proven from disk, or not there at all."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,6 @@ from workbench.shipping import Expected, FreshProcess, Proof, proof_sequences, s
 from workbench.shipping.proof import compare
 
 EXAMPLES = [example for row in rows(6) for example in conversation(row)]
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[FreshProcess]:
-    """Kept open: to start one takes longer than all that is asked of it."""
-    with FreshProcess() as reader:
-        yield reader
 
 
 def expected(tuned: Any, base: Any, rendered: list[Rendered], ends: list[int]) -> Expected:
