@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workbench.models import linear_cross_entropy
-from workbench.models.attention import grouped_attention
+from workbench.models.attention import ROWS_TOGETHER, grouped_attention
 from workbench.models.fast.compiled import can_compile
 from workbench.models.fast.gated import _Swish
 from workbench.models.fast.norms import _RootMeanSquareNorm
@@ -127,6 +127,27 @@ def test_attention(virtual: int, precision: torch.dtype) -> None:
     changed, seen = value.clone(), slice(4, 9)
     changed[1, :, virtual : virtual + 4] = 1e30
     assert torch.equal(attention(query, key, value)[1, seen], attention(query, key, changed)[1, seen])
+
+
+@both_precisions
+@torch.no_grad()
+def test_attention_of_a_new_token_leaves_out_padding(precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    rows, columns, virtual = 2 * ROWS_TOGETHER + 6, 20, 3
+    query, room = normal(rows, 6, 1, 16, precision=precision), normal(2, rows, 2, 30, 16, precision=precision)
+    key, value = room[:, :, :, :columns]
+    mask = torch.zeros(rows, 1, 1, columns, dtype=precision)
+    for row in range(rows):
+        mask[row, ..., : row * columns // rows] = torch.finfo(precision).min
+    mask[-1, ..., :virtual] = 0  # what is seen in front of padding counts
+    layer, repeated = torch.nn.Identity(), [x.float().repeat_interleave(3, 1) for x in (key, value)]
+    weights = torch.softmax(query.float() @ repeated[0].transpose(2, 3) * 0.25 + mask.float(), dim=-1)
+    expected = (weights @ repeated[1]).transpose(1, 2)
+    got = grouped_attention(layer, query, key, value, mask, 0.25)[0]
+    assert torch.allclose(got.float(), expected, atol=1e-6 if precision == torch.float32 else 2e-2)
+    # Columns in front of all rows of a part aren't even read.
+    value[ROWS_TOGETHER : 2 * ROWS_TOGETHER, :, : ROWS_TOGETHER * columns // rows] = torch.nan
+    assert torch.equal(got, grouped_attention(layer, query, key, value, mask, 0.25)[0])
 
 
 def test_attention_takes_a_whole_number_as_scaling() -> None:

@@ -19,6 +19,9 @@ GROUPED = "grouped"
 # What an architecture may add to attention, which this here does not: given one of these, it can't be used.
 ADDITIONS = ("s_aux", "softcap", "position_bias", "head_mask")
 
+# Rows of a batch whose padding is left out together while answers are written.
+ROWS_TOGETHER = 32
+
 _softmax = Loop("softmax")
 _softmax_backward = Loop("softmax_backward")
 
@@ -64,6 +67,23 @@ class _GroupedAttention(torch.autograd.Function):
         )
 
 
+def _in_parts(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """The same for one new token a row, part by part of the batch, without columns that no row of a part sees in front.
+
+    Prompts that are padded on the left and stand in order of length share their padding.
+    """
+    starts = (mask[:, 0, 0] > torch.finfo(mask.dtype).min).int().argmax(dim=1).tolist()
+    found = []
+    for first in range(0, len(query), ROWS_TOGETHER):
+        rows = slice(first, first + ROWS_TOGETHER)
+        start = min(starts[rows])
+        keys, values = key[rows, :, start:], value[rows, :, start:]
+        found.append(_GroupedAttention.apply(query[rows], keys, values, mask[rows, ..., start:].contiguous(), scaling))
+    return torch.cat(found)
+
+
 def _is_simple(mask: torch.Tensor | None, query: torch.Tensor, cached: int) -> TypeGuard[torch.Tensor]:
     """Whether there is a mask, the same for all heads, that the compiled softmax can add."""
     return (
@@ -107,6 +127,8 @@ def grouped_attention(
     batch, heads, length, width = query.shape
     groups, cached = key.shape[1], key.shape[2]
     if not (dropout and module.training) and _is_simple(attention_mask, query, cached) and can_compile(key, value):
+        if length == 1 and len(attention_mask) == batch > ROWS_TOGETHER and not torch.is_grad_enabled():
+            return _in_parts(query, key, value, attention_mask, float(scaling)), None
         return _GroupedAttention.apply(query, key, value, attention_mask.contiguous(), float(scaling)), None
     stacked = (query * scaling).reshape(batch, groups, heads // groups * length, width)
     scores = torch.matmul(stacked, key.transpose(2, 3)).view(batch, groups, heads // groups, length, cached)
