@@ -2,7 +2,7 @@
 
     python benchmarks/training.py                  SmolLM2-135M at 16 bits
     python benchmarks/training.py --model gpt2     a GPT-2 of 124M random weights
-    python benchmarks/training.py --bits 8         against bitsandbytes' own layers (4: NF4), and our own bfloat16
+    python benchmarks/training.py --bits 8 4       against bitsandbytes' own layers (4: NF4), and our own bfloat16
 
 Stock is `SFTTrainer` with its defaults but for what both get alike: LoRA of rank 8 on the attention's query and value
 (GPT-2: on its one matrix of query, key and value), batches of 8 in the order of the file, a constant rate, the loss on
@@ -37,7 +37,7 @@ from measure import (
 )
 
 BATCH, RANK, RATE = 8, 8, 2e-4
-STOCK, TUNED, OURS, OURS_16 = "stock", "stock, tuned", "workbench", "workbench at 16 bits"
+STOCK, TUNED, OURS = "stock", "stock, tuned", "workbench"
 # Rows and columns of the matrices by which the peak is measured.
 LARGE = 2048
 
@@ -242,19 +242,20 @@ def frozen_bytes(model: Any) -> int:
 def one_side(options: argparse.Namespace) -> None:
     """Train whenever asked to."""
     targets = ("q_proj", "v_proj") if options.model == "smollm2" else ("c_attn",)
-    bits = 16 if options.side == OURS_16 else options.bits
     trains: dict[str, Callable[..., Result]] = {STOCK: train_stock, TUNED: partial(train_stock, tuned=True)}
     with tempfile.TemporaryDirectory() as folder:
         path = checkpoint(options.model, Path(folder))
         side = trains.get(options.side, train_ours)
-        take_turns(lambda warm: side(path, bits, 1 if warm else options.steps, targets))
+        take_turns(lambda warm: side(path, options.bits[0], 1 if warm else options.steps, targets))
 
 
 def main() -> None:
     """Let the sides take turns, and compare."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=("smollm2", "gpt2"), default="smollm2", help="(default: smollm2)")
-    p.add_argument("--bits", type=int, choices=(16, 8, 4), default=16, help="of the frozen base (default: 16)")
+    p.add_argument(
+        "--bits", type=int, nargs="+", choices=(16, 8, 4), default=[16], help="of the frozen base (default: 16)"
+    )
     p.add_argument("--steps", type=int, default=3, metavar="N", help="optimizer steps of each turn (default: 3)")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
     p.add_argument("--tuned", action="store_true", help="let stock with better settings take turns, too")
@@ -263,30 +264,44 @@ def main() -> None:
     if options.side:
         one_side(options)
         return
-    print(f"# Training {options.model} at {options.bits} bits\n{machine()}")
-    shared = ["--model", options.model, "--bits", str(options.bits), "--steps", str(options.steps)]
-    names = [STOCK, *([TUNED] if options.tuned else []), OURS, *([OURS_16] if options.bits < 16 else [])]
-    found = alternate({n: Side(Path(__file__), ["--side", n, *shared]) for n in names}, options.rounds)
-    for name in names:
+    print(f"# Training {options.model} at {' and '.join(map(str, options.bits))} bits\n{machine()}")
+    stock = [STOCK, *([TUNED] if options.tuned else [])]
+    wanted = [(name, bits) for bits in options.bits for name in (*stock, OURS)]
+    if 16 not in options.bits:
+        wanted.append((OURS, 16))  # to which other bits are compared
+    shared = ["--model", options.model, "--steps", str(options.steps)]
+    sides = {
+        called(name, bits): Side(Path(__file__), ["--side", name, "--bits", str(bits), *shared])
+        for name, bits in wanted
+    }
+    found = alternate(sides, options.rounds)
+    for name, turns in found.items():
         print(
-            f"{name}: {median(found[name], 'speed'):.0f} tokens/s, {100 * median(found[name], 'share'):.0f} % of the "
-            f"matrix peak, at most {median(found[name], 'peak') / 1e9:.2f} GB; frozen matrices "
-            f"{found[name][0]['frozen'] / 1e6:.1f} MB, all weights {found[name][0]['whole'] / 1e6:.1f} MB"
+            f"{name}: {median(turns, 'speed'):.0f} tokens/s, {100 * median(turns, 'share'):.0f} % of the "
+            f"matrix peak, at most {median(turns, 'peak') / 1e9:.2f} GB; frozen matrices "
+            f"{turns[0]['frozen'] / 1e6:.1f} MB, all weights {turns[0]['whole'] / 1e6:.1f} MB"
         )
-    print(f"tokens/s, workbench to stock: {spread(ratios(found[OURS], found[STOCK], 'speed'))}")
-    if options.tuned:
-        print(f"tokens/s, workbench to stock, tuned: {spread(ratios(found[OURS], found[TUNED], 'speed'))}")
-    if options.bits < 16:
-        slower = ratios(found[OURS_16], found[OURS], "speed")
-        print(f"time of a step, workbench to its own at 16 bits: {spread(slower)}")
-        print(f"frozen matrices, to those at 16 bits: {found[OURS][0]['frozen'] / found[OURS_16][0]['frozen']:.3f}")
-        print(f"all weights, to those at 16 bits: {found[OURS][0]['whole'] / found[OURS_16][0]['whole']:.3f}")
-    pairs = list(zip(found[STOCK][0]["losses"], found[OURS][0]["losses"], strict=True))
-    print("loss by step, stock and workbench: " + ", ".join(f"{a:.3f} {b:.3f}" for a, b in pairs))
-    print(f"largest difference of losses: {100 * max(abs(a - b) / a for a, b in pairs):.2f} %")
-    bars = {name: [one["speed"] for one in found[name]] for name in names}
-    title = f"Training {options.model}, LoRA, {options.bits} bits"
-    draw_bars(f"training-{options.model}-{options.bits}", title, "tokens of text a second", bars)
+    for bits in options.bits:
+        ours = found[called(OURS, bits)]
+        for name in stock:
+            faster = ratios(ours, found[called(name, bits)], "speed")
+            print(f"{bits} bits, tokens/s, workbench to {name}: {spread(faster)}")
+        if bits < 16:
+            at_16 = found[called(OURS, 16)]
+            print(f"{bits} bits, time of a step to that at 16 bits: {spread(ratios(at_16, ours, 'speed'))}")
+            print(f"{bits} bits, frozen matrices to those at 16 bits: {ours[0]['frozen'] / at_16[0]['frozen']:.3f}")
+            print(f"{bits} bits, all weights to those at 16 bits: {ours[0]['whole'] / at_16[0]['whole']:.3f}")
+        pairs = list(zip(found[called(STOCK, bits)][0]["losses"], ours[0]["losses"], strict=True))
+        print(f"{bits} bits, loss by step, stock and workbench: " + ", ".join(f"{a:.3f} {b:.3f}" for a, b in pairs))
+        print(f"{bits} bits, largest difference of losses: {100 * max(abs(a - b) / a for a, b in pairs):.2f} %")
+    bars = {name: [one["speed"] for one in turns] for name, turns in found.items()}
+    name = f"training-{options.model}-{'-'.join(map(str, options.bits))}"
+    draw_bars(name, f"Training {options.model}, LoRA", "tokens of text a second", bars)
+
+
+def called(name: str, bits: int) -> str:
+    """A side in words."""
+    return f"{name}, {bits} bits"
 
 
 if __name__ == "__main__":
