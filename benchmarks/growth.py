@@ -26,7 +26,7 @@ STEPS, BATCH = 20, 8
 OWN = "RssAnon"  # without mapped files
 ANSWER = 32  # tokens of each text that are learned
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-LENGTHS = (64, 128, 256, 512, 1024)
+LENGTHS = (64, 256, 1024)
 WORDS = ("account", "card", "fee", "limit", "transfer", "branch", "loan", "rate", "letter", "month", "form", "code")
 RECIPE = """
 from workbench import Recipe
@@ -121,7 +121,7 @@ def of_length(length: int) -> Result:
     labels[:, :-ANSWER] = IGNORED
     seconds, plain = [], has_plain_output(model)
     with fast_training(model):
-        for _ in range(6):
+        for _ in range(5):
             began = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16):
                 losses, _ = negative_log_likelihoods(model, ids, torch.ones_like(ids), labels, plain)

@@ -1,6 +1,6 @@
 """Where the time of a job goes: training, evaluation, export, everything else.
 
-    python benchmarks/whole_job.py                 finserve on 8 examples, with two methods
+    python benchmarks/whole_job.py                 finserve on 4 examples, with one method
     python benchmarks/whole_job.py --run DIR       a run that was carried to its end, such as all of finserve
 
 Everything else is start-up, fetching and preparing data and checkpoint, saving, comparing.
@@ -17,7 +17,7 @@ from pathlib import Path
 from measure import draw_bars, machine
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "finserve.py"
-LIMITED = ("--limit", "8", "--methods", "untuned,lora")
+LIMITED = ("--limit", "4", "--methods", "lora")
 
 
 def main() -> None:
