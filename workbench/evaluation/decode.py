@@ -21,7 +21,7 @@ from workbench.models import linear_cross_entropy, output_layer, output_of, outp
 READ_TOKENS = {"cpu": 2**10}
 READ_TOKENS_ELSEWHERE = 2**14
 # What the keys and values of a batch may take.
-CACHE_BYTES = 2**31
+CACHE_BYTES = 5 * 2**28
 # What is computed at once at most, in tokens, where no cache or plain output layer bounds it, and what logits may take.
 MOST_TOKENS = 2**14
 LOGIT_BYTES = 2**31
