@@ -9,11 +9,10 @@ from torch import nn
 from workbench.evaluation.branches import ROW_TOKENS, branch_mask, inside_window
 from workbench.evaluation.decode import (
     CACHE_BYTES,
-    LOGIT_BYTES,
-    MOST_TOKENS,
     Context,
     cache_bytes,
     leaves_window,
+    most_logits,
     open_context,
     parts_of,
     tokens_at_once,
@@ -146,8 +145,7 @@ def _rows(model: nn.Module, read: _Prompts, flat: Sequence[tuple[int, Sequence[i
 def _parts(model: nn.Module, read: _Prompts, rows: list[_Row], plain_output: bool) -> Iterator[list[_Row]]:
     """Rows, like ones together, so many that their tokens and copied caches fit."""
     rows = sorted(rows, key=lambda row: -row.length)
-    # Positions whose logits fit; where the output is plain, they are never in memory together.
-    logits = MOST_TOKENS if plain_output else LOGIT_BYTES // (4 * len(output_weight(model)))
+    logits = most_logits(model, plain_output)
     while rows:
         length = rows[0].length
         row_bytes = cache_bytes(model) * (read.mask.shape[1] + length)

@@ -134,8 +134,7 @@ def decode_batch(
         # A window counts columns: padding between virtual tokens and prompt would push them out of it too early.
         rest = (end_ids, pad_id, max_new_tokens, plain_output)
         return [decode_batch(model, [item], *rest)[0] for item in batch]
-    logits = MOST_TOKENS if plain_output else LOGIT_BYTES // (4 * len(output_weight(model)))
-    at_once = min(tokens_at_once(model), logits)
+    at_once = min(tokens_at_once(model), most_logits(model, plain_output))
     parts = [batch[part] for part in parts_of([item.length for item in batch], at_once)]
     read = [_read(model, part, pad_id, plain_output) for part in parts]
     nats = torch.cat([part.nats for part in read]).tolist()
@@ -169,6 +168,11 @@ def parts_of(lengths: Sequence[int], most: int) -> Iterator[slice]:
             yield slice(start, end)
             start, longest = end, length
     yield slice(start, len(lengths))
+
+
+def most_logits(model: nn.Module, plain_output: bool) -> int:
+    """At how many positions logits fit; where the output is plain, they are never in memory together."""
+    return MOST_TOKENS if plain_output else LOGIT_BYTES // (4 * len(output_weight(model)))
 
 
 def keeps_cache(model: nn.Module) -> bool:

@@ -1,6 +1,5 @@
 """Train an attached model on rendered examples."""
 
-import difflib
 import json
 import logging
 import math
@@ -9,7 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from workbench import files
-from workbench.errors import MethodError, UserError
+from workbench.errors import MethodError
 from workbench.methods import Driver
 from workbench.models import fast_training, has_plain_output, keep_memory
 from workbench.recipe import Training
@@ -55,32 +54,6 @@ STATE_FILE = "trained.safetensors"
 DRIVER_FILE = "driver.safetensors"
 # Batches of training that a validation computes as one.
 VALIDATED_TOGETHER = 4
-
-# Fields of SFTConfig that a recipe says by another name, and those about rows and labels, which are made already.
-RENAMED = {
-    "num_train_epochs": "epochs",
-    "max_steps": "epochs",
-    "per_device_train_batch_size": "batch_size",
-    "gradient_accumulation_steps": "accumulation",
-    "lr_scheduler_type": "schedule",
-    "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
-    "eval_steps": "validations",
-    "learning_rate": "learning_rate",
-    "weight_decay": "weight_decay",
-    "max_grad_norm": "max_grad_norm",
-}
-WITHOUT_EFFECT = (
-    "assistant_only_loss",
-    "completion_only_loss",
-    "dataset_text_field",
-    "eval_packing",
-    "loss_type",
-    "max_length",
-    "packing",
-    "packing_strategy",
-    "padding_free",
-)
 
 logger = logging.getLogger(__name__)
 
@@ -190,27 +163,6 @@ def _with_lengths_at_hand(sampler: Any) -> Any:
     if isinstance(sampler, LengthGroupedSampler):
         sampler.lengths = list(sampler.lengths)
     return sampler
-
-
-def check_extra(training: Training) -> None:
-    """See that `extra` names fields of `SFTConfig` which do what its reader would expect.
-
-    Raises:
-        UserError: it doesn't.
-    """
-    known = {field.name for field in fields(SFTConfig)}
-    for name in training.extra:
-        if name in RENAMED:
-            raise UserError(f"Training: extra names {name!r}, which is Training's own `{RENAMED[name]}`")
-        if name in WITHOUT_EFFECT:
-            raise UserError(
-                f"Training: extra names {name!r}, which has no effect: rows are of like length, the turns of one "
-                "conversation share one, and only completions have labels"
-            )
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            guess = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"Training: extra names {name!r}, which is no field of trl.SFTConfig{guess}")
 
 
 def steps_in(training: Training, rows: int) -> tuple[int, int]:
