@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import beta
 from tqdm.auto import tqdm
 
-from workbench.monitoring import Surges
+from workbench.monitor.surge import Surges
 
 WINDOWS, TURN = 80, 60
 TEXTS = 20

@@ -34,7 +34,7 @@ def pairs_of(recipe_name: str, renderer: Any, split: str, count: int) -> Any:
     from workbench.recipe import load_recipe
 
     recipe = load_recipe(RECIPES / f"{recipe_name}.py")
-    examples = load_splits(recipe.data, recipe.examples, count).examples[split]
+    examples = load_splits(recipe.data, recipe.row_to_examples, count).examples[split]
     pairs = render_all(renderer, examples, recipe.max_tokens)[0]
     return [(example, replace(rendered, completion_ids=[renderer.end_of_turn])) for example, rendered in pairs]
 
@@ -92,7 +92,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     from workbench.data.render import make_renderer
-    from workbench.evaluation import Chooser, answer_all, generation_config
+    from workbench.evaluation import ChoiceScorer, answer_all, generation_config
     from workbench.models import fast_evaluation, load_model, load_tokenizer
     from workbench.sources import fetch_checkpoint
 
@@ -133,13 +133,13 @@ def main() -> None:
 
     labelled = pairs_of("opinion", renderer, "test", options.prompts)
     choices = [example.choices for example, _ in labelled]
-    chooser = Chooser(model, renderer, [choice for given in choices for choice in given])
+    scorer = ChoiceScorer(model, renderer, [choice for given in choices for choice in given])
     config = generation_config(renderer, model, LABEL_TOKENS)
     asked_labels = [rendered.prompt_ids for _, rendered in labelled]
 
     def labels(count: int) -> int:
         with fast_evaluation(model):
-            return len(chooser.measure(asked_labels[:count], choices[:count], ""))
+            return len(scorer.measure(asked_labels[:count], choices[:count], ""))
 
     sides = {
         ONE: lambda count: len([generate(its_own, config, [p]) for p in asked_labels[: -(-count // FEW)]]),

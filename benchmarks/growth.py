@@ -35,10 +35,10 @@ from workbench.data import conversation
 recipe = Recipe(
     checkpoint={checkpoint!r},
     data={{"train": {train!r}, "validation": {held_out!r}, "test": {held_out!r}}},
-    examples=conversation,
+    row_to_examples=conversation,
     methods=("lora",),
     metrics=("bleu",),
-    headline="bleu",
+    primary_metric="bleu",
     max_tokens=128,
     max_new_tokens=16,
 )
@@ -78,8 +78,8 @@ def write_rows(path: Path, count: int, seed: int) -> Path:
 def of_rows(count: int) -> Result:
     """Prepare a job of `count` rows, and train."""
     from workbench import Training
-    from workbench.job.prepare import prepare
     from workbench.models import attach, load_model
+    from workbench.run.prepare import prepare
     from workbench.training import train
 
     with tempfile.TemporaryDirectory() as name:
@@ -95,7 +95,7 @@ def of_rows(count: int) -> Result:
         prepared = time.perf_counter() - began
         model = attach(load_model(folder / "model", 32, training=True), job.methods[0], {}, [], seed=0)
         steps = STEPS / -(-len(job.rows.train) // BATCH)
-        training = Training(epochs=steps, batch_size=BATCH, validations=1)
+        training = Training(num_train_epochs=steps, batch_size=BATCH, validations=1)
         began = time.perf_counter()
         tokenizer = job.renderer.tokenizer
         train(model, tokenizer, job.rows, training, 1e-3, False, folder / "run", 0, "")
@@ -109,7 +109,7 @@ def of_length(length: int) -> Result:
     import torch
 
     from workbench.methods import find_method
-    from workbench.models import attach, fast_training, has_plain_output, load_model
+    from workbench.models import attach, fast_training, has_linear_output, load_model
     from workbench.training.loss import IGNORED, negative_log_likelihoods
 
     with tempfile.TemporaryDirectory() as name:
@@ -119,7 +119,7 @@ def of_length(length: int) -> Result:
     ids = torch.randint(5, 5000, (BATCH, length), generator=torch.Generator().manual_seed(0))
     labels = ids.clone()
     labels[:, :-ANSWER] = IGNORED
-    seconds, plain = [], has_plain_output(model)
+    seconds, plain = [], has_linear_output(model)
     with fast_training(model):
         for _ in range(5):
             began = time.perf_counter()

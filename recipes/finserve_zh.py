@@ -30,11 +30,11 @@ def examples(row: Mapping[str, Any]) -> list[Example]:
 recipe = Recipe(
     checkpoint="Qwen/Qwen3-0.6B",
     data={split: DATA / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
-    examples=examples,
+    row_to_examples=examples,
     methods=("untuned", "lora", "houlsby", "prefix"),
     metrics=("bleu", "chrf", "rouge_l", "figures", "perplexity"),
-    headline="bleu",
+    primary_metric="bleu",
     max_tokens=384,
     max_new_tokens=96,
-    training=Training(epochs=4, batch_size=4),
+    training=Training(num_train_epochs=4, batch_size=4),
 )

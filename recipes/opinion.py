@@ -54,7 +54,7 @@ recipe = Recipe(
         "topics": DATA / "test.en.jsonl",
         "topics_zh": DATA / "test.zh.jsonl",
     },
-    examples={
+    row_to_examples={
         **dict.fromkeys(
             ("train", "validation"),
             lambda row: [sentiment(row, row["sentiment"]), topic(row, TOPICS[row["topic"]])],
@@ -62,14 +62,14 @@ recipe = Recipe(
         **dict.fromkeys(("test", "test_zh"), lambda row: [sentiment(row, row["sentiment"])]),
         **dict.fromkeys(("topics", "topics_zh"), lambda row: [topic(row, TOPICS[row["topic"]])]),
     },
-    asks=lambda row: [sentiment(row), topic(row)],
+    inference_examples=lambda row: [sentiment(row), topic(row)],
     methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
-    headline="macro_f1",
+    primary_metric="macro_f1",
     baselines={"tfidf": tfidf},
     max_tokens=256,
     max_new_tokens=8,
-    training=Training(epochs=2, batch_size=8, validations=4),
+    training=Training(num_train_epochs=2, batch_size=8, validations=4),
     settings={
         "lora": {"learning_rate": 1e-3, "r": 32, "lora_alpha": 64},
         "parallel": {"learning_rate": 2e-3, "bottleneck_size": 256},

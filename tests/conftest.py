@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tiny import make_model, make_tokenizer, recipe_text, write_splits
-from workbench.shipping import FreshProcess
+from workbench.export import FreshProcess
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WORKBENCH_CACHE"] = "/nonexistent: tests do not use the cache"
@@ -24,7 +24,7 @@ def process() -> Iterator[FreshProcess]:
 
 @pytest.fixture(autouse=True)
 def one_process_for_all_exports(process: FreshProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.job.ship.FreshProcess", lambda: nullcontext(process))
+    monkeypatch.setattr("workbench.run.ship.FreshProcess", lambda: nullcontext(process))
 
 
 @pytest.fixture

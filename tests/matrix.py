@@ -21,15 +21,15 @@ from typing import Any
 import torch
 
 from tiny import KINDS, make_model, make_tokenizer, recipe_text, write_splits
-from workbench.command import be_quiet
+from workbench.console import quiet_libraries
 from workbench.errors import MethodError, UserError
-from workbench.evaluation import Answer, read_answers
-from workbench.job.one import carry_method
-from workbench.job.prepare import Job, prepare
-from workbench.job.ship import open_shipped
+from workbench.evaluation import Prediction, read_predictions
+from workbench.export import FreshProcess
 from workbench.methods import find_method, known_methods
 from workbench.models import BITS, attach, load_model
-from workbench.shipping import FreshProcess
+from workbench.run.prepare import Job, prepare
+from workbench.run.ship import open_shipped
+from workbench.run.trial import carry_method
 
 METHODS = tuple(name for name, method in known_methods().items() if method.trains)
 # These begin with vectors or keys and values of their own in front of the text; all others as the base.
@@ -99,7 +99,7 @@ def _carried(job: Job, name: str, out: Path, process: FreshProcess) -> tuple[str
     model = open_shipped(job, method, out, plain=adapter_only is None).model
     if not method.trains_base:
         require_learned(job, model)
-    require_cache_changes_nothing(job, model, read_answers(out)[:RECOMPUTED])
+    require_cache_changes_nothing(job, model, read_predictions(out)[:RECOMPUTED])
     if not shipped["merged"]:
         return "adapter", None, str(adapter_only)
     return "exported", shipped["max_abs_logit_difference"] / shipped["max_abs_logit"], ""
@@ -127,7 +127,7 @@ def require_learned(job: Job, model: Any) -> None:
     assert (tuned - base).abs().max() > 1e-5, "the adapter does nothing"
 
 
-def require_cache_changes_nothing(job: Job, model: Any, answers: Sequence[Answer]) -> None:
+def require_cache_changes_nothing(job: Job, model: Any, answers: Sequence[Prediction]) -> None:
     """Answers, made in padded batches with a cache, must be those of reading everything anew, one prompt at a time."""
     pairs = next(iter(job.evaluated.values()))
     ends = {job.renderer.end_of_turn, model.generation_config.eos_token_id}
@@ -175,7 +175,7 @@ def main() -> int:
     p.add_argument("--methods", default=",".join(METHODS))
     p.add_argument("--bits", default=",".join(map(str, BITS)))
     arguments = p.parse_args()
-    be_quiet()
+    quiet_libraries()
     cells = []
     began = time.perf_counter()
     with FreshProcess() as process:

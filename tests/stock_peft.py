@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from matrix import METHODS
 from tiny import KINDS, make_model
-from workbench.command import be_quiet
+from workbench.console import quiet_libraries
 from workbench.models import BITS
 
 STEPS, NEW_TOKENS, TOLERANCE = 6, 8, 1e-5
@@ -146,7 +146,7 @@ def attempt(function: Callable[..., str | None], *arguments: Any) -> str | None:
 
 
 def main() -> int:
-    be_quiet()
+    quiet_libraries()
     names = [name for name in METHODS if name != "full"]
     usable = exported = 0
     for kind in KINDS:

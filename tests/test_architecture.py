@@ -9,9 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Each part may import itself and the parts before it.
 ORDER = (
-    "version", "errors", "files", "recipe", "sources", "data", "retrieval", "methods", "models", "training",
-    "evaluation", "shipping", "comparison", "monitoring", "recommendation", "job", "command", "run", "export",
-    "monitor", "chat", "recommend", "__main__",
+    "version", "errors", "files", "console", "recipe", "results", "sources", "data", "retrieval", "methods", "models",
+    "generation", "training", "evaluation", "export", "compare", "recommendation", "run", "monitor", "chat",
+    "recommend", "__main__",
 )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_imports_go_one_way() -> None:
     checked = 0
     for path in sorted((ROOT / "workbench").rglob("*.py")):
         part = path.relative_to(ROOT / "workbench").parts[0].removesuffix(".py")
-        if part == "__init__":
+        if part == "__init__" or path.name == "__main__.py":  # an entry point may use every part
             continue
         checked += 1
         late = {name for name in imports_of(path) & set(ORDER) if ORDER.index(name) > ORDER.index(part)}
@@ -49,7 +49,7 @@ def test_names_say_something() -> None:
 
 def test_help_needs_no_heavy_library() -> None:
     code = (
-        "import sys\nfrom workbench.run import main\n"
+        "import sys\nfrom workbench.run.__main__ import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as e:\n    assert e.code == 0\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from tiny import recipe_text, write_splits
-from workbench import chat as chat_module
-from workbench.job import open_method, read_options
-from workbench.job.chat import Talk
-from workbench.run import main as run
+from workbench.chat import __main__ as chat_module
+from workbench.chat.session import ChatSession
+from workbench.run.__main__ import main as run
+from workbench.run.job import read_options
+from workbench.run.tuned import load_tuned
 
 RECIPE = """
 from dataclasses import replace
 recipe = replace(
     recipe, methods=("untuned", "lora", "prefix"),
-    asks=lambda row: conversation(row, ground=lambda messages: f"found for {len(messages)}")[-1:],
+    inference_examples=lambda row: conversation(row, ground=lambda messages: f"found for {len(messages)}")[-1:],
 )
 """
 
@@ -44,19 +45,24 @@ def talk_to(
 @pytest.mark.parametrize("kind", ["llama"])
 def test_a_run_is_talked_to(done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for method in ("lora", "prefix"):
-        opened = open_method(done, read_options(done), method)
-        talk = Talk(opened, method, 12)
-        first = talk.ask("What does it cost?")
-        assert talk.found() == "found for 1"
+        tuned = load_tuned(done, read_options(done), method)
+        session = ChatSession(tuned, method, 12)
+        first = session.ask("What does it cost?")
+        assert session.found() == "found for 1"
         # The answer is in the next prompt, as the model gave it.
-        talk.ask("And then?")
-        assert talk.example is not None
-        assert [m["content"] for m in talk.example.prompt] == ["found for 3", "What does it cost?", first, "And then?"]
-        talk.forget()
-        assert talk.ask("What does it cost?") == first
+        session.ask("And then?")
+        assert session.example is not None
+        assert [m["content"] for m in session.example.prompt] == [
+            "found for 3",
+            "What does it cost?",
+            first,
+            "And then?",
+        ]
+        session.forget()
+        assert session.ask("What does it cost?") == first
         # It is what evaluation says.
-        (example,) = [talk.example]
-        assert opened.write([example])[0].startswith(first[:20])
+        (example,) = [session.example]
+        assert tuned.write([example])[0].startswith(first[:20])
         code, out, err = talk_to(
             done, "/retrieve\nWhat does it cost?\n/retrieve\n/what\n/new\n/quit\nnever\n", monkeypatch, capsys,
             "--method", method, "--max-new-tokens", "12",

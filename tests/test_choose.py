@@ -18,14 +18,16 @@ from tiny import KINDS, make_model, recipe_text, write_rows
 from workbench.data import Example, choice
 from workbench.data.render import Rendered, make_renderer
 from workbench.errors import UserError
-from workbench.evaluation import Answer, Chooser, Choosing, decode, find_metric, fit_choosing, score_all
+from workbench.evaluation import Calibration, ChoiceScorer, Prediction, find_metric, fit_calibration, score_all
 from workbench.evaluation.baselines import tfidf
-from workbench.evaluation.branches import inside_window, reads_branches
-from workbench.evaluation.choose import choice_nats
-from workbench.evaluation.choosing import fit_temperature, log_softmax, prefix_free
-from workbench.job import open_method, read_options
-from workbench.models import has_plain_output
-from workbench.run import main
+from workbench.evaluation.calibration import fit_temperature, log_softmax, prefix_free
+from workbench.generation import decode
+from workbench.generation.branches import inside_window, reads_branches
+from workbench.generation.choices import choice_nlls
+from workbench.models import has_linear_output
+from workbench.run.__main__ import main
+from workbench.run.job import read_options
+from workbench.run.tuned import load_tuned
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -44,13 +46,13 @@ def test_nats_are_those_of_whole_texts(kind: str, adapter: str, monkeypatch: pyt
     prompts = [list(range(3, 3 + length)) for length in (4, 17, 9)]
     choices = [[[7], [7, 9, 2], [30, 2]], [[5, 2], [8, 8, 8, 8, 2]], [[100], [101]]]
     assert reads_branches(model) == (kind != "gpt1")
-    for plain_output, branching in ((False, False), (False, True), (has_plain_output(model), True)):
+    for linear_output, branching in ((False, False), (False, True), (has_linear_output(model), True)):
         if branching and not reads_branches(model):
             continue
-        found = choice_nats(model, prompts, choices, 0, plain_output, branching)
-        assert [len(nats) for nats in found] == [3, 2, 2]
-        for prompt, given, nats in zip(prompts, choices, found, strict=True):
-            for ids, value in zip(given, nats, strict=True):
+        found = choice_nlls(model, prompts, choices, 0, linear_output, branching)
+        assert [len(nll) for nll in found] == [3, 2, 2]
+        for prompt, given, nll in zip(prompts, choices, found, strict=True):
+            for ids, value in zip(given, nll, strict=True):
                 item = Rendered(id="", text="", prompt_ids=prompt, completion_ids=ids)
                 losses, _ = negative_log_likelihoods(model, **RightPadding(0)([labelled(item)]))
                 assert value == pytest.approx(losses.sum().item(), rel=1e-4)
@@ -85,20 +87,20 @@ def test_choices_that_fill_several_rows_are_measured_alike() -> None:
     model = make_model("llama")
     prompts = [[3, 4, 5], list(range(6, 20))]
     choices = [[[token, *range(token, token + length), 2] for token in range(20, 90) for length in (1, 9)]] * 2
-    together = choice_nats(model, prompts, choices, 0, branching=True)
-    apart = choice_nats(model, prompts, choices, 0)
+    together = choice_nlls(model, prompts, choices, 0, branching=True)
+    apart = choice_nlls(model, prompts, choices, 0)
     np.testing.assert_allclose(together, apart, rtol=1e-4)
 
 
-class Measured(Chooser):
+class Measured(ChoiceScorer):
     """A chooser whose measurements are given."""
 
-    def __init__(self, nats: Sequence[Sequence[float]], lengths: Sequence[int]) -> None:
-        self.nats = [np.array(values) for values in nats]
+    def __init__(self, nll: Sequence[Sequence[float]], lengths: Sequence[int]) -> None:
+        self.nll = [np.array(values) for values in nll]
         self.tokens = {name: [0] * length for name, length in zip(SENTIMENTS, lengths, strict=True)}  # none is unique
 
     def measure(self, *_: Any) -> list[np.ndarray]:
-        return self.nats
+        return self.nll
 
 
 def pairs(right: Sequence[str], lengths: Sequence[int] = (2, 2, 2)) -> list[tuple[Example, Rendered]]:
@@ -112,12 +114,12 @@ def pairs(right: Sequence[str], lengths: Sequence[int] = (2, 2, 2)) -> list[tupl
     ]
 
 
-def accuracy(answers: Sequence[Answer]) -> float:
+def accuracy(answers: Sequence[Prediction]) -> float:
     return find_metric("accuracy").value(answers)
 
 
 @pytest.mark.parametrize(
-    ("by", "nats", "lengths", "right"),
+    ("by", "nll", "lengths", "right"),
     [
         # The plain likelihood is right; nothing more elaborate is taken.
         ("sum", [(1, 2, 3), (2, 1, 3), (3, 2, 1)], (2, 2, 2), SENTIMENTS),
@@ -128,10 +130,10 @@ def accuracy(answers: Sequence[Answer]) -> float:
     ],
 )
 def test_validation_decides_how_likelihoods_are_read(
-    by: str, nats: list[tuple[float, ...]], lengths: tuple[int, ...], right: Sequence[str]
+    by: str, nll: list[tuple[float, ...]], lengths: tuple[int, ...], right: Sequence[str]
 ) -> None:
-    chooser = Measured(nats, lengths)
-    found, answers = fit_choosing(chooser, pairs(right, lengths), [], accuracy, "")
+    scorer = Measured(nll, lengths)
+    found, answers = fit_calibration(scorer, pairs(right, lengths), [], accuracy, "")
     fitted = found[""]
     assert fitted.by == by
     assert accuracy(answers) == 100
@@ -151,15 +153,15 @@ def test_the_temperature_makes_probabilities_true() -> None:
     assert fit_temperature(list(5 * scores), right) == pytest.approx(5, rel=0.1)
 
 
-def chosen(probabilities: np.ndarray, right: Sequence[int]) -> list[Answer]:
+def chosen(probabilities: np.ndarray, right: Sequence[int]) -> list[Prediction]:
     return [
-        Answer(
+        Prediction(
             id=str(number),
             split="test",
             prompt="",
             reference=SENTIMENTS[index],
             prediction=SENTIMENTS[int(row.argmax())],
-            nats=-math.log(row[index]),
+            nll=-math.log(row[index]),
             tokens=2,
             choices=dict(zip(SENTIMENTS, np.log(row), strict=True)),
         )
@@ -190,10 +192,10 @@ def test_scores_are_those_of_scikit_learn() -> None:
 def test_places_of_the_right_choice() -> None:
     names = [f"film {number}" for number in range(100)]
 
-    def answer(place: int) -> Answer:
+    def answer(place: int) -> Prediction:
         logs = {name: -float(number) for number, name in enumerate(names)}
-        return Answer(
-            id=str(place), split="test", prompt="", reference=names[place], prediction=names[0], nats=1.0, tokens=1,
+        return Prediction(
+            id=str(place), split="test", prompt="", reference=names[place], prediction=names[0], nll=1.0, tokens=1,
             choices=logs,
         )  # fmt: skip
 
@@ -204,7 +206,7 @@ def test_places_of_the_right_choice() -> None:
 
 
 def test_metrics_score_what_they_are_for() -> None:
-    written = Answer(id="w", split="write", prompt="", reference="a b c d", prediction="a b c d", nats=1.0, tokens=4)
+    written = Prediction(id="w", split="write", prompt="", reference="a b c d", prediction="a b c d", nll=1.0, tokens=4)
     scores = score_all(
         [find_metric("bleu"), find_metric("accuracy")], [written, *chosen(np.array([[0.5, 0.3, 0.2]]), [0])]
     )
@@ -260,8 +262,8 @@ def both(row):
     answer = "en" if row["text"].isascii() else "zh"
     return [*sentiment(row), choice(row, row["text"] + " Language?", ("en", "zh"), answer, task="language")]
 
-recipe = replace(recipe, data={s: recipe.data[s] for s in ("train", "validation", "test")}, examples=both,
-    metrics=("macro_f1", "accuracy", "mcc", "ece"), headline="macro_f1", baselines={"tfidf": tfidf})
+recipe = replace(recipe, data={s: recipe.data[s] for s in ("train", "validation", "test")}, row_to_examples=both,
+    metrics=("macro_f1", "accuracy", "mcc", "ece"), primary_metric="macro_f1", baselines={"tfidf": tfidf})
 """
 
 
@@ -293,14 +295,14 @@ def test_a_recipe_that_chooses_to_the_end(checkpoint: Path, tmp_path: Path, caps
         if name != "tfidf":
             fitted = json.loads((out / name / "choosing.json").read_text())
             assert fitted.keys() == {"sentiment", "language"}
-            Choosing(**fitted["sentiment"])
+            Calibration(**fitted["sentiment"])
             assert record["choosing"]["language"]["by"] in ("sum", "mean", "calibrated")
     assert len(results["comparisons"]) == 6
     for name in ("lora", "prompt"):  # opened later, it says what it said
-        opened = open_method(out, read_options(out), name)
-        assert isinstance(opened.recipe.examples, FunctionType)
+        tuned = load_tuned(out, read_options(out), name)
+        assert isinstance(tuned.recipe.row_to_examples, FunctionType)
         test = [json.loads(line) for line in (tmp_path / "test.jsonl").open()]
-        answers = opened.choose([example for row in test for example in opened.recipe.examples(row)])
+        answers = tuned.choose([example for row in test for example in tuned.recipe.row_to_examples(row)])
         before = [json.loads(line) for line in (out / name / "predictions.jsonl").open()]
         for answer, row in zip(answers, before, strict=True):
             assert (answer.id, answer.prediction) == (row["id"], row["prediction"])
@@ -320,15 +322,15 @@ def test_completions_do_not_depend_on_the_prompt(tokenizer: Any) -> None:
 
 
 def test_new_choices_get_a_prior_of_their_own(tokenizer: Any) -> None:
-    chooser = Chooser(make_model("llama"), make_renderer(tokenizer), SENTIMENTS)
-    texts = [chooser.renderer.prompt(({"role": "user", "content": text},)) for text in ("One?", "Two?")]
+    scorer = ChoiceScorer(make_model("llama"), make_renderer(tokenizer), SENTIMENTS)
+    texts = [scorer.renderer.prompt(({"role": "user", "content": text},)) for text in ("One?", "Two?")]
     prior = {"negative": -1.0, "neutral": -2.0, "positive": -3.0}
-    choosing = Choosing(by="calibrated", prior=prior, contexts=texts)
-    chooser.know(["mixed"])
-    widened = chooser.with_prior(choosing, [*SENTIMENTS, "mixed"])
+    calibration = Calibration(by="calibrated", prior=prior, contexts=texts)
+    scorer.know(["mixed"])
+    widened = scorer.with_prior(calibration, [*SENTIMENTS, "mixed"])
     assert {name: widened.prior[name] for name in SENTIMENTS} == prior
-    nats = [chooser.measure([chooser.renderer.tokens(text)], [["mixed"]], "")[0][0] for text in texts]
-    assert widened.prior["mixed"] == pytest.approx(math.log(np.mean(np.exp(-np.array(nats)))), rel=1e-5)
+    nll = [scorer.measure([scorer.renderer.tokens(text)], [["mixed"]], "")[0][0] for text in texts]
+    assert widened.prior["mixed"] == pytest.approx(math.log(np.mean(np.exp(-np.array(nll)))), rel=1e-5)
     with pytest.raises(UserError, match="'mixed': not among the choices"):
-        chooser.with_prior(Choosing(by="calibrated", prior=prior), ["mixed"])
-    assert chooser.with_prior(Choosing(), ["mixed"]) == Choosing()
+        scorer.with_prior(Calibration(by="calibrated", prior=prior), ["mixed"])
+    assert scorer.with_prior(Calibration(), ["mixed"]) == Calibration()

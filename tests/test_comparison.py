@@ -2,21 +2,21 @@
 
 import pytest
 
-from workbench.comparison import compare_methods
-from workbench.comparison.paired import pareto_front
-from workbench.comparison.report import conclude
-from workbench.evaluation import Answer, find_metric
+from workbench.compare import compare_methods
+from workbench.compare.paired import pareto_front
+from workbench.compare.report import conclude
+from workbench.evaluation import Prediction, find_metric
 
 
-def answers(right: list[bool], prefix: str = "") -> list[Answer]:
+def answers(right: list[bool], prefix: str = "") -> list[Prediction]:
     return [
-        Answer(
+        Prediction(
             id=f"{prefix}{n}",
             split="test",
             prompt="",
             reference="€5",
             prediction="€5" if ok else "€6",
-            nats=1,
+            nll=1,
             tokens=1,
         )
         for n, ok in enumerate(right)

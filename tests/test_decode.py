@@ -8,10 +8,10 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 
 from tiny import make_model
 from workbench.data.render import Rendered
-from workbench.evaluation import decode
-from workbench.evaluation.decode import decode_batch
+from workbench.generation import decode
+from workbench.generation.decode import decode_batch
 from workbench.methods.bottleneck import BottleneckConfig
-from workbench.models import has_plain_output
+from workbench.models import has_linear_output
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
 END, MOST = 2, 12
@@ -68,12 +68,12 @@ def test_it_equals_recomputing(kind: str, adapter: str, monkeypatch: pytest.Monk
     expected = [recomputed(model, item.prompt_ids, [END]) for item in items()]
     # With a frequent token as a second end, rows leave the batch at different times.
     often = expected[0][3] if len(expected[0]) > 3 else END
-    for ends, plain_output in (([END], False), ([END, often], has_plain_output(model))):
-        got = decode_batch(model, items(), ends, 0, MOST, plain_output)
+    for ends, linear_output in (([END], False), ([END, often], has_linear_output(model))):
+        got = decode_batch(model, items(), ends, 0, MOST, linear_output)
         assert [d.tokens for d in got] == [recomputed(model, item.prompt_ids, ends) for item in items()]
     for item, decoded in zip(items(), got, strict=True):
         losses, _ = negative_log_likelihoods(model, **RightPadding(0)([labelled(item)]))
-        assert decoded.nats == pytest.approx(losses.sum().item(), rel=1e-4)
+        assert decoded.nll == pytest.approx(losses.sum().item(), rel=1e-4)
 
 
 def test_it_equals_generate() -> None:

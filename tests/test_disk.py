@@ -11,10 +11,10 @@ import pytest
 
 from tiny import make_tokenizer, rows, write_rows
 from workbench.data import Example, conversation, load_splits
-from workbench.data.disk import TOGETHER, OnDisk, write_dataset
 from workbench.data.render import make_renderer, render_all
+from workbench.data.store import TOGETHER, OnDisk, write_dataset
 from workbench.training import training_rows
-from workbench.training.joined import count_labels, lengths
+from workbench.training.rows import count_labels, lengths
 
 
 def numbers(count: int) -> OnDisk[int]:

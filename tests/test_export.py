@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tiny import make_model, make_tokenizer, recipe_text, write_splits
-from workbench.export import main
-from workbench.run import main as run_main
-from workbench.shipping import proof as proof_module
+from workbench.export import proof as proof_module
+from workbench.export.__main__ import main
+from workbench.run.__main__ import main as run_main
 
 
 @pytest.fixture(scope="module")

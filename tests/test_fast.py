@@ -15,12 +15,12 @@ from transformers.models.llama import modeling_llama
 from tiny import make_model
 from workbench.methods import find_method
 from workbench.methods.peft_layers.precision import dequantized
-from workbench.models import attach, fast_evaluation, fast_training, has_plain_output, linear_cross_entropy, load_model
+from workbench.models import attach, fast_evaluation, fast_training, has_linear_output, linear_cross_entropy, load_model
 from workbench.models import output as output_module
 from workbench.models.attention import GROUPED, shares_heads
 from workbench.models.fast.activations import fast_gelu
 from workbench.models.fast.compiled import can_compile
-from workbench.models.fast.frozen import Made, is_packed
+from workbench.models.fast.frozen import PackedWeights, is_packed
 
 compiled_here = pytest.mark.skipif(not can_compile(), reason="PyTorch's threads can't be reached here")
 IDS = torch.arange(3, 63).view(2, 30)
@@ -273,13 +273,13 @@ def test_loss_without_logits_is_the_loss(positions: int, dtype: torch.dtype, mon
 
 
 def test_logits_that_are_capped_or_trained_are_seen() -> None:
-    assert has_plain_output(make_model("llama"))
-    assert has_plain_output(lora(make_model("gpt2"), target_modules=["c_attn"]))
+    assert has_linear_output(make_model("llama"))
+    assert has_linear_output(lora(make_model("gpt2"), target_modules=["c_attn"]))
     capped = make_model("gemma3")
-    assert has_plain_output(capped)
+    assert has_linear_output(capped)
     capped.config.final_logit_softcapping = 5.0
-    assert not has_plain_output(capped)
-    assert not has_plain_output(make_model("llama").requires_grad_(True))
+    assert not has_linear_output(capped)
+    assert not has_linear_output(make_model("llama").requires_grad_(True))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
@@ -366,7 +366,7 @@ def test_packed_weights_are_unpacked_to_the_bit(bits: int, tmp_path: Any) -> Non
     make_model("llama", width=128).save_pretrained(tmp_path)
     for module in load_model(tmp_path, bits, training=True).modules():
         if is_packed(module):
-            made = Made([module], 32, {}, [32]).matrix()
+            made = PackedWeights([module], 32, {}, [32]).matrix()
             expected = dequantized(module)
             assert torch.equal(made[:, :-32], expected.to(torch.bfloat16))
             assert not made[:, -32:].any()

@@ -4,8 +4,8 @@ import pytest
 
 from matrix import METHODS, checkpoint_of, try_cell
 from tiny import KINDS
+from workbench.export import FreshProcess
 from workbench.models import BITS
-from workbench.shipping import FreshProcess
 
 # Method and precision turn with the architecture, so that a few cells meet all of each.
 CELLS = [

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from workbench.errors import UserError
-from workbench.evaluation import Answer, find_metric, known_metrics, score_all
+from workbench.evaluation import Prediction, find_metric, known_metrics, score_all
+from workbench.evaluation.intervals import by_source
 from workbench.evaluation.metrics import EvaluateMetric
 from workbench.evaluation.metrics.figures import figures
-from workbench.evaluation.scores import by_source
 
 ENGLISH = [
     ("The fee is €15, because 0.5% of €3,000 is €15.", "It costs €15: 0.5% of €3,000."),
@@ -26,15 +26,15 @@ CHINESE = [
 ]
 
 
-def answers(pairs: Sequence[tuple[str, str]], language: str = "en", split: str = "test") -> list[Answer]:
+def answers(pairs: Sequence[tuple[str, str]], language: str = "en", split: str = "test") -> list[Prediction]:
     return [
-        Answer(
+        Prediction(
             id=f"{language}-{n}",
             split=split,
             prompt="",
             reference=reference,
             prediction=prediction,
-            nats=2.0 * (n + 1),
+            nll=2.0 * (n + 1),
             tokens=4,
             groups={"language": language},
         )

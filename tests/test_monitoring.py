@@ -19,12 +19,11 @@ from scipy.stats import binom, fisher_exact
 
 from tiny import recipe_text, write_rows
 from workbench.errors import UserError
-from workbench.monitor import main
-from workbench.monitoring import Surges, Watch, surge_p_value
-from workbench.monitoring.stream import Line, Spool, batches
-from workbench.monitoring.surge import overdispersion
-from workbench.monitoring.watch import ITEMS, REJECTED, Verdict
-from workbench.run import main as run
+from workbench.monitor.__main__ import main
+from workbench.monitor.stream import Line, Spool, batches
+from workbench.monitor.surge import Surges, overdispersion, surge_p_value
+from workbench.monitor.watch import ITEMS, REJECTED, Verdict, Watch
+from workbench.run.__main__ import main as run
 
 HOUR = 3600.0
 
@@ -284,7 +283,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from test_monitoring import asked, told, watch_in
-from workbench.monitoring.stream import batches
+from workbench.monitor.stream import batches
 
 def slowly(texts):
     time.sleep(0.004)
@@ -339,8 +338,8 @@ def sentiment(row, answer=None):
     return choice(row, row["text"] + row["firm"], ("negative", "neutral", "positive"), answer, task="sentiment")
 
 recipe = replace(recipe, data={s: recipe.data[s] for s in ("train", "validation", "test")},
-    examples=lambda row: [sentiment(row, row["label"])], asks=lambda row: [sentiment(row)],
-    metrics=("macro_f1",), headline="macro_f1")
+    row_to_examples=lambda row: [sentiment(row, row["label"])], inference_examples=lambda row: [sentiment(row)],
+    metrics=("macro_f1",), primary_metric="macro_f1")
 """
 
 

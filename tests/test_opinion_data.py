@@ -79,10 +79,10 @@ def test_two_readers_agreed_and_disputed_texts_are_left_out() -> None:
 def test_the_recipe_asks_for_both() -> None:
     recipe = load_recipe(ROOT / "recipes" / "opinion.py")
     row = read("train")[0]
-    assert isinstance(recipe.examples, dict)
-    sentiment, topic = recipe.examples["train"](row)
+    assert isinstance(recipe.row_to_examples, dict)
+    sentiment, topic = recipe.row_to_examples["train"](row)
     assert (sentiment.completion, sentiment.task, topic.task) == (row["sentiment"], "sentiment", "topic")
-    assert recipe.asks is not None
-    new = recipe.asks({"id": "1", "text": row["text"], "firm": row["firm"]})
+    assert recipe.inference_examples is not None
+    new = recipe.inference_examples({"id": "1", "text": row["text"], "firm": row["firm"]})
     assert [example.prompt for example in new] == [sentiment.prompt, topic.prompt]
     assert [example.completion for example in new] == ["", ""]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from workbench.data import choice
-from workbench.evaluation import Answer, find_metric
-from workbench.evaluation.ranker import LIKELIHOOD, fit_ranker, ranked
+from workbench.evaluation import Prediction, find_metric
+from workbench.evaluation.reranker import LIKELIHOOD, fit_ranker, ranked
 
 FILMS = tuple(f"film {number}" for number in range(20))
 
@@ -26,8 +26,8 @@ def test_it_weighs_features_by_what_they_tell() -> None:
         examples.append(example)
         logs = 3 * noisy - np.log(np.exp(3 * noisy).sum())
         answers.append(
-            Answer(
-                id=example.id, split="test", prompt="", reference=example.completion, prediction=FILMS[0], nats=1.0,
+            Prediction(
+                id=example.id, split="test", prompt="", reference=example.completion, prediction=FILMS[0], nll=1.0,
                 tokens=2, choices=dict(zip(FILMS, map(float, logs), strict=True)),
             )
         )  # fmt: skip

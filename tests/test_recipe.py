@@ -35,7 +35,10 @@ def test_a_missing_file_is_answered_with_the_nearest(tmp_path: Path) -> None:
         ("\nimport nothing_of_this_name\n", r"mine\.py:2: ModuleNotFoundError"),
         ("x = 1\n", "defines no `recipe"),
         ("from workbench import Recipe\nrecipe = Recipe(metods=())\n", r"mine\.py:2: .*did you mean methods"),
-        ("from workbench import Training\nTraining(epochs=0, warmup=2)\n", r"(?s)2 problems.*epochs.*warmup"),
+        (
+            "from workbench import Training\nTraining(num_train_epochs=0, warmup_steps=2)\n",
+            r"(?s)2 problems.*num_train_epochs.*warmup_steps",
+        ),
     ],
 )
 def test_an_error_names_file_line_and_remedy(tmp_path: Path, text: str, expected: str) -> None:
@@ -48,15 +51,15 @@ def test_every_problem_of_a_recipe_is_told_at_once() -> None:
         Recipe(
             checkpoint="x",
             data={"train": "a"},
-            examples=lambda row: [],
+            row_to_examples=lambda row: [],
             methods=(),
             metrics=("bleu",),
-            headline="f1",
+            primary_metric="f1",
         )
-    for word in ("validation", "evaluate", "methods is empty", "headline 'f1'"):
+    for word in ("validation", "evaluate", "methods is empty", "primary_metric 'f1'"):
         assert word in str(caught.value)
 
 
 def test_accumulation_must_divide_the_batch() -> None:
     with pytest.raises(UserError, match="must divide"):
-        Training(batch_size=8, accumulation=3)
+        Training(batch_size=8, gradient_accumulation_steps=3)

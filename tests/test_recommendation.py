@@ -10,9 +10,8 @@ import pytest
 
 from workbench.data import Example
 from workbench.errors import UserError
-from workbench.evaluation import Answer, find_metric
+from workbench.evaluation import Prediction, find_metric
 from workbench.evaluation.metrics.grounded import unfounded
-from workbench.job.recommend import in_common, likest, read_liked
 from workbench.recommendation import (
     candidates,
     catalogue,
@@ -25,6 +24,7 @@ from workbench.recommendation import (
     viewings,
 )
 from workbench.recommendation.movielens import usual
+from workbench.run.recommend import in_common, likest, read_liked
 
 ROOT = Path(__file__).parent.parent
 FERRY = {
@@ -160,16 +160,16 @@ def test_most_references_are_true_to_their_records() -> None:
     recipe = load_recipe(ROOT / "recipes" / "recommend.py")
     rows = recipe.data["write"]()  # type: ignore[operator]
     assert len(rows) > 100
-    assert isinstance(recipe.examples, type(lambda: 0))
-    examples = [example for row in rows for example in recipe.examples(row)]
+    assert isinstance(recipe.row_to_examples, type(lambda: 0))
+    examples = [example for row in rows for example in recipe.row_to_examples(row)]
     answers = [
-        Answer(
+        Prediction(
             id=e.id,
             split="write",
             prompt=e.prompt[-1]["content"],
             reference="",
             prediction=e.completion,
-            nats=1.0,
+            nll=1.0,
             tokens=1,
         )
         for e in examples
@@ -203,12 +203,12 @@ def test_reasons_out_of_records_are_the_most_telling(monkeypatch: pytest.MonkeyP
     stranger = {**FERRY, "title": "West", "director": "X", "cast": ["Y"], "genres": ["Western"]}
     assert [film["title"] for film in likest(FERRY, [stranger, other])] == ["Nine Days", "West"]
     assert in_common(FERRY, [other]) == "Like Nine Days: directed by Odile Vassarand, Drama."
-    monkeypatch.setattr(import_module("workbench.job.recommend"), "liked_by", lambda: {"The Ferry": {"1", "2"}})
+    monkeypatch.setattr(import_module("workbench.run.recommend"), "liked_by", lambda: {"The Ferry": {"1", "2"}})
     assert in_common(FERRY, [stranger]) == "Drama, liked by 2 viewers."
 
 
 def test_a_viewers_file_is_read_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("workbench.job.recommend"), "titles", lambda: ("Fargo", "The Usual Suspects"))
+    monkeypatch.setattr(import_module("workbench.run.recommend"), "titles", lambda: ("Fargo", "The Usual Suspects"))
     file = tmp_path / "liked"
     file.write_text("fargo\n\nThe usual suspects\nFargo\n")
     assert read_liked(file) == ["Fargo", "The Usual Suspects"]

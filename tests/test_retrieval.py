@@ -83,9 +83,9 @@ def test_most_unseen_questions_find_their_section() -> None:
 
 def test_the_grounded_recipe_shows_the_model_the_passages() -> None:
     recipe = load_recipe(ROOT / "recipes" / "finserve_grounded.py")
-    assert recipe.asks is not None
+    assert recipe.inference_examples is not None
     asked = {"id": "1", "messages": [{"role": "user", "content": "How much is a safe deposit box?"}]}
-    (example,) = recipe.asks(asked)
+    (example,) = recipe.inference_examples(asked)
     assert "safe deposit" in example.prompt[0]["content"].lower()
 
 
@@ -133,7 +133,7 @@ def test_what_would_no_longer_be_true_keeps_its_figures(question: str, answer: s
 
 def test_a_grounded_model_is_trained_on_another_sheet_and_tested_on_the_real_one() -> None:
     recipe = load_recipe(ROOT / "recipes" / "finserve_grounded.py")
-    splits = load_splits(recipe.data, recipe.examples)
+    splits = load_splits(recipe.data, recipe.row_to_examples)
     sheet = (ROOT / "data" / "finserve" / "policy.en.md").read_text(encoding="utf-8")
     unlike = {
         split: sum(

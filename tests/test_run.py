@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench.job import job as job_module
-from workbench.job import one as one_module
-from workbench.run import main
+from workbench.run import job as job_module
+from workbench.run import trial as one_module
+from workbench.run.__main__ import main
 
 ALL = "untuned,full,lora,houlsby,prefix"
 

@@ -12,12 +12,12 @@ from tiny import KINDS, make_model, make_tokenizer, rows
 from workbench.data import conversation
 from workbench.data.render import Rendered, Renderer, make_renderer, render_all
 from workbench.evaluation import generation_config
-from workbench.evaluation.decode import decode_batch
+from workbench.export import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, write_proven
+from workbench.export.proof import compare
+from workbench.generation.decode import decode_batch
 from workbench.methods import find_method
-from workbench.methods.plain import as_vocabulary, virtual_tokens
+from workbench.methods.merging import as_vocabulary, virtual_tokens
 from workbench.models import attach
-from workbench.shipping import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, ship_plain
-from workbench.shipping.proof import compare
 
 EXAMPLES = [example for row in rows(6) for example in conversation(row)]
 
@@ -44,7 +44,7 @@ def shipped(kind: str, folder: Path, process: FreshProcess, *, identity: bool = 
     if spoiled:
         with torch.no_grad():
             merged.get_input_embeddings().weight[50:] += 0.5
-    return ship_plain(merged, renderer.tokenizer, generation, folder, rendered, before, "# card", process)
+    return write_proven(merged, renderer.tokenizer, generation, folder, rendered, before, "# card", process)
 
 
 def test_merged_equals_the_adapter_and_not_the_base(kind: str, tmp_path: Path, process: FreshProcess) -> None:
@@ -136,7 +136,7 @@ def test_a_soft_prompt_becomes_vocabulary(kind: str, spare: int, tmp_path: Path,
     held_out = [again.render(example) for example in EXAMPLES]
     assert held_out[0].text == "".join(virtual_tokens(5)) + rendered[0].text
     assert held_out[0].prompt_ids == list(range(known, known + 5)) + rendered[0].prompt_ids
-    proof = ship_plain(plain, tokenizer, generation, tmp_path / "merged", held_out, before, "# card", process)
+    proof = write_proven(plain, tokenizer, generation, tmp_path / "merged", held_out, before, "# card", process)
     assert proof.holds, proof.reason
     assert len(renderer.tokenizer) == known, "the caller's tokenizer was changed"
     # Raw text gets them, too, and no text gets them twice.
@@ -151,7 +151,7 @@ def test_a_soft_prompt_becomes_vocabulary(kind: str, spare: int, tmp_path: Path,
 def test_virtual_tokens_stand_before_what_the_tokenizer_adds_itself() -> None:
     from tokenizers import processors
 
-    from workbench.methods.plain import _before_texts
+    from workbench.methods.merging import _before_texts
 
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(

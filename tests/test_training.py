@@ -17,7 +17,7 @@ from workbench.recipe import Training
 from workbench.training import Trained, check_extra, mean_completion_loss, steps_in, train, training_rows
 from workbench.training import trainer as trainer_module
 
-TRAINING = Training(epochs=2, batch_size=8, validations=4, patience=0)
+TRAINING = Training(num_train_epochs=2, batch_size=8, validations=4, early_stopping_patience=0)
 # Settings with a network behind the prompt, which PEFT does not save.
 PROJECTED = {"prefix": {"prefix_projection": True, "encoder_hidden_size": 8}}
 
@@ -61,7 +61,13 @@ def test_it_learns_and_keeps_the_best_state(name: str, tmp_path: Path) -> None:
 def overfitted(folder: Path, patience: int) -> Trained:
     """Too many passes over too few examples."""
     model = attach(make_model("llama"), find_method("full"), {}, [], seed=0)
-    training = Training(epochs=40, batch_size=4, validations=10, patience=patience, schedule="constant")
+    training = Training(
+        num_train_epochs=40,
+        batch_size=4,
+        validations=10,
+        early_stopping_patience=patience,
+        lr_scheduler_type="constant",
+    )
     tokenizer = make_tokenizer()
     given = training_rows(rendered(8), rendered(8, 100))
     return train(model, tokenizer, given, training, 2e-2, False, folder, 0, "full")
@@ -116,7 +122,7 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_adalora_takes_ranks_away_and_keeps_a_state_with_the_last_ones(tmp_path: Path) -> None:
-    model, result = trained(tmp_path, "adalora", training=replace(TRAINING, epochs=10, validations=10))
+    model, result = trained(tmp_path, "adalora", training=replace(TRAINING, num_train_epochs=10, validations=10))
     assert result.steps == 40
     tuner = model.base_model
     pattern = tuner.peft_config["default"].rank_pattern
@@ -137,7 +143,7 @@ def test_adalora_keeps_its_factors_nearly_orthogonal(tmp_path: Path) -> None:
         factors = [p for n, p in model.named_parameters() if "lora_A" in n]
         return float(sum(torch.linalg.norm(f @ f.T - torch.eye(len(f))) for f in factors))
 
-    training = replace(TRAINING, epochs=10)
+    training = replace(TRAINING, num_train_epochs=10)
     with_penalty, _ = trained(tmp_path / "a", "adalora", training, orth_reg_weight=5.0)
     without, _ = trained(tmp_path / "b", "adalora", training, orth_reg_weight=0.0)
     assert distance(with_penalty) < 0.9 * distance(without)
@@ -145,7 +151,7 @@ def test_adalora_keeps_its_factors_nearly_orthogonal(tmp_path: Path) -> None:
 
 def test_accumulation_does_not_change_the_loss(tmp_path: Path) -> None:
     together, one = trained(tmp_path / "a")
-    parts, two = trained(tmp_path / "b", training=replace(TRAINING, accumulation=4))
+    parts, two = trained(tmp_path / "b", training=replace(TRAINING, gradient_accumulation_steps=4))
     losses = [[point["loss"] for point in result.curve if "loss" in point] for result in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert torch.allclose(weights(together), weights(parts), atol=2e-3)
@@ -157,7 +163,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_ends_the_method(tmp_path: Path) -> None:
     with pytest.raises(MethodError, match=r"at step \d+: lower the learning rate"):
-        trained(tmp_path, "full", rate=1e30, training=replace(TRAINING, warmup=0.0, max_grad_norm=1e30))
+        trained(tmp_path, "full", rate=1e30, training=replace(TRAINING, warmup_steps=0.0, max_grad_norm=1e30))
 
 
 def test_nothing_to_train_ends_the_method(tmp_path: Path) -> None:
@@ -190,7 +196,7 @@ def test_a_finished_adalora_still_knows_its_ranks(tmp_path: Path) -> None:
 
 
 def test_a_single_step_learns_something(tmp_path: Path) -> None:
-    model, result = trained(tmp_path, training=replace(TRAINING, epochs=0.1, warmup=0.1))
+    model, result = trained(tmp_path, training=replace(TRAINING, num_train_epochs=0.1, warmup_steps=0.1))
     assert result.steps == 1
     untouched = attach(make_model("llama"), find_method("lora"), SETTINGS["lora"], list(range(3, 30)), seed=0)
     assert not torch.equal(weights(model), weights(untouched))
@@ -200,7 +206,7 @@ def test_a_single_step_learns_something(tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("packing", "has no effect"),
-        ("max_steps", "Training's own `epochs`"),
+        ("max_steps", "Training's own `num_train_epochs`"),
         ("gradient_checkpoining", "did you mean 'gradient_checkpointing'"),
     ],
 )

@@ -131,13 +131,13 @@ from workbench.data import conversation
 recipe = Recipe(
     checkpoint={str(checkpoint)!r},
     data={{s: {str(data)!r} + f"/{{s}}.jsonl" for s in ("train", "validation", "test", "test_unseen")}},
-    examples=lambda row: conversation(row, groups=("language",)),
+    row_to_examples=lambda row: conversation(row, groups=("language",)),
     methods=("untuned", "lora"),
     metrics=("bleu", "figures", "perplexity"),
-    headline="bleu",
+    primary_metric="bleu",
     max_tokens=128,
     max_new_tokens=16,
-    training=Training(epochs=2, batch_size=8, validations=2),
+    training=Training(num_train_epochs=2, batch_size=8, validations=2),
     settings={json.dumps(SETTINGS)},
 )
 '''

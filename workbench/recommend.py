@@ -6,7 +6,7 @@ python -m workbench.recommend runs/recommend/2026-01-31-0900 --user liked.txt
 import argparse
 from pathlib import Path
 
-from workbench.command import command
+from workbench.console import command
 
 EPILOG = """\
 examples:
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.user.is_file():
         raise UserError(f"no file at {arguments.user}")
 
-    from workbench.job import recommend
+    from workbench.run.recommend import recommend
 
     for place, one in enumerate(
         recommend(arguments.run, arguments.user, method=arguments.method, top=arguments.top), 1

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 
-from workbench.data.disk import TOGETHER, OnDisk, in_parts, write_dataset
 from workbench.data.examples import Example, Message
+from workbench.data.store import TOGETHER, OnDisk, in_parts, write_dataset
 from workbench.errors import UserError, collected
 
 # For checkpoints that bring no chat template, such as GPT-2: roles in words, the end-of-text token after each turn.
 # The prompt ends in 'Assistant:' with no space, since byte-level vocabularies keep a space with the word behind it.
-PLAIN_TEMPLATE = (
+FALLBACK_TEMPLATE = (
     "{% if FIRST %}{{ bos_token }}{% endif %}"
     "{% for message in messages %}"
     "{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\\n' }}"
@@ -161,7 +161,7 @@ def make_renderer(tokenizer: Any) -> Renderer:
             raise UserError("the tokenizer has neither a chat template nor an end-of-sequence token")
         # The template writes every special token, the first one too where this tokenizer adds one.
         adds_first = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-        tokenizer.chat_template = PLAIN_TEMPLATE.replace("FIRST", "true" if adds_first else "false")
+        tokenizer.chat_template = FALLBACK_TEMPLATE.replace("FIRST", "true" if adds_first else "false")
     answer: Message = {"role": "assistant", "content": PROBE_ANSWER}
     whole = _chat(tokenizer, [*PROBE_PROMPT, answer])
     behind = tokenizer(whole.rpartition(PROBE_ANSWER)[2], add_special_tokens=False)["input_ids"]

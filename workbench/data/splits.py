@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow
 
-from workbench.data.disk import OnDisk, write_dataset
 from workbench.data.examples import Example, MakeExamples
+from workbench.data.store import OnDisk, write_dataset
 from workbench.errors import collected
 from workbench.sources import Fingerprint, Source, read_rows
 

@@ -1,24 +1,24 @@
 """The one harness: answers, likelihoods, metrics with intervals."""
 
-from workbench.evaluation.answer import Answer
 from workbench.evaluation.answers import answer_all, generation_config
-from workbench.evaluation.choosing import Chooser, Choosing, fit_choosing
+from workbench.evaluation.calibration import Calibration, ChoiceScorer, fit_calibration
+from workbench.evaluation.intervals import Score, score_all
 from workbench.evaluation.metrics import Metric, find_metric, known_metrics
-from workbench.evaluation.predictions import read_answers, write_answers
-from workbench.evaluation.scores import Score, score_all
+from workbench.evaluation.prediction import Prediction
+from workbench.evaluation.predictions import read_predictions, write_predictions
 
 __all__ = [
-    "Answer",
-    "Chooser",
-    "Choosing",
+    "Calibration",
+    "ChoiceScorer",
     "Metric",
+    "Prediction",
     "Score",
     "answer_all",
     "find_metric",
-    "fit_choosing",
+    "fit_calibration",
     "generation_config",
     "known_metrics",
-    "read_answers",
+    "read_predictions",
     "score_all",
-    "write_answers",
+    "write_predictions",
 ]

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from workbench.console import progress_bar
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
-from workbench.evaluation.answer import Answer
-from workbench.evaluation.choosing import Chooser, Choosing
-from workbench.evaluation.decode import Decoded, decode_batch, most_tokens
-from workbench.models import has_plain_output, keep_memory
-from workbench.training.callbacks import progress_bar
+from workbench.evaluation.calibration import Calibration, ChoiceScorer
+from workbench.evaluation.prediction import Prediction
+from workbench.generation.decode import Decoded, decode_batch, most_tokens
+from workbench.models import has_linear_output, keep_memory
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -45,8 +45,8 @@ def answer_all(
     examples: Mapping[str, Sequence[tuple[Example, Rendered]]],
     max_new_tokens: int,
     title: str,
-    choosing: Mapping[str, Choosing] | None = None,
-) -> list[Answer]:
+    calibration: Mapping[str, Calibration] | None = None,
+) -> list[Prediction]:
     """Let `model` answer every example, and measure the likelihood of every reference.
 
     Args:
@@ -59,10 +59,10 @@ def answer_all(
     Returns:
         Answers in the order of `examples`.
     """
-    found: dict[tuple[str, str], Answer] = {}
+    found: dict[tuple[str, str], Prediction] = {}
     for split, pairs in examples.items():
-        if choosing is not None and (choices := [pair for pair in pairs if pair[0].choices]):
-            for answer in Chooser(model, renderer).choose(split, choices, choosing, f"{title}, {split}"):
+        if calibration is not None and (choices := [pair for pair in pairs if pair[0].choices]):
+            for answer in ChoiceScorer(model, renderer).choose(split, choices, calibration, f"{title}, {split}"):
                 found[split, answer.id] = answer
     writing = {split: [pair for pair in pairs if (split, pair[0].id) not in found] for split, pairs in examples.items()}
     for answer in _written(model, renderer, writing, max_new_tokens, title):
@@ -76,14 +76,14 @@ def _written(
     examples: Mapping[str, Sequence[tuple[Example, Rendered]]],
     max_new_tokens: int,
     title: str,
-) -> list[Answer]:
+) -> list[Prediction]:
     """What `model` writes, by greedy decoding."""
     flat = [(split, example, rendered) for split, pairs in examples.items() for example, rendered in pairs]
     if not flat:
         return []
     rendered = [item[2] for item in flat]
     config = generation_config(renderer, model, max_new_tokens)
-    plain_output = has_plain_output(model)
+    linear_output = has_linear_output(model)
     lengths = [len(item.prompt_ids) + max_new_tokens for item in rendered]
     decoded: dict[int, Decoded] = {}
     keep_memory()
@@ -91,18 +91,18 @@ def _written(
         for batch in _batches(lengths, most_tokens(model)):
             together = [rendered[i] for i in batch]
             found = decode_batch(
-                model, together, config.eos_token_id, config.pad_token_id, max_new_tokens, plain_output
+                model, together, config.eos_token_id, config.pad_token_id, max_new_tokens, linear_output
             )
             decoded.update(zip(batch, found, strict=True))
             bar.update(len(batch))
     return [
-        Answer(
+        Prediction(
             id=example.id,
             split=split,
             prompt=item.text,
             reference=example.completion,
             prediction=renderer.tokenizer.decode(decoded[number].tokens, skip_special_tokens=True).strip(),
-            nats=decoded[number].nats,
+            nll=decoded[number].nll,
             tokens=len(item.completion_ids),
             groups=example.groups,
             source=example.source,

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
-from workbench.evaluation.answer import Answer
+from workbench.evaluation.prediction import Prediction
 
 PREDICTIONS = "predictions.jsonl"
 
 
-def write_answers(folder: Path, answers: Sequence[Answer], name: str = PREDICTIONS) -> None:
+def write_predictions(folder: Path, answers: Sequence[Prediction], name: str = PREDICTIONS) -> None:
     """Write `predictions.jsonl`, or a file of the same form."""
     files.write_json_lines(folder / name, map(_prediction, answers))
 
 
-def _prediction(answer: Answer) -> dict[str, Any]:
+def _prediction(answer: Prediction) -> dict[str, Any]:
     return {
         **answer.groups,
         "id": answer.id,
@@ -25,24 +25,24 @@ def _prediction(answer: Answer) -> dict[str, Any]:
         "reference": answer.reference,
         "prediction": answer.prediction,
         "scores": {
-            "reference_nats": answer.nats,
+            "reference_nats": answer.nll,
             "reference_tokens": answer.tokens,
             **({"choices": dict(answer.choices)} if answer.choices else {}),
         },
     }
 
 
-def read_answers(folder: Path, name: str = PREDICTIONS) -> list[Answer]:
+def read_predictions(folder: Path, name: str = PREDICTIONS) -> list[Prediction]:
     """The answers in `predictions.jsonl` of a method that was carried through before, or in a file of the same form."""
     known = {"id", "split", "source", "prompt", "reference", "prediction", "scores"}
     return [
-        Answer(
+        Prediction(
             id=row["id"],
             split=row["split"],
             prompt=row["prompt"],
             reference=row["reference"],
             prediction=row["prediction"],
-            nats=row["scores"]["reference_nats"],
+            nll=row["scores"]["reference_nats"],
             tokens=row["scores"]["reference_tokens"],
             groups={name: value for name, value in row.items() if name not in known},
             source=row["source"],

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from workbench.methods.merging import merged
 from workbench.methods.method import Attachment, Method
-from workbench.methods.plain import merged
 
 if TYPE_CHECKING:
     from torch import nn

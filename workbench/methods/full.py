@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from workbench.methods.merging import as_it_is
 from workbench.methods.method import Attachment, Method
-from workbench.methods.plain import as_it_is
 
 if TYPE_CHECKING:
     from torch import nn

@@ -78,7 +78,7 @@ class Method:
     attach: "Callable[[Attachment, Mapping[str, Any]], nn.Module]"
     settings: Mapping[str, Any] = field(default_factory=dict)
     trains_base: bool = False
-    cannot: "Callable[[PreTrainedModel], str | None] | None" = None
+    unsupported: "Callable[[PreTrainedModel], str | None] | None" = None
     driver: "Callable[[nn.Module], Driver] | None" = None
     plain: "Callable[[nn.Module, Any], tuple[PreTrainedModel, Any]] | None" = None
     no_plain_checkpoint: "str | Callable[[nn.Module], str | None] | None" = None

@@ -45,7 +45,7 @@ METHODS = (
         learning_rate=1e-2,
         attach=_prefix,
         settings={"num_virtual_tokens": 32},
-        cannot=lacking("past_key_values", "takes no keys and values from before, and so no prefix of them"),
+        unsupported=lacking("past_key_values", "takes no keys and values from before, and so no prefix of them"),
         no_plain_checkpoint="keys and values that no token produces have no place in a plain checkpoint",
     ),
 )

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import MethodError
+from workbench.methods.merging import as_vocabulary
 from workbench.methods.method import Attachment, Method
-from workbench.methods.plain import as_vocabulary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +73,7 @@ METHODS = (
         learning_rate=1e-2,
         attach=_prompt,
         settings={"num_virtual_tokens": 32},
-        cannot=NO_EMBEDDINGS,
+        unsupported=NO_EMBEDDINGS,
         plain=as_vocabulary,
     ),
     Method(
@@ -83,7 +83,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_ptuning,
         settings={"num_virtual_tokens": 32},
-        cannot=NO_EMBEDDINGS,
+        unsupported=NO_EMBEDDINGS,
         plain=as_vocabulary,
     ),
 )

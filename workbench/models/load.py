@@ -1,20 +1,14 @@
-"""Loading a base and its tokenizer at 32, 16, 8 or 4 bits, and attaching a method to it."""
+"""Loading a base and its tokenizer at 32, 16, 8 or 4 bits."""
 
-import ctypes
-import gc
 import logging
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
-from workbench.methods import Attachment, Method
+from workbench.models.precision import bfloat16_is_fast, device
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
     from transformers import PreTrainedModel
 
 BITS = (32, 16, 8, 4)
@@ -22,73 +16,6 @@ BITS = (32, 16, 8, 4)
 MXFP4 = "mxfp4"
 # Weights that share a scale at 4 bits.
 NF4_BLOCK = 64
-
-# Numbers of glibc's <malloc.h>.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How large a model is.
-
-    Attributes:
-        trainable: parameters that are trained, virtual tokens included.
-        total: all parameters; a quantized weight counts with the number of values it stands for.
-    """
-
-    trainable: int
-    total: int
-
-
-def device() -> "torch.device":
-    """The accelerator, if there is one, or the CPU."""
-    import torch
-
-    # Without the check it names what PyTorch was built for, GPU or no GPU.
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-def bfloat16_is_fast() -> bool:
-    """Whether this device multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16, or a GPU that has it)."""
-    import torch
-
-    if device().type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device().type != "cpu":
-        return False
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
-def release_memory() -> None:
-    """Give back to the system what is no longer used."""
-    gc.collect()
-    if device().type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        # glibc keeps freed memory, which would count as that of the next method.
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):
-            libc.malloc_trim(0)
-
-
-def keep_memory() -> None:
-    """Keep freed memory in the process until `release_memory`, instead of asking the system for it at every step.
-
-    glibc gives the activations of a step back when the step ends. To get them again costs a fault for every
-    4 kB, a fifth of a training step's time.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the most that glibc takes
-            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def default_bits() -> int:
-    """16 where bfloat16 is computed in hardware, 32 elsewhere."""
-    return 16 if bfloat16_is_fast() else 32
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -242,68 +169,3 @@ def load_dequantized(path: Path, bits: int) -> "PreTrainedModel":
                 turned = isinstance(module, Conv1D) and part == "weight" and not isinstance(held[name], Conv1D)
                 parameter.copy_(value.t() if turned else value)
     return model
-
-
-def attach(
-    model: "PreTrainedModel",
-    method: Method,
-    settings: Mapping[str, Any],
-    typical_ids: list[int],
-    seed: int,
-    steps: int = 1,
-) -> "nn.Module":
-    """Attach `method` to `model`, its new weights drawn from `seed`.
-
-    Args:
-        settings: the recipe's, which replace the method's own.
-        typical_ids: tokens of training prompts, for methods that start from real text.
-        steps: optimizer steps of the training that is to follow.
-
-    Raises:
-        UserError: a model that the method can't be used with, a setting that it does not know, or a value it does
-            not take.
-    """
-    from transformers import set_seed
-
-    if method.cannot and (reason := method.cannot(model)):
-        raise UserError(f"{method.name} can't be used here: {reason}; leave it out with --methods")
-    set_seed(seed)
-    attachment = Attachment(model=model, typical_ids=typical_ids, steps=steps)
-    try:
-        attached = method.attach(attachment, {**method.settings, **settings})
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{method.name} with {dict(settings) or 'its own settings'}: {error}") from error
-    return attached.eval()
-
-
-def rehearse(
-    path: Path, method: Method, settings: Mapping[str, Any], typical_ids: list[int], steps: int = 1
-) -> str | None:
-    """Attach `method` to the model in the folder `path` without its weights, to find early what is wrong.
-
-    Returns:
-        Why the result can't become a plain checkpoint; None if it can.
-
-    Raises:
-        UserError: as `attach`.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        attached = attach(model.requires_grad_(False), method, settings, typical_ids, seed=0, steps=steps)
-        return method.why_adapter_only(attached)
-
-
-def size(model: "nn.Module") -> Size:
-    """Count the parameters of an attached model."""
-    trainable = total = 0
-    for parameter in model.parameters():
-        # bitsandbytes packs two 4-bit values into a byte, and keeps the shape they stand for.
-        shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
-        count = shape.numel() if shape is not None else parameter.numel()
-        total += count
-        trainable += count if parameter.requires_grad else 0
-    return Size(trainable=trainable, total=total)

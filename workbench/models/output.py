@@ -38,7 +38,7 @@ def output_weight(model: nn.Module) -> torch.Tensor:
     return weight
 
 
-def has_plain_output(model: nn.Module) -> bool:
+def has_linear_output(model: nn.Module) -> bool:
     """Whether the logits are the output layer's frozen weight times the hidden states, and nothing else.
 
     Some models scale or cap their logits afterwards; a short text through the model shows it.

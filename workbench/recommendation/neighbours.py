@@ -9,7 +9,7 @@ import numpy as np
 
 from workbench.data import Example
 from workbench.evaluation.baselines import Guesses
-from workbench.evaluation.choosing import log_softmax
+from workbench.evaluation.calibration import log_softmax
 from workbench.recommendation.movielens import films, histories, liked_by
 
 

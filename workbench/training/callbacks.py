@@ -1,18 +1,20 @@
 """What the trainer does beside training: keep the best state, stop early, refuse NaN, show progress."""
 
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from workbench.console import progress_bar
 from workbench.errors import MethodError
 from workbench.methods import Driver
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class BestState(TrainerCallback):
@@ -154,21 +156,3 @@ class Progress(TrainerCallback):
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
-
-
-def progress_bar(title: str, total: int, unit: str, initial: int = 0) -> "tqdm[Any]":
-    """A bar on stderr with the time left; in a log file it prints a line every ten seconds at most.
-
-    Args:
-        title: in front of it; there is no bar for an empty one.
-    """
-    return tqdm(
-        disable=not title,
-        total=total,
-        initial=initial,
-        desc=title,
-        unit=unit,
-        file=sys.stderr,
-        dynamic_ncols=True,
-        mininterval=0.2 if sys.stderr.isatty() else 10,
-    )

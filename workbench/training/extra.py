@@ -6,19 +6,13 @@ from dataclasses import fields
 from workbench.errors import UserError
 from workbench.recipe import Training
 
-# Fields of SFTConfig that a recipe says by another name, and those about rows and labels, which are made already.
+# Fields of SFTConfig that a recipe says by another name; those about rows and labels, which are made already, have no
+# effect.
 RENAMED = {
-    "num_train_epochs": "epochs",
-    "max_steps": "epochs",
+    "max_steps": "num_train_epochs",
     "per_device_train_batch_size": "batch_size",
-    "gradient_accumulation_steps": "accumulation",
-    "lr_scheduler_type": "schedule",
-    "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
+    "warmup_ratio": "warmup_steps",
     "eval_steps": "validations",
-    "learning_rate": "learning_rate",
-    "weight_decay": "weight_decay",
-    "max_grad_norm": "max_grad_norm",
 }
 WITHOUT_EFFECT = (
     "assistant_only_loss",
@@ -42,9 +36,10 @@ def check_extra(training: Training) -> None:
     from trl import SFTConfig  # not before trainer.py has said that nothing reports to a hub
 
     known = {field.name for field in fields(SFTConfig)}
+    own = RENAMED | {field.name: field.name for field in fields(Training)}
     for name in training.extra:
-        if name in RENAMED:
-            raise UserError(f"Training: extra names {name!r}, which is Training's own `{RENAMED[name]}`")
+        if name in own:
+            raise UserError(f"Training: extra names {name!r}, which is Training's own `{own[name]}`")
         if name in WITHOUT_EFFECT:
             raise UserError(
                 f"Training: extra names {name!r}, which has no effect: rows are of like length, the turns of one "

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from workbench.data.render import Rendered
-from workbench.models import has_plain_output, linear_cross_entropy, output_of, output_weight
+from workbench.models import has_linear_output, linear_cross_entropy, output_of, output_weight
 
 IGNORED = -100
 
@@ -54,7 +54,7 @@ def negative_log_likelihoods(
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
     labels: torch.Tensor,
-    plain_output: bool = False,
+    linear_output: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative log-likelihood of each labelled token.
 
@@ -78,9 +78,9 @@ def negative_log_likelihoods(
         # Virtual tokens of prompt tuning stand in front of the text.
         return hidden[:, hidden.shape[1] - predicts.shape[1] :][predicts]
 
-    with output_of(model, labelled_hidden, hidden=plain_output):
+    with output_of(model, labelled_hidden, hidden=linear_output):
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-    if plain_output:
+    if linear_output:
         losses = linear_cross_entropy(logits, output_weight(model), targets)
     else:
         losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
@@ -96,13 +96,13 @@ def mean_completion_loss(model: nn.Module, rendered: Sequence[Rendered], pad_id:
         pad_id: fills up shorter rows; it is never attended to.
         batch_size: examples that are read together, such of like length.
     """
-    place = next(model.parameters()).device
-    collate, plain_output = RightPadding(pad_id), has_plain_output(model)
+    device = next(model.parameters()).device
+    collate, linear_output = RightPadding(pad_id), has_linear_output(model)
     order = sorted(rendered, key=lambda item: item.length)
     total = 0.0
     for start in range(0, len(order), batch_size):
         batch = collate([labelled(item) for item in order[start : start + batch_size]])
-        inputs = {name: tensor.to(place) for name, tensor in batch.items()}
-        losses, _ = negative_log_likelihoods(model, **inputs, plain_output=plain_output)
+        inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+        losses, _ = negative_log_likelihoods(model, **inputs, linear_output=linear_output)
         total += float(losses.double().sum())
     return total / sum(len(item.completion_ids) for item in rendered)

@@ -25,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from workbench import files
 from workbench.errors import MethodError
 from workbench.methods import Driver
-from workbench.models import fast_training, has_plain_output, keep_memory
+from workbench.models import fast_training, has_linear_output, keep_memory
 from workbench.recipe import Training
 from workbench.training.callbacks import (
     BestState,
@@ -36,8 +36,8 @@ from workbench.training.callbacks import (
     save_whole,
     trained_state,
 )
-from workbench.training.joined import TrainingRows, count_labels, lengths
 from workbench.training.loss import RightPadding, mean_completion_loss, negative_log_likelihoods
+from workbench.training.rows import TrainingRows, count_labels, lengths
 
 # A user's texts are the user's: nothing reports to a hub that training began.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -93,7 +93,7 @@ class CompletionTrainer(SFTTrainer):
     # compute_loss divides by the labels of the whole step itself.
     loss_is_scaled_for_ga: bool | None = True  # type: ignore[assignment]  # TRL's base class says None
     mean_labels = 1.0
-    plain_output = False
+    linear_output = False
     driver: Driver | None = None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -149,7 +149,7 @@ class CompletionTrainer(SFTTrainer):
         tokens, whatever the batches.
         """
         losses, _ = negative_log_likelihoods(
-            model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"], self.plain_output
+            model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"], self.linear_output
         )
         if not model.training:
             return losses.sum() / (len(inputs["labels"]) * self.mean_labels)
@@ -167,7 +167,7 @@ def _with_lengths_at_hand(sampler: Any) -> Any:
 
 def steps_in(training: Training, rows: int) -> tuple[int, int]:
     """Optimizer steps of the whole training, and steps between two validations."""
-    steps = max(1, math.ceil(training.epochs * math.ceil(rows / training.batch_size)))
+    steps = max(1, math.ceil(training.num_train_epochs * math.ceil(rows / training.batch_size)))
     return steps, max(1, math.ceil(steps / training.validations))
 
 
@@ -202,7 +202,7 @@ def train(
     if not trainable:
         raise MethodError("no trainable parameters: nothing would be learned")
     finished = folder / "finished.json"
-    best = BestState(folder / "best.safetensors", training.patience, driver.settled if driver else 0)
+    best = BestState(folder / "best.safetensors", training.early_stopping_patience, driver.settled if driver else 0)
     if finished.is_file():
         # An interruption came after the training, which must not go on from a checkpoint before its early stop.
         best.restore(model)
@@ -227,8 +227,8 @@ def train(
     start = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     began = time.perf_counter()
     keep_memory()
-    trainer.plain_output = has_plain_output(model)
-    if trainer.plain_output:
+    trainer.linear_output = has_linear_output(model)
+    if trainer.linear_output:
         # Without gradients and without logits there is room for more.
         trainer.args.per_device_eval_batch_size *= VALIDATED_TOGETHER
     with ExitStack() as stack:
@@ -241,7 +241,7 @@ def train(
         best.restore(model)
         model.eval()
         with torch.autocast(trainer.args.device.type, torch.bfloat16, enabled=autocast):
-            together = max(1, training.batch_size // training.accumulation)
+            together = max(1, training.batch_size // training.gradient_accumulation_steps)
             checked_loss = mean_completion_loss(model, rows.checked, tokenizer.pad_token_id or 0, together)
     log = trainer.state.log_history
     validating = sum(entry["eval_runtime"] for entry in log if "eval_runtime" in entry and entry["step"] > start)
@@ -302,13 +302,13 @@ def _config(
     ours = {
         "output_dir": str(folder),
         "max_steps": steps,
-        "per_device_train_batch_size": training.batch_size // training.accumulation,
-        "per_device_eval_batch_size": training.batch_size // training.accumulation,
-        "gradient_accumulation_steps": training.accumulation,
+        "per_device_train_batch_size": training.batch_size // training.gradient_accumulation_steps,
+        "per_device_eval_batch_size": training.batch_size // training.gradient_accumulation_steps,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "learning_rate": learning_rate,
-        "lr_scheduler_type": training.schedule,
+        "lr_scheduler_type": training.lr_scheduler_type,
         # The rate is 0 in the first step of a warm-up, and something has to be learned after it.
-        "warmup_steps": min(math.ceil(training.warmup * steps), steps - 1),
+        "warmup_steps": min(math.ceil(training.warmup_steps * steps), steps - 1),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": seed,

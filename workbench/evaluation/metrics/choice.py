@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 from workbench.errors import UserError
-from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics.metric import Metric
+from workbench.evaluation.prediction import Prediction
 
 # Bins of confidence for the calibration error, and classes that a confusion matrix may have.
 BINS = 10
@@ -16,12 +16,12 @@ MOST_CLASSES = 100
 TOP = 10
 
 
-def classes(answers: Sequence[Answer]) -> list[str]:
+def classes(answers: Sequence[Prediction]) -> list[str]:
     """All choices of `answers`, in the order of their first appearance."""
     return list(dict.fromkeys(choice for answer in answers for choice in answer.choices))
 
 
-def right_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def right_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """1 where the right choice was taken, and 1: (answers, 2)."""
     return np.array([(answer.prediction == answer.reference, 1.0) for answer in answers]).reshape(-1, 2)
 
@@ -36,7 +36,7 @@ def share(sums: np.ndarray) -> float:
     return float(sums[0] / sums[1])
 
 
-def confusion_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def confusion_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """A one at (right class, chosen class): (answers, classes²), in the order of `classes`.
 
     Raises:
@@ -74,7 +74,7 @@ def matthews(sums: np.ndarray) -> float:
     return float((right * total - truth @ chosen) / scale) if scale else 0.0
 
 
-def calibration_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def calibration_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """Of each bin of confidence, 1, the confidence, and whether it was right: (answers, 3 bins)."""
     cells = np.zeros((len(answers), BINS, 3))
     for row, answer in zip(cells, answers, strict=True):
@@ -89,24 +89,24 @@ def calibration_error(sums: np.ndarray) -> float:
     return float(100 * np.abs(cells[:, 1] - cells[:, 2]).sum() / cells[:, 0].sum())
 
 
-def rank(answer: Answer) -> tuple[float, int]:
+def rank(answer: Prediction) -> tuple[float, int]:
     """How many choices are likelier than the right one, equals counting half, and how many others there are."""
     of_right = answer.choices[answer.reference]
     others = [value for choice, value in answer.choices.items() if choice != answer.reference]
     return sum((value > of_right) + 0.5 * (value == of_right) for value in others), len(others)
 
 
-def auc_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def auc_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """Share of wrong choices that are less likely than the right one, and 1: (answers, 2)."""
     return np.array([(1 - above / others, 1.0) for above, others in map(rank, answers)]).reshape(-1, 2)
 
 
-def hit_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def hit_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """1 where the right choice is among the likeliest ten, and 1: (answers, 2)."""
     return np.array([(rank(answer)[0] < TOP, 1.0) for answer in answers]).reshape(-1, 2)
 
 
-def ndcg_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def ndcg_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """Gain of the right choice's place if it is among the first ten, and 1: (answers, 2)."""
     places = [rank(answer)[0] for answer in answers]
     return np.array([(1 / math.log2(place + 2) if place < TOP else 0.0, 1.0) for place in places]).reshape(-1, 2)

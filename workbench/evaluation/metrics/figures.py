@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics.metric import Metric
+from workbench.evaluation.prediction import Prediction
 
 # A time of day, or a number with an optional currency before it and an optional unit behind it.
 FIGURE = re.compile(
@@ -43,7 +43,7 @@ def figures(text: str) -> Counter[tuple[float | str, str]]:
     return found
 
 
-def figure_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def figure_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """Figures of the reference that the answer has too, and figures of the reference: (answers, 2)."""
     rows = []
     for answer in answers:

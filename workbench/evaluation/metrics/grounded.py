@@ -12,9 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics.choice import percent
 from workbench.evaluation.metrics.metric import Metric
+from workbench.evaluation.prediction import Prediction
 
 NUMBER_WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 COUNTED = re.compile(rf"\b({'|'.join(NUMBER_WORDS)}) (?:awards?|oscars?|nominations?)\b", re.IGNORECASE)
@@ -154,7 +154,7 @@ def _folded(word: str) -> str:
     return word.lower().replace("’", "'").removesuffix("'s")
 
 
-def grounded_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def grounded_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """1 where nothing is unfounded and something is said, and 1: (answers, 2)."""
     return np.array(
         [(bool(answer.prediction) and not unfounded(answer.prediction, answer.prompt), 1.0) for answer in answers]

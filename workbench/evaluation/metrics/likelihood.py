@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics.metric import Metric
+from workbench.evaluation.prediction import Prediction
 
 
-def likelihood_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def likelihood_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """Nats and tokens of the references: (answers, 2)."""
-    return np.array([(answer.nats, answer.tokens) for answer in answers], dtype=float).reshape(-1, 2)
+    return np.array([(answer.nll, answer.tokens) for answer in answers], dtype=float).reshape(-1, 2)
 
 
 def perplexity_score(sums: np.ndarray) -> float:
@@ -19,7 +19,7 @@ def perplexity_score(sums: np.ndarray) -> float:
     return math.exp(min(sums[0] / sums[1], 700.0))
 
 
-def likelihood_signature(answers: Sequence[Answer]) -> str:
+def likelihood_signature(answers: Sequence[Prediction]) -> str:
     """What counts: of choices the end of turn is read only where one of them begins another."""
     choices = "; of choices without the end of turn, unless one begins another"
     chosen = any(answer.choices for answer in answers)

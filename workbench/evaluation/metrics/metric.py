@@ -8,9 +8,9 @@ import datasets
 import evaluate
 import numpy as np
 
-from workbench.evaluation.answer import Answer
+from workbench.evaluation.prediction import Prediction
 
-Statistics = Callable[[Sequence[Answer]], np.ndarray]
+Statistics = Callable[[Sequence[Prediction]], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,10 @@ class Metric:
     worst: float
     best: float
     chance: float | None = None
-    signature: Callable[[Sequence[Answer]], str]
-    applies: Callable[[Answer], bool] = lambda answer: not answer.choices
+    signature: Callable[[Sequence[Prediction]], str]
+    applies: Callable[[Prediction], bool] = lambda answer: not answer.choices
 
-    def value(self, answers: Sequence[Answer]) -> float:
+    def value(self, answers: Sequence[Prediction]) -> float:
         """The score of `answers`."""
         return self.score(self.statistics(answers).sum(axis=0))
 
@@ -73,13 +73,13 @@ class EvaluateMetric(evaluate.Metric):
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         answers = [
-            Answer(
+            Prediction(
                 id=str(number),
                 split="",
                 prompt="",
                 reference=reference,
                 prediction=prediction,
-                nats=float("nan"),
+                nll=float("nan"),
                 tokens=0,
                 groups={"language": self.language},
             )

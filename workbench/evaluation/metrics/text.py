@@ -10,8 +10,8 @@ from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
-from workbench.evaluation.answer import Answer
 from workbench.evaluation.metrics.metric import Metric
+from workbench.evaluation.prediction import Prediction
 
 
 @cache
@@ -19,7 +19,7 @@ def _bleu(language: str) -> BLEU:
     return BLEU(tokenize="zh" if language == "zh" else "13a")
 
 
-def bleu_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def bleu_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """Matched and total n-grams for n = 1 to 4, and both lengths: (answers, 10)."""
     rows = []
     for answer in answers:
@@ -38,7 +38,7 @@ def bleu_score(sums: np.ndarray) -> float:
     )
 
 
-def bleu_signature(answers: Sequence[Answer]) -> str:
+def bleu_signature(answers: Sequence[Prediction]) -> str:
     """What sacrebleu prints for these languages."""
     signatures = []
     for language in sorted({answer.language for answer in answers}):
@@ -51,7 +51,7 @@ def bleu_signature(answers: Sequence[Answer]) -> str:
 CHRF_METRIC = CHRF()
 
 
-def chrf_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def chrf_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """Character n-grams of the hypothesis, of the reference and of both, for n = 1 to 6: (answers, 18)."""
     predictions, references = [a.prediction for a in answers], [a.reference for a in answers]
     return np.array(CHRF_METRIC._extract_corpus_statistics(predictions, [references]), dtype=float)
@@ -62,7 +62,7 @@ def chrf_score(sums: np.ndarray) -> float:
     return float(CHRF_METRIC._compute_score_from_stats([int(value) for value in sums]).score)
 
 
-def chrf_signature(answers: Sequence[Answer]) -> str:
+def chrf_signature(answers: Sequence[Prediction]) -> str:
     """What sacrebleu prints."""
     CHRF_METRIC.corpus_score(["a"], [["a"]])
     return str(CHRF_METRIC.get_signature())
@@ -83,7 +83,7 @@ def _rouge(language: str) -> Any:
     return RougeScorer(["rougeL"], tokenizer=_Characters() if language == "zh" else None)
 
 
-def rouge_l_statistics(answers: Sequence[Answer]) -> np.ndarray:
+def rouge_l_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """F1 of the longest common subsequence, and 1: (answers, 2)."""
     rows = [(_rouge(a.language).score(a.reference, a.prediction)["rougeL"].fmeasure, 1.0) for a in answers]
     return np.array(rows).reshape(-1, 2)

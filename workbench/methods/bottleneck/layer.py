@@ -82,10 +82,10 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         if parts and config.init_neurons == "block" and not config.inference_mode:
             self._copy_neurons(adapter_name, parts)
         # A block has no weight of its own that PEFT could ask for its device.
-        place = next((p.device for p in self.get_base_layer().parameters()), None)
-        if place is None:
+        device = next((p.device for p in self.get_base_layer().parameters()), None)
+        if device is None:
             raise ValueError(f"a {type(self.get_base_layer()).__name__} has no weights: it can't be a target")
-        self._move_adapter_to_device_of_base_layer(adapter_name, place)
+        self._move_adapter_to_device_of_base_layer(adapter_name, device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     @torch.no_grad()

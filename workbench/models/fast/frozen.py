@@ -34,7 +34,7 @@ def outputs(layer: Layer) -> int:
     return layer.nf if isinstance(layer, Conv1D) else layer.out_features
 
 
-class Kept:
+class DenseWeights:
     """Floating-point weights, moved into one matrix, of which each layer keeps its part.
 
     Args:
@@ -64,7 +64,7 @@ class Kept:
             layer.weight.data = layer.weight.data.clone(memory_format=torch.contiguous_format)
 
 
-class Made:
+class PackedWeights:
     """Weights at 8 or 4 bits.
 
     Args:

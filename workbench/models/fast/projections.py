@@ -12,12 +12,12 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from workbench.models.fast.frozen import Kept, Layer, Made, inputs, is_packed, outputs
+from workbench.models.fast.frozen import DenseWeights, Layer, PackedWeights, inputs, is_packed, outputs
 from workbench.models.probe import read_short_text
 
 # The matrix units of a CPU take 32 numbers at once: a width of 608 costs less than one of 592.
 MULTIPLE = 32
-PLAIN_LAYERS = (nn.Linear, Conv1D)
+LINEAR_LAYERS = (nn.Linear, Conv1D)
 # PEFT's LoRA on a linear layer: of floating point, of int8, of NF4.
 LORA_LAYERS = ("Linear", "Linear8bitLt", "Linear4bit")
 
@@ -60,7 +60,7 @@ class Group:
     source: torch.Tensor | None = None
     version: int = 0
     waiting: dict[int, torch.Tensor] = field(default_factory=dict)
-    frozen: Kept | Made | None = None
+    frozen: DenseWeights | PackedWeights | None = None
     bias: torch.Tensor | None = None
     down: torch.Tensor | None = None
     scale: torch.Tensor | None = None
@@ -80,9 +80,9 @@ class Group:
             room = len(self.scale)
             room += -(width + room) % MULTIPLE
         if is_packed(first):
-            self.frozen = Made(bases, room, shared, [len(scale) for scale in scales])
+            self.frozen = PackedWeights(bases, room, shared, [len(scale) for scale in scales])
         else:
-            self.frozen = Kept(bases, room)
+            self.frozen = DenseWeights(bases, room)
         biases = [base.bias.data for base in bases if base.bias is not None]
         self.bias = torch.cat(biases).to(self.frozen.dtype) if biases else None
         if self.scale is not None:
@@ -127,7 +127,11 @@ class _Projections(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, frozen: Kept | Made, bias: torch.Tensor | None, sizes: tuple[int, ...]
+        ctx: Any,
+        x: torch.Tensor,
+        frozen: DenseWeights | PackedWeights,
+        bias: torch.Tensor | None,
+        sizes: tuple[int, ...],
     ) -> tuple[torch.Tensor, ...]:
         """x (..., in), weight (sum of sizes, in) -> a tensor (..., size) for each size."""
         ctx.frozen, ctx.sizes, ctx.dtype = frozen, sizes, x.dtype
@@ -155,7 +159,7 @@ class _LoraProjections(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        frozen: Kept | Made,
+        frozen: DenseWeights | PackedWeights,
         bias: torch.Tensor | None,
         down: torch.Tensor,
         scale: torch.Tensor,
@@ -228,7 +232,7 @@ def _product_of_parts(parts: Sequence[torch.Tensor], weights: Sequence[torch.Ten
 
 
 def _with_factors(
-    frozen: Kept | Made,
+    frozen: DenseWeights | PackedWeights,
     ups: Sequence[torch.Tensor],
     sizes: Sequence[int],
     ranks: Sequence[int],
@@ -306,7 +310,7 @@ def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
 
 
 def _is_frozen_linear(module: nn.Module) -> TypeGuard[Layer]:
-    plain = isinstance(module, Layer) and (type(module) in PLAIN_LAYERS or is_packed(module))
+    plain = isinstance(module, Layer) and (type(module) in LINEAR_LAYERS or is_packed(module))
     return plain and not any(p.requires_grad for p in module.parameters())
 
 
@@ -321,7 +325,7 @@ def _lora(module: nn.Module) -> Projection | None:
         return None
     base, names = module.base_layer, module.active_adapters
     plain = (
-        (type(base) in PLAIN_LAYERS or is_packed(base))
+        (type(base) in LINEAR_LAYERS or is_packed(base))
         and not any(p.requires_grad for p in base.parameters())
         and len(names) == 1
         and names[0] in module.lora_A

@@ -1,0 +1,1 @@
+"""A conversation with a tuned model in the terminal."""

@@ -1,0 +1,149 @@
+"""Pictures of a run as SVG, to stand inside the report."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.compare.paired import pareto_front
+
+# Told apart by people who see red and green alike (Okabe and Ito 2008).
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#999999",
+    "#7A5195",
+    "#A05A2C",
+)
+
+
+def colour(methods: Sequence[str], method: str) -> str:
+    """The colour of a method, the same in every picture."""
+    return COLOURS[methods.index(method) % len(COLOURS)]
+
+
+def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title: str, higher: bool) -> str:
+    """One panel for each cost: trainable parameters, training time, memory."""
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    costs = (
+        ("trainable_parameters", "trainable parameters", 1.0),
+        ("train_seconds", "training time (minutes)", 1 / 60),
+        ("peak_memory_bytes", "peak memory (GB)", 1e-9),
+    )
+    figure, axes = figure_of(1, len(costs), (11, 3.6))
+    for axis, (key, label, factor) in zip(axes, costs, strict=True):
+        points = {}
+        for run in runs:
+            score = run["metrics"][metric]
+            x, y = run[key] * factor, score["value"]
+            points[f"{run['method']} {run['seed']}"] = (x, y)
+            error = [[y - score["low"]], [score["high"] - y]]
+            axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run["method"]), zorder=3)
+        for run in runs:
+            name = f"{run['method']} {run['seed']}"
+            offset = (7, -13) if _label_above(name, points) else (7, 6)
+            axis.annotate(run["method"], points[name], xytext=offset, textcoords="offset points", fontsize=9)
+        sign = 1 if higher else -1
+        better = pareto_front({name: (x, sign * y) for name, (x, y) in points.items()})
+        front = sorted(points[name] for name in better)
+        axis.plot(*zip(*front, strict=True), color="#bbbbbb", linestyle="--", linewidth=1, zorder=1)
+        if key == "trainable_parameters":
+            axis.set_xscale("symlog", linthresh=1e4)
+        axis.set_xlabel(label)
+        axis.margins(x=0.22, y=0.12)
+    axes[0].set_ylabel(title)
+    return svg(figure, f"{title} against cost; dashed: methods that no other beats in both")
+
+
+def learning_curves(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Training loss, smoothed, and validation loss by optimizer step, of the runs that were trained."""
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    figure, axes = figure_of(1, 2, (11, 3.6))
+    for run in runs:
+        if not run.get("curve"):
+            continue
+        hue = colour(methods, run["method"])
+        training = [(point["step"], point["loss"]) for point in run["curve"] if "loss" in point]
+        validation = [(p["step"], p["validation_loss"]) for p in run["curve"] if "validation_loss" in p]
+        steps, losses = zip(*training, strict=True)
+        axes[0].plot(steps, losses, color=hue, alpha=0.2, linewidth=0.8)
+        axes[0].plot(steps, _smoothed(losses), color=hue, label=run["method"])
+        axes[1].plot(*zip(*validation, strict=True), color=hue, marker="o", markersize=3.5, label=run["method"])
+    for axis, label in zip(axes, ("training loss (nats per token)", "validation loss (nats per token)"), strict=True):
+        axis.set_xlabel("optimizer step")
+        axis.set_ylabel(label)
+    axes[1].legend(frameon=False, fontsize=9)
+    return svg(figure, "Learning curves")
+
+
+def confusion_matrix(matrix: np.ndarray, names: Sequence[str], method: str) -> str:
+    """How often each class (row) was taken for each (column): counts, shaded by their share of the row."""
+    size = 1.6 + 0.55 * len(names)
+    figure, (axis,) = figure_of(1, 1, (size + 0.6, size))
+    axis.grid(visible=False)
+    axis.imshow(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        dark = count > 0.55 * matrix[row].sum()
+        axis.text(column, row, f"{count:.0f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=9)
+    axis.set_yticks(range(len(names)), names, fontsize=9)
+    axis.set_xlabel("chosen")
+    axis.set_ylabel("right")
+    axis.set_title(method, fontsize=11)
+    return svg(figure, f"Confusion matrix of {method}")
+
+
+def _smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Exponential mean without the bias towards its start."""
+    smooth, total, out = 0.0, 0.0, []
+    for value in values:
+        smooth, total = weight * smooth + (1 - weight) * value, weight * total + (1 - weight)
+        out.append(smooth / total)
+    return out
+
+
+def figure_of(rows: int, columns: int, size: tuple[float, float]) -> Any:
+    """A figure of `size` inches, and its axes one after another."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(color="#eeeeee", linewidth=0.8)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def _label_above(name: str, points: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether another point stands so near above this one that their labels would meet."""
+    widths = [max(values) - min(values) or 1.0 for values in zip(*points.values(), strict=True)]
+    x, y = points[name]
+    return any(
+        abs(other_x - x) < 0.25 * widths[0] and 0 < other_y - y < 0.1 * widths[1]
+        for other_x, other_y in points.values()
+    )
+
+
+def svg(figure: Any, description: str) -> str:
+    """A figure as an SVG element that stands inside a page; `description` is read aloud."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    # Text stays text, which can be searched and read aloud; a fixed salt gives the same file for the same run.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "workbench", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    # The page decides how wide it is; and the metadata names addresses that a reader might take for requests.
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)

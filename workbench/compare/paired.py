@@ -1,0 +1,80 @@
+"""Is one method better than another, or was it luck?"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from workbench.evaluation import Metric, Prediction
+from workbench.evaluation.intervals import RESAMPLES, by_source, resampled_sums
+
+# The smallest p-value there can be, times the number of pairs, must be well below what is held for luck.
+RESAMPLES_A_PAIR = 200
+
+
+def compare_methods(
+    metric: Metric, split: str, answers: Mapping[str, Sequence[Sequence[Prediction]]]
+) -> list[dict[str, Any]]:
+    """Compare every two methods by a paired bootstrap over the examples of `split` (Koehn 2004).
+
+    Both methods are scored on the same resampled examples; several seeds of a method are scored together.
+
+    Args:
+        metric: by which they are compared.
+        answers: method -> seeds -> answers.
+
+    Returns:
+        For each pair the difference of the scores (b minus a) with its 95 % interval, the two-sided p-value, and
+        `p_adjusted` for the number of pairs (Holm 1979).
+    """
+    pairs = list(combinations(answers, 2))
+    resamples = max(RESAMPLES, RESAMPLES_A_PAIR * len(pairs))
+    sums: dict[str, np.ndarray] = {}
+    values: dict[str, float] = {}
+    for method, seeds in answers.items():
+        chosen = [[answer for answer in seed if answer.split == split and metric.applies(answer)] for seed in seeds]
+        rows = sum(by_source(metric.statistics(seed), [a.resampled_as for a in seed]) for seed in chosen)
+        assert isinstance(rows, np.ndarray)
+        values[method] = metric.score(rows.sum(axis=0))
+        sums[method] = np.array([metric.score(resample) for resample in resampled_sums(rows, resamples)])
+    found = []
+    for a, b in pairs:
+        differences = sums[b] - sums[a]
+        low, high = np.percentile(differences, [2.5, 97.5])
+        # One is added on both sides: a p-value of zero can't be shown by resamples.
+        tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
+        difference = values[b] - values[a]
+        found.append(
+            {
+                "a": a,
+                "b": b,
+                "metric": metric.name,
+                "split": split,
+                "difference": difference,
+                "low": min(float(low), difference),
+                "high": max(float(high), difference),
+                "p": min(1.0, 2 * float(tail) / (len(differences) + 1)),
+            }
+        )
+    return _holm(found)
+
+
+def _holm(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    running = 0.0
+    for rank, comparison in enumerate(sorted(comparisons, key=lambda c: c["p"])):
+        running = max(running, min(1.0, (len(comparisons) - rank) * comparison["p"]))
+        comparison["p_adjusted"] = running
+    return comparisons
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names of the points that no other beats in both cost (lower) and quality (higher)."""
+    return [
+        name
+        for name, (cost, quality) in points.items()
+        if not any(
+            other_cost <= cost and other_quality >= quality and (other_cost, other_quality) != (cost, quality)
+            for other_cost, other_quality in points.values()
+        )
+    ]

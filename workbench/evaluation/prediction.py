@@ -1,0 +1,43 @@
+"""A prediction beside its reference."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One prediction beside its reference.
+
+    Attributes:
+        id: the example's.
+        split: the split it stands in.
+        prompt: the exact text the model was given.
+        reference: what it should have said.
+        prediction: what it said.
+        nats: negative log-likelihood of the reference and the end of the turn behind it.
+        tokens: tokens to which `nats` belongs.
+        groups: the example's, such as `{"language": "en"}`.
+        source: what is resampled as one, such as a conversation; the id, where nothing is said.
+        choices: log-probability of each choice, where the model chose and did not write; `prediction` is the likeliest.
+    """
+
+    id: str
+    split: str
+    prompt: str
+    reference: str
+    prediction: str
+    nll: float
+    tokens: int
+    groups: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    choices: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def language(self) -> str:
+        """Two letters; English where nothing is said."""
+        return self.groups.get("language", "en")
+
+    @property
+    def resampled_as(self) -> str:
+        """Its source, or itself."""
+        return self.source or self.id

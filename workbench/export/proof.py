@@ -1,0 +1,310 @@
+"""Save a plain checkpoint, and prove that nothing was lost."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from workbench import files
+from workbench.data.render import Rendered
+from workbench.models import release_memory
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel
+
+# Of the largest logit: what float32 leaves when two orders of the same sums are compared.
+LOGIT_TOLERANCE = 1e-5
+# A merged checkpoint must be at least so many times farther from the base than from the adapter.
+BASE_DISTANCE = 100
+# The same for one in bfloat16, whose logits are rounded; there is no bound on them but this.
+ROUNDED_BASE_DISTANCE = 2
+GREEDY_TOLERANCE = 0.99
+# What a bfloat16 checkpoint must reach of single tokens, where its user accepts what rounding does to whole texts.
+TOKEN_TOLERANCE = 0.95
+SEQUENCES = 16
+# Positions of each sequence, from its end, at which logits are compared: bounds memory for large vocabularies.
+POSITIONS = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """How a merged checkpoint, reloaded from disk, compares.
+
+    Attributes:
+        holds: equal to what was trained, and not equal to the base.
+        reason: why not, where it does not hold.
+        max_abs_logit_difference: to the trained model's logits.
+        max_abs_logit: the largest logit, by which that is to be judged.
+        base_logit_difference: largest difference of the base's logits to the trained model's.
+        greedy_agreement: share of prompts with the same greedy text.
+        greedy_token_agreement: share of the compared positions with the same likeliest token, given the same text.
+        prompts: their number.
+
+    A figure is None where it could not be taken, or is no finite number.
+    """
+
+    holds: bool
+    reason: str | None
+    max_abs_logit_difference: float | None
+    max_abs_logit: float | None
+    base_logit_difference: float | None
+    greedy_agreement: float | None
+    greedy_token_agreement: float | None
+    prompts: int
+
+
+@torch.inference_mode()
+def sequence_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Logits of the last `POSITIONS` tokens of each sequence, of shape (positions, vocabulary)."""
+    place = next(model.parameters()).device
+    return [
+        model(input_ids=torch.tensor([ids], device=place)).logits[0, -count:].float().cpu()
+        for ids, count in zip(sequences, positions(sequences), strict=True)
+    ]
+
+
+def positions(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """How many positions of each sequence, from its end, are compared."""
+    return [min(POSITIONS, len(ids)) for ids in sequences]
+
+
+def proof_sequences(rendered: Sequence[Rendered]) -> list[list[int]]:
+    """The held-out sequences, prompt and reference, on which logits are compared."""
+    return [item.prompt_ids + item.completion_ids for item in rendered[:SEQUENCES]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a plain checkpoint is held against.
+
+    Attributes:
+        logits, base_logits: of the held-out sequences, by the trained model and by the base.
+        texts: the trained model's greedy answers to the held-out prompts.
+    """
+
+    logits: Sequence[torch.Tensor]
+    base_logits: Sequence[torch.Tensor]
+    texts: Sequence[str]
+
+
+class FreshProcess:
+    """A process with transformers alone, in which checkpoints are read from disk, one after the other."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
+        self._folder.cleanup()
+
+    def _started(self, errors: Path) -> subprocess.Popen[str]:
+        if self._process is None:
+            with errors.open("w") as stderr:
+                # -I keeps this project and the caller's environment out of it; transformers stays offline.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", str(Path(__file__).with_name("reload.py"))],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    text=True,
+                    env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+                )
+        return self._process
+
+    def read(
+        self,
+        checkpoint: Path,
+        sequences: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        prompts: Sequence[str],
+        max_new_tokens: int,
+    ) -> tuple[list[str], list[torch.Tensor]]:
+        """Greedy continuations of `prompts`, and the logits of the last `counts` tokens of `sequences`.
+
+        Raises:
+            RuntimeError: transformers could not run it; the message says why.
+        """
+        folder = Path(self._folder.name)
+        asked, answered, errors = folder / "request.json", folder / "answer.safetensors", folder / "errors"
+        files.write_json(
+            asked,
+            {
+                "sequences": sequences,
+                "prompts": prompts,
+                "max_new_tokens": max_new_tokens,
+                "positions": counts,
+            },
+        )
+        process = self._started(errors)
+        stdin, stdout = _pipes(process)
+        paths = {"checkpoint": checkpoint.resolve(), "request": asked, "answer": answered}
+        try:
+            stdin.write(json.dumps({name: str(path) for name, path in paths.items()}) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            process.wait()
+            self._process = None
+            raise RuntimeError((errors.read_text().strip().splitlines() or ["it ended without a word"])[-1])
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        tensors = load_file(answered)
+        return answer["texts"], [tensors[str(number)] for number in range(len(tensors))]
+
+
+def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def write_proven(
+    plain: "PreTrainedModel",
+    tokenizer: Any,
+    generation: "GenerationConfig",
+    folder: Path,
+    held_out: Sequence[Rendered],
+    expected: Expected,
+    card: str,
+    process: FreshProcess,
+    accept_rounding: bool = False,
+) -> Proof:
+    """Save `plain` to `folder`, if what a fresh process reads from disk is what was trained.
+
+    Args:
+        plain: the model that transformers runs by itself, in the precision to save.
+        tokenizer: its own, chat template included.
+        generation: how predictions were made; saved with the checkpoint.
+        held_out: examples as `tokenizer` renders them.
+        expected: what the same examples gave before.
+        card: text of the README.
+        accept_rounding: of a checkpoint in bfloat16, hold single tokens to be the same and not whole texts.
+
+    Returns:
+        The proof; if it doesn't hold, there is no `folder`.
+    """
+    try:
+        with files.whole_folder(folder) as aside:
+            plain.generation_config = generation
+            plain.save_pretrained(aside, safe_serialization=True)
+            tokenizer.save_pretrained(aside)
+            files.write_text(aside / "README.md", card)
+            plain.cpu()  # the fresh process needs the accelerator's memory
+            release_memory()
+            try:
+                texts, logits = process.read(
+                    aside,
+                    proof_sequences(held_out),
+                    [len(t) for t in expected.logits],
+                    [item.text for item in held_out],
+                    generation.max_new_tokens or 1,
+                )
+            except RuntimeError as error:
+                raise _NotEqualError(_unread(str(error), len(held_out))) from error
+            new = generation.suppress_tokens or []
+            exact = plain.dtype == torch.float32
+            proof = compare(logits, texts, expected, new, exact, accept_rounding and not exact)
+            if not proof.holds:
+                raise _NotEqualError(proof)
+    except _NotEqualError as error:
+        return error.proof
+    return proof
+
+
+class _NotEqualError(Exception):
+    def __init__(self, proof: Proof) -> None:
+        super().__init__(proof.reason)
+        self.proof = proof
+
+
+def _unread(why: str, prompts: int) -> Proof:
+    return Proof(
+        holds=False,
+        reason=f"a fresh process could not run it: {why}",
+        max_abs_logit_difference=None,
+        max_abs_logit=None,
+        base_logit_difference=None,
+        greedy_agreement=None,
+        greedy_token_agreement=None,
+        prompts=prompts,
+    )
+
+
+def compare(
+    logits: Sequence[torch.Tensor],
+    texts: Sequence[str],
+    expected: Expected,
+    new_entries: Sequence[int] = (),
+    exact: bool = True,
+    accept_rounding: bool = False,
+) -> Proof:
+    """Judge a reloaded checkpoint by its logits and texts beside those of the trained model and of the base.
+
+    Args:
+        logits: of each sequence, (positions, vocabulary), the vocabulary at least the trained model's.
+        new_entries: of the vocabulary, which the trained model doesn't have.
+        exact: the checkpoint is in float32; one in bfloat16 is held to its texts.
+        accept_rounding: or to single tokens.
+    """
+    known = torch.ones(expected.logits[0].shape[1], dtype=torch.bool)
+    known[[entry for entry in new_entries if entry < len(known)]] = False
+    logits = [t[:, : len(known)][:, known] for t in logits]
+    before, base = [t[:, known] for t in expected.logits], [t[:, known] for t in expected.base_logits]
+    difference = _largest_difference(logits, before)
+    base_difference = _largest_difference(base, before)
+    largest = max(float(t.abs().max()) for t in before)
+    agreement = sum(a == b for a, b in zip(texts, expected.texts, strict=True)) / len(texts)
+    same = torch.cat([a.argmax(dim=1) == b.argmax(dim=1) for a, b in zip(logits, before, strict=True)])
+    token_agreement = float(same.float().mean())
+    reason = None
+    if (exact and not difference <= LOGIT_TOLERANCE * largest) or not math.isfinite(difference):
+        reason = f"its logits differ from the trained model's by {difference:.2g} (largest logit {largest:.3g})"
+    elif not base_difference > (BASE_DISTANCE if exact else ROUNDED_BASE_DISTANCE) * difference:
+        reason = (
+            f"it can't be told from the base, whose logits differ from the trained model's by {base_difference:.2g}, "
+            f"its own by {difference:.2g}"
+        )
+    elif accept_rounding and token_agreement < TOKEN_TOLERANCE:
+        reason = f"its likeliest tokens equal the trained model's at {token_agreement:.1%} of positions only"
+    elif not accept_rounding and agreement < GREEDY_TOLERANCE:
+        reason = f"its greedy answers equal the trained model's on {agreement:.1%} of {len(texts)} prompts only"
+    return Proof(
+        holds=reason is None,
+        reason=reason,
+        max_abs_logit_difference=_finite(difference),
+        max_abs_logit=_finite(largest),
+        base_logit_difference=_finite(base_difference),
+        greedy_agreement=agreement,
+        greedy_token_agreement=token_agreement,
+        prompts=len(texts),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _largest_difference(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(left, right, strict=True))

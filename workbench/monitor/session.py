@@ -1,0 +1,165 @@
+"""A tuned model watches a stream."""
+
+import json
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from workbench.data import Example
+from workbench.errors import UserError
+from workbench.monitor.page import ALERTS_SHOWN, PAGE, RENEW_SECONDS, write_page
+from workbench.monitor.stream import Spool, batches
+from workbench.monitor.watch import ALERTS, Text, Verdict, Watch
+from workbench.run.job import read_options
+from workbench.run.tuned import TunedModel, load_tuned
+
+SENTIMENT, TOPIC, NEGATIVE = "sentiment", "topic", "negative"
+SPOOL = "stream.jsonl"
+STANDARD_INPUT = "standard input"
+# The topic of all texts, where the recipe asks for none.
+EVERYTHING = "all"
+
+
+def monitor(
+    run: Path,
+    stream: Path | None,
+    out: Path,
+    *,
+    method: str | None,
+    follow: bool,
+    window_seconds: float,
+    false_alarms: float,
+    history: int,
+    batch: int,
+    alerts: IO[str],
+) -> None:
+    """Classify the texts of a stream, and tell when the negative share of a topic is beyond what its history explains.
+
+    Args:
+        run: folder of a run whose recipe `asks` for the sentiment of a text, and maybe for its topic.
+        stream: JSON lines; None reads standard input.
+        out: where everything goes.
+        method: of the run; None takes the best.
+        follow: wait for more at the end of the stream.
+        window_seconds: length of a window.
+        false_alarms: chance that a quiet topic raises an alert in a window.
+        history: quiet windows that a new one is held against, at most.
+        batch: texts classified together, at most.
+        alerts: where alerts are written as they come.
+
+    Raises:
+        UserError: the run can't be used so, or `out` belongs to another watch.
+    """
+    options = read_options(run)
+    tuned = load_tuned(run, options, method)
+    if tuned.recipe.inference_examples is None or SENTIMENT not in tuned.calibration:
+        raise UserError(f"{options.recipe} does not say how a new text is asked for its {SENTIMENT}: see `asks`")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another monitor writes to {out}: stop it, or choose another --out") from None
+    except OSError as error:
+        raise UserError(f"can't write to {out}: {error.strerror}") from error
+    try:
+        _watch(tuned, stream, out, follow, batch, alerts, window_seconds, false_alarms, history)
+    finally:
+        lock.release()
+
+
+def _watch(
+    tuned: TunedModel,
+    stream: Path | None,
+    out: Path,
+    follow: bool,
+    batch: int,
+    alerts: IO[str],
+    window_seconds: float,
+    false_alarms: float,
+    history: int,
+) -> None:
+    state = Watch(
+        folder=out,
+        stream=STANDARD_INPUT if stream is None else str(stream.resolve()),
+        method=tuned.record["method"],
+        window_seconds=window_seconds,
+        false_alarms=false_alarms,
+        history=history,
+        negative=NEGATIVE,
+    )
+    state.resume()
+    path = out / SPOOL if stream is None else stream
+    if path.is_file() and not state.same_stream(path):
+        if stream is None:
+            raise UserError(f"{path} is not what was read before: put it back, or begin anew with another --out")
+        print(f"{path} was cut off or replaced since: read from its beginning", file=sys.stderr)
+        state.offset = 0
+    spooled = Spool(sys.stdin.buffer, path, state.offset) if stream is None else None
+    end = spooled.done if spooled else Event() if follow else None
+    with (out / ALERTS).open(encoding="utf-8") as file:
+        last: deque[Mapping[str, Any]] = deque(map(json.loads, file), maxlen=ALERTS_SHOWN)
+    print(
+        f"{state.method} reads {state.stream} from byte {state.offset:,}; picture: {out / PAGE}",
+        file=sys.stderr,
+    )
+    drawn = 0.0
+    for lines in batches(path, state.offset, batch, end):
+        new = state.take(lines, lambda row: _asked(tuned, row), lambda texts: _verdicts(tuned, texts))
+        for alert in new:
+            print(json.dumps(alert, ensure_ascii=False), file=alerts, flush=True)
+        last.extend(new)
+        if new or time.monotonic() - drawn > RENEW_SECONDS:
+            write_page(state, list(last))
+            drawn = time.monotonic()
+            print(f"\r{_counted(state)}", end="", file=sys.stderr, flush=True)
+    write_page(state, list(last))
+    print(f"\r{_counted(state)}", file=sys.stderr)
+    if spooled and spooled.error:
+        raise spooled.error
+
+
+def _counted(state: Watch) -> str:
+    counts = state.counts
+    more = "".join(f", {counts[name]:,} {name}" for name in ("repeated", "late") if counts[name])
+    return f"{counts['items']:,} texts, {counts['rejected']:,} lines left out{more}, {counts['alerts']:,} alerts"
+
+
+def _asked(tuned: TunedModel, row: Mapping[str, Any]) -> list[Example]:
+    """What is asked of a row of the stream.
+
+    Raises:
+        ValueError: it is longer than what the model was tuned on, or is not asked for a sentiment as it should be.
+    """
+    assert tuned.recipe.inference_examples is not None
+    asked = list(tuned.recipe.inference_examples(row))
+    if not any(example.task == SENTIMENT and NEGATIVE in example.choices for example in asked):
+        raise ValueError(f"the recipe does not ask whether its {SENTIMENT} is {NEGATIVE}")
+    for example in asked:
+        length = len(tuned.renderer.tokens(tuned.renderer.prompt(example.prompt)))
+        if length > tuned.recipe.max_tokens:
+            raise ValueError(f"the text has {length} tokens, more than max_tokens {tuned.recipe.max_tokens}")
+    return asked
+
+
+def _verdicts(tuned: TunedModel, texts: Sequence[Text]) -> list[Verdict]:
+    answers = iter(tuned.choose([example for text in texts for example in text.asked]))
+    found = []
+    for text in texts:
+        by_task = {example.task: next(answers) for example in text.asked}
+        sentiment, topic = by_task[SENTIMENT], by_task.get(TOPIC)
+        found.append(
+            Verdict(
+                topic=topic.prediction if topic else EVERYTHING,
+                sentiment=sentiment.prediction,
+                probability=math.exp(sentiment.choices[NEGATIVE]),
+            )
+        )
+    return found

@@ -1,0 +1,350 @@
+"""The watch itself: lines in; classified items, rejected lines and alerts out; nothing lost or repeated by a restart.
+
+Each batch is committed in one step: outputs are appended and synced, then `state.json`, which names how far the stream
+was read and how long the outputs are, is replaced. A restart cuts the outputs to that length and reads on from there.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from workbench import files
+from workbench.data import Example
+from workbench.errors import UserError
+from workbench.monitor.stream import Line
+from workbench.monitor.surge import Judgement, Surges, Window
+
+STATE = "state.json"
+ITEMS, ALERTS, REJECTED = "items.jsonl", "alerts.jsonl", "rejected.jsonl"
+# Windows of each topic that are kept for the picture.
+SHOWN = 120
+# Texts by whose ids it is known whether another comes again.
+RECENT = 10_000
+# A clock may be ahead of ours by so much.
+AHEAD_SECONDS = 86400.0
+# 1 January 3000: a number beyond it counts milliseconds.
+LATEST = 32503680000
+COUNTS = ("items", "rejected", "repeated", "late", "alerts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A line of the stream that can be classified.
+
+    Attributes:
+        row: the line's object, with `id`, `text` and whatever else the recipe asks with.
+        seconds: its time, since 1970.
+        asked: what the model is asked of it.
+    """
+
+    row: Mapping[str, Any]
+    seconds: float
+    asked: Sequence[Example]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the model makes of a text.
+
+    Attributes:
+        topic: what it is about.
+        sentiment: the likeliest.
+        probability: that it is negative.
+    """
+
+    topic: str
+    sentiment: str
+    probability: float
+
+
+Ask = Callable[[Mapping[str, Any]], Sequence[Example]]
+Classify = Callable[[Sequence[Text]], Sequence[Verdict]]
+
+
+@dataclass
+class Topic:
+    """What is known of a topic: what came in the open window, and the windows before."""
+
+    surges: Surges
+    texts: int = 0
+    negative: int = 0
+    shown: list[Window] = field(default_factory=list)
+
+
+@dataclass
+class Watch:
+    """The state of a watch in a folder.
+
+    Attributes:
+        folder: where everything goes.
+        stream, method: what is read, and by what.
+        window_seconds: length of a window.
+        false_alarms: chance that a quiet topic raises an alert in a window.
+        history: quiet windows that a new one is held against, at most.
+        negative: the sentiment that is counted.
+        offset: bytes of the stream that have been dealt with.
+        mark: where the last line dealt with begins, and its sha256: whether it is the same stream.
+        start: of the open window, which is that of the latest text; None before the first.
+        counts: texts, lines that are none, texts that had come before, texts of windows that were over, alerts.
+        recent: ids of the last texts.
+    """
+
+    folder: Path
+    stream: str
+    method: str
+    window_seconds: float
+    false_alarms: float
+    history: int
+    negative: str = "negative"
+    offset: int = 0
+    mark: tuple[int, str] = (0, "")
+    start: float | None = None
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    topics: dict[str, Topic] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=lambda: dict.fromkeys((ITEMS, ALERTS, REJECTED), 0))
+    recent: dict[str, None] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """What must not change when a watch goes on."""
+        return {
+            "stream": self.stream,
+            "method": self.method,
+            "window_seconds": self.window_seconds,
+            "false_alarms": self.false_alarms,
+            "history": self.history,
+            "negative": self.negative,
+        }
+
+    def resume(self) -> None:
+        """Go on from what `folder` holds; begin anew if it holds nothing.
+
+        Raises:
+            UserError: it was begun with other settings, or its files are not those that were left.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / STATE
+        if file.is_file():
+            state = json.loads(file.read_text(encoding="utf-8"))
+            if changed := {k: v for k, v in state["settings"].items() if v != self.settings()[k]}:
+                named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())
+                raise UserError(f"{self.folder} was begun with {named}: give the same, or another --out")
+            self.offset, self.counts, self.lengths = state["offset"], state["counts"], state["lengths"]
+            self.mark, self.start = tuple(state["mark"]), state["start"]
+            self.topics = {name: self._topic(values) for name, values in state["topics"].items()}
+        for name, length in self.lengths.items():
+            with (self.folder / name).open("ab") as output:
+                if output.tell() < length:
+                    raise UserError(
+                        f"{self.folder / name} has been shortened since: put it back, or begin anew with another --out"
+                    )
+                output.truncate(length)
+        with (self.folder / ITEMS).open("rb") as items:
+            items.seek(max(0, self.lengths[ITEMS] - RECENT * 200))
+            if items.tell():
+                items.readline()  # the rest of a line
+            for line in items:
+                self._remember(str(json.loads(line)["id"]))
+
+    def _topic(self, state: dict[str, Any] | None = None) -> Topic:
+        if state is None:
+            return Topic(Surges(self.false_alarms, self.history))
+        return Topic(
+            surges=Surges.restored(state["surges"], self.false_alarms, self.history),
+            texts=state["texts"],
+            negative=state["negative"],
+            shown=[Window(**window) for window in state["shown"]],
+        )
+
+    def same_stream(self, path: Path) -> bool:
+        """Whether the file at `path` still has the last line that was dealt with in its place."""
+        start, digest = self.mark
+        if not self.offset:
+            return True
+        with path.open("rb") as file:
+            file.seek(start)
+            return _digest(file.read(self.offset - start).rstrip(b"\r\n")) == digest
+
+    def take(self, lines: Sequence[Line], ask: Ask, classify: Classify) -> list[dict[str, Any]]:
+        """Deal with lines of the stream, and commit what came of them.
+
+        Args:
+            ask: what is asked of a line's object; whatever it raises is the reason why it can't be used.
+
+        Returns:
+            The alerts that they raised.
+        """
+        texts, rejected = read_texts(lines, ask)
+        new = []
+        for text in texts:
+            if str(text.row["id"]) not in self.recent:
+                self._remember(str(text.row["id"]))
+                new.append(text)
+        verdicts = classify(new) if new else []
+        items: list[dict[str, Any]] = []
+        alerts: list[dict[str, Any]] = []
+        for text, verdict in zip(new, verdicts, strict=True):
+            alerts += self._count(text.seconds, verdict)
+            items.append(
+                {
+                    "id": text.row["id"],
+                    "time": iso(text.seconds),
+                    "topic": verdict.topic,
+                    "sentiment": verdict.sentiment,
+                    "probability_negative": round(verdict.probability, 4),
+                }
+            )
+        for name, count in (
+            ("items", len(items)),
+            ("rejected", len(rejected)),
+            ("repeated", len(texts) - len(new)),
+            ("alerts", len(alerts)),
+        ):
+            self.counts[name] += count
+        self.mark = (lines[-1].start, _digest(lines[-1].content))
+        self._commit({ITEMS: items, ALERTS: alerts, REJECTED: rejected}, lines[-1].end)
+        return alerts
+
+    def _remember(self, key: str) -> None:
+        self.recent[key] = None
+        if len(self.recent) > RECENT:
+            del self.recent[next(iter(self.recent))]
+
+    def _count(self, seconds: float, verdict: Verdict) -> Iterator[dict[str, Any]]:
+        start = math.floor(seconds / self.window_seconds) * self.window_seconds
+        if self.start is None:
+            self.start = start
+        if start > self.start:
+            for name, topic in self.topics.items():
+                yield from self._close(name, topic)
+            self.start = start
+        self.counts["late"] += start < self.start  # its window is over: it counts where it arrives
+        topic = self.topics.setdefault(verdict.topic, self._topic())
+        topic.texts += 1
+        topic.negative += verdict.sentiment == self.negative
+
+    def _close(self, name: str, topic: Topic) -> Iterator[dict[str, Any]]:
+        """Judge the open window of a topic, if it has any text."""
+        if not topic.texts:
+            return
+        assert self.start is not None
+        judged = topic.surges.close(self.start, topic.texts, topic.negative)
+        topic.texts = topic.negative = 0
+        topic.shown = [*topic.shown, judged.window][-SHOWN:]
+        if judged.window.surge:
+            yield self._alert(name, judged)
+
+    def _alert(self, name: str, judged: Judgement) -> dict[str, Any]:
+        texts, negative = (sum(getattr(w, kind) for w in judged.span) for kind in ("texts", "negative"))
+        past, before = (sum(getattr(w, kind) for w in judged.before) for kind in ("texts", "negative"))
+        return {
+            "topic": name,
+            "from": iso(judged.span[0].start),
+            "to": iso(judged.window.start + self.window_seconds),
+            "texts": texts,
+            "negative": negative,
+            "share": round(negative / texts, 4),
+            "share_before": round(before / past, 4),
+            "p_value": judged.p_value,
+            "new_level": judged.new_level,
+        }
+
+    def _commit(self, outputs: Mapping[str, Sequence[Mapping[str, Any]]], offset: int) -> None:
+        for name, rows in outputs.items():
+            if not rows:
+                continue
+            with (self.folder / name).open("ab") as file:
+                file.write("".join(_line(row) for row in rows).encode())
+                file.flush()
+                os.fsync(file.fileno())
+                self.lengths[name] = file.tell()
+        self.offset = offset
+        files.write_json(self.folder / STATE, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
+            "settings": self.settings(),
+            "offset": self.offset,
+            "mark": self.mark,
+            "start": self.start,
+            "counts": self.counts,
+            "lengths": self.lengths,
+            "topics": {
+                name: {
+                    "surges": topic.surges.state(),
+                    "texts": topic.texts,
+                    "negative": topic.negative,
+                    "shown": [vars(window) for window in topic.shown],
+                }
+                for name, topic in self.topics.items()
+            },
+        }
+
+
+def read_texts(lines: Sequence[Line], ask: Ask) -> tuple[list[Text], list[dict[str, Any]]]:
+    """Texts with their times, and why the other lines are none."""
+    texts, rejected = [], []
+    for line in lines:
+        if not line.content.strip():
+            continue
+        try:
+            texts.append(_text(line.content, ask))
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a line, the next ones must be read
+            reason = f"no {error}" if isinstance(error, KeyError) else f"{error}"
+            shown = line.content[:200].decode("utf-8", errors="replace")
+            rejected.append({"reason": reason or type(error).__name__, "line": shown})
+    return texts, rejected
+
+
+def _text(content: bytes, ask: Ask) -> Text:
+    try:
+        row = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a line must be a JSON object, not {type(row).__name__}")
+    missing = [name for name in ("id", "time", "text") if row.get(name) in (None, "")]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)}")
+    if not isinstance(row["text"], str) or isinstance(row["id"], (bool, list, dict)):
+        raise ValueError("text must be a string, and id a string or a number")
+    _line(row).encode()  # or it could not be written
+    return Text(row=row, seconds=_seconds(row["time"]), asked=ask(row))
+
+
+def _seconds(value: Any) -> float:
+    """Seconds since 1970 of an ISO 8601 time (in UTC, where it names no zone) or of a number."""
+    wrong = f"time {str(value)[:40]!r} is neither seconds since 1970 nor of the form 2026-01-31T09:00:00Z"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not 0 <= value < LATEST:
+            raise ValueError(f"{wrong}; are these milliseconds?" if value >= LATEST else wrong)
+        seconds = float(value)
+    else:
+        try:
+            moment = datetime.fromisoformat(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(wrong) from error
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if seconds > time.time() + AHEAD_SECONDS:
+        raise ValueError(f"time {iso(seconds)} lies in the future")  # it would close the windows of all others
+    return seconds
+
+
+def iso(seconds: float) -> str:
+    """A time as it is written."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""A recipe carried out: data prepared, every entry trained, scored, exported and recorded."""

