@@ -92,13 +92,15 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     from workbench.data.render import make_renderer
-    from workbench.evaluation import ChoiceScorer, answer_all, generation_config
+    from workbench.generation.engine import LocalModel, generation_config
+    from workbench.generation.sampling import Sampling
     from workbench.models import fast_evaluation, load_model, load_tokenizer
     from workbench.sources import fetch_checkpoint
 
     print(f"# Generation with {options.model}, in float32\n{machine()}")
     path = fetch_checkpoint(options.model).path
     renderer, model = make_renderer(load_tokenizer(path)), load_model(path, 32)
+    local = LocalModel(model, renderer)
     its_own = AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()  # with transformers' attention
 
     asked = pairs_of("finserve", renderer, "test", options.prompts)
@@ -116,8 +118,13 @@ def main() -> None:
 
     def ours(count: int) -> int:
         with fast_evaluation(model):
-            answers = answer_all(model, renderer, {"test": asked[:count]}, NEW_TOKENS, "")
-        texts[OURS] = [answer.prediction for answer in answers]
+            some = asked[:count]
+            answers = local.generate(
+                [example.prompt for example, _ in some],
+                Sampling(max_new_tokens=NEW_TOKENS),
+                references=[example.completion for example, _ in some],
+            )
+        texts[OURS] = [answer.text for answer in answers]
         return tokens_in(texts[OURS])
 
     # One by one takes an even choice of the prompts, whose answers are as long as all of them.
@@ -133,13 +140,13 @@ def main() -> None:
 
     labelled = pairs_of("opinion", renderer, "test", options.prompts)
     choices = [example.choices for example, _ in labelled]
-    scorer = ChoiceScorer(model, renderer, [choice for given in choices for choice in given])
+    questions = [example.prompt for example, _ in labelled]
     config = generation_config(renderer, model, LABEL_TOKENS)
     asked_labels = [rendered.prompt_ids for _, rendered in labelled]
 
     def labels(count: int) -> int:
         with fast_evaluation(model):
-            return len(scorer.measure(asked_labels[:count], choices[:count], ""))
+            return len(local.loglikelihood(questions[:count], choices[:count]))
 
     sides = {
         ONE: lambda count: len([generate(its_own, config, [p]) for p in asked_labels[: -(-count // FEW)]]),

@@ -79,6 +79,7 @@ def of_rows(count: int) -> Result:
     """Prepare a job of `count` rows, and train."""
     from workbench import Training
     from workbench.models import attach, load_model
+    from workbench.recipe import load_recipe
     from workbench.run.prepare import prepare
     from workbench.training import train
 
@@ -91,7 +92,7 @@ def of_rows(count: int) -> Result:
         recipe.write_text(RECIPE.format(checkpoint=str(small_model(folder)), **texts), encoding="utf-8")
         before, watch = own_memory(OWN), Watch()
         began = time.perf_counter()
-        job = prepare(recipe, bits=32)
+        job = prepare(load_recipe(recipe), bits=32)
         prepared = time.perf_counter() - began
         model = attach(load_model(folder / "model", 32, training=True), job.methods[0], {}, [], seed=0)
         steps = STEPS / -(-len(job.rows.train) // BATCH)

@@ -24,7 +24,7 @@ def process() -> Iterator[FreshProcess]:
 
 @pytest.fixture(autouse=True)
 def one_process_for_all_exports(process: FreshProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.run.ship.FreshProcess", lambda: nullcontext(process))
+    monkeypatch.setattr("workbench.run.merge.FreshProcess", lambda: nullcontext(process))
 
 
 @pytest.fixture

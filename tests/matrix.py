@@ -25,11 +25,13 @@ from workbench.console import quiet_libraries
 from workbench.errors import MethodError, UserError
 from workbench.evaluation import Prediction, read_predictions
 from workbench.export import FreshProcess
-from workbench.methods import find_method, known_methods
+from workbench.methods import NotMergeable, find_method, known_methods
 from workbench.models import BITS, attach, load_model
+from workbench.recipe import load_recipe
+from workbench.run.folder import TrialFolder
+from workbench.run.method_trial import run_method
 from workbench.run.prepare import Job, prepare
-from workbench.run.ship import open_shipped
-from workbench.run.trial import carry_method
+from workbench.run.saved import open_saved
 
 METHODS = tuple(name for name, method in known_methods().items() if method.trains)
 # These begin with vectors or keys and values of their own in front of the text; all others as the base.
@@ -74,7 +76,7 @@ def try_cell(folder: Path, recipe: Path, kind: str, name: str, bits: int, proces
     """Carry one combination through and hold it to everything that is promised of it."""
     began = time.perf_counter()
     try:
-        job = prepare(recipe, methods=[name], bits=bits)
+        job = prepare(load_recipe(recipe), methods=[name], bits=bits)
     except UserError as error:
         return Cell(kind, name, bits, "can't", why=" ".join(str(error).split()))
     try:
@@ -90,26 +92,29 @@ def _carried(job: Job, name: str, out: Path, process: FreshProcess) -> tuple[str
     method = find_method(name)
     if name not in PROMPT_METHODS:
         require_begins_as_base(job, name)
-    record = carry_method(job, method, 0, out, process)
-    assert record["warning"] is None, record["warning"]
-    shipped = record["export"]
-    adapter_only = job.adapter_only.get(name)
-    assert shipped["merged"] or adapter_only, f"not exported: {shipped['reason']}"
-    assert shipped["merged"] or shipped["reason"] == adapter_only, "another reason than was given before training"
-    model = open_shipped(job, method, out, plain=adapter_only is None).model
+    trial = TrialFolder(out)
+    record = run_method(job, method, 0, {}, trial, process)
+    assert record.warning is None, record.warning
+    shipped = record.export
+    known = job.mergeability[name]
+    adapter_only = known.reason if isinstance(known, NotMergeable) else None
+    assert shipped.merged or adapter_only, f"not exported: {shipped.reason}"
+    assert shipped.merged or shipped.reason == adapter_only, "another reason than was given before training"
+    model = open_saved(job, method, trial, known).model
     if not method.trains_base:
         require_learned(job, model)
     require_cache_changes_nothing(job, model, read_predictions(out)[:RECOMPUTED])
-    if not shipped["merged"]:
+    if not shipped.merged:
         return "adapter", None, str(adapter_only)
-    return "exported", shipped["max_abs_logit_difference"] / shipped["max_abs_logit"], ""
+    assert shipped.max_abs_logit_difference is not None and shipped.max_abs_logit is not None
+    return "exported", shipped.max_abs_logit_difference / shipped.max_abs_logit, ""
 
 
 def require_begins_as_base(job: Job, name: str) -> None:
     """Before its training a method must not change a single number."""
     method = find_method(name)
-    base = load_model(job.checkpoint.path, 32 if method.trains_base else job.bits, training=True)
-    ids = torch.tensor([job.rendered("train")[0].prompt_ids])
+    base = load_model(job.checkpoint.path, job.precision(method).trained_bits, training=True)
+    ids = torch.tensor([job.pairs["train"].rendered[0].prompt_ids])
     with torch.inference_mode():
         before = base(input_ids=ids).logits.clone()
         attached = attach(base, method, job.settings(method), job.typical_ids, seed=0, steps=job.steps)
@@ -119,7 +124,7 @@ def require_begins_as_base(job: Job, name: str) -> None:
 
 def require_learned(job: Job, model: Any) -> None:
     """The adapter that was saved must say something else than the base."""
-    ids = torch.tensor([job.rendered("validation")[0].prompt_ids])
+    ids = torch.tensor([job.pairs["validation"].rendered[0].prompt_ids])
     with torch.inference_mode():
         tuned = model(input_ids=ids).logits[:, -1]
         with model.disable_adapter():

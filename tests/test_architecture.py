@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Each part may import itself and the parts before it.
 ORDER = (
-    "version", "errors", "files", "console", "recipe", "results", "sources", "data", "retrieval", "methods", "models",
-    "generation", "training", "evaluation", "export", "compare", "recommendation", "run", "monitor", "chat",
+    "version", "errors", "files", "plugins", "console", "recipe", "results", "sources", "data", "retrieval", "methods",
+    "models", "generation", "training", "evaluation", "export", "compare", "recommendation", "run", "monitor", "chat",
     "recommend", "__main__",
 )  # fmt: skip
 
@@ -69,3 +69,20 @@ def test_the_console_script_knows_the_commands() -> None:
     wrong = workbench("rum")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "did you mean run" in wrong.stderr
+
+
+def test_functions_fit_on_a_screen() -> None:
+    long = [
+        f"{path.name}:{node.name}"
+        for path in (ROOT / "workbench").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert not long
+
+
+def test_modules_do_one_thing() -> None:
+    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "workbench").rglob("*.py")]
+    assert lengths
+    assert sum(lengths) / len(lengths) < 200
+    assert max(lengths) <= 400

@@ -9,8 +9,9 @@ import pytest
 from tiny import recipe_text, write_splits
 from workbench.chat import __main__ as chat_module
 from workbench.chat.session import ChatSession
+from workbench.generation.sampling import Sampling
 from workbench.run.__main__ import main as run
-from workbench.run.job import read_options
+from workbench.run.folder import RunFolder
 from workbench.run.tuned import load_tuned
 
 RECIPE = """
@@ -45,12 +46,12 @@ def talk_to(
 @pytest.mark.parametrize("kind", ["llama"])
 def test_a_run_is_talked_to(done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for method in ("lora", "prefix"):
-        tuned = load_tuned(done, read_options(done), method)
-        session = ChatSession(tuned, method, 12)
-        first = session.ask("What does it cost?")
-        assert session.found() == "found for 1"
+        tuned = load_tuned(RunFolder.open(done), method)
+        session = ChatSession(tuned, Sampling(max_new_tokens=12))
+        first = "".join(session.ask("What does it cost?"))
+        assert session.context() == "found for 1"
         # The answer is in the next prompt, as the model gave it.
-        session.ask("And then?")
+        list(session.ask("And then?"))
         assert session.example is not None
         assert [m["content"] for m in session.example.prompt] == [
             "found for 3",
@@ -59,7 +60,7 @@ def test_a_run_is_talked_to(done: Path, monkeypatch: pytest.MonkeyPatch, capsys:
             "And then?",
         ]
         session.forget()
-        assert session.ask("What does it cost?") == first
+        assert "".join(session.ask("What does it cost?")) == first
         # It is what evaluation says.
         (example,) = [session.example]
         assert tuned.write([example])[0].startswith(first[:20])

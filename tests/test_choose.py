@@ -18,15 +18,17 @@ from tiny import KINDS, make_model, recipe_text, write_rows
 from workbench.data import Example, choice
 from workbench.data.render import Rendered, make_renderer
 from workbench.errors import UserError
-from workbench.evaluation import Calibration, ChoiceScorer, Prediction, find_metric, fit_calibration, score_all
+from workbench.evaluation import Calibration, Prediction, find_metric, fit_calibrations, score_all
 from workbench.evaluation.baselines import tfidf
-from workbench.evaluation.calibration import fit_temperature, log_softmax, prefix_free
-from workbench.generation import decode
+from workbench.evaluation.calibration import fit_temperature, log_softmax, prefix_free, with_prior
+from workbench.generation import context
 from workbench.generation.branches import inside_window, reads_branches
 from workbench.generation.choices import choice_nlls
+from workbench.generation.engine import LocalModel
+from workbench.generation.language_model import ChoiceLikelihoods
 from workbench.models import has_linear_output
 from workbench.run.__main__ import main
-from workbench.run.job import read_options
+from workbench.run.folder import RunFolder
 from workbench.run.tuned import load_tuned
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
@@ -38,7 +40,7 @@ SENTIMENTS = ("negative", "neutral", "positive")
 def test_nats_are_those_of_whole_texts(kind: str, adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if (kind, adapter) == ("gpt1", "prefix"):
         pytest.skip("GPT-1 takes no keys and values")
-    monkeypatch.setitem(decode.READ_TOKENS, "cpu", 40)  # two rows together
+    monkeypatch.setitem(context.READ_TOKENS, "cpu", 40)  # two rows together
     torch.manual_seed(0)
     model = make_model(kind)
     if adapter != "none":
@@ -92,26 +94,23 @@ def test_choices_that_fill_several_rows_are_measured_alike() -> None:
     np.testing.assert_allclose(together, apart, rtol=1e-4)
 
 
-class Measured(ChoiceScorer):
-    """A chooser whose measurements are given."""
+class Measured:
+    """A language model whose likelihoods are given."""
 
     def __init__(self, nll: Sequence[Sequence[float]], lengths: Sequence[int]) -> None:
-        self.nll = [np.array(values) for values in nll]
-        self.tokens = {name: [0] * length for name, length in zip(SENTIMENTS, lengths, strict=True)}  # none is unique
+        self.found = [ChoiceLikelihoods(logprobs=-np.array(values), tokens=np.array(lengths)) for values in nll]
 
-    def measure(self, *_: Any) -> list[np.ndarray]:
-        return self.nll
+    def prompt(self, conversation: Any) -> str:
+        return str(conversation[-1]["content"])
 
+    def loglikelihood(self, *_: Any, **__: Any) -> list[ChoiceLikelihoods]:
+        return self.found
 
-def pairs(right: Sequence[str], lengths: Sequence[int] = (2, 2, 2)) -> list[tuple[Example, Rendered]]:
-    tokens = dict(zip(SENTIMENTS, lengths, strict=True))
-    return [
-        (
-            choice({"id": str(number)}, "?", SENTIMENTS, answer),
-            Rendered(id=str(number), text="", prompt_ids=[1], completion_ids=[0] * tokens[answer]),
-        )
-        for number, answer in enumerate(right)
-    ]
+    def generate(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+    def stream(self, *_: Any) -> Any:
+        raise NotImplementedError
 
 
 def accuracy(answers: Sequence[Prediction]) -> float:
@@ -132,8 +131,8 @@ def accuracy(answers: Sequence[Prediction]) -> float:
 def test_validation_decides_how_likelihoods_are_read(
     by: str, nll: list[tuple[float, ...]], lengths: tuple[int, ...], right: Sequence[str]
 ) -> None:
-    scorer = Measured(nll, lengths)
-    found, answers = fit_calibration(scorer, pairs(right, lengths), [], accuracy, "")
+    examples = [choice({"id": str(number)}, "?", SENTIMENTS, answer) for number, answer in enumerate(right)]
+    found, answers = fit_calibrations(Measured(nll, lengths), examples, [], accuracy, "")
     fitted = found[""]
     assert fitted.by == by
     assert accuracy(answers) == 100
@@ -299,7 +298,7 @@ def test_a_recipe_that_chooses_to_the_end(checkpoint: Path, tmp_path: Path, caps
             assert record["choosing"]["language"]["by"] in ("sum", "mean", "calibrated")
     assert len(results["comparisons"]) == 6
     for name in ("lora", "prompt"):  # opened later, it says what it said
-        tuned = load_tuned(out, read_options(out), name)
+        tuned = load_tuned(RunFolder.open(out), name)
         assert isinstance(tuned.recipe.row_to_examples, FunctionType)
         test = [json.loads(line) for line in (tmp_path / "test.jsonl").open()]
         answers = tuned.choose([example for row in test for example in tuned.recipe.row_to_examples(row)])
@@ -322,15 +321,14 @@ def test_completions_do_not_depend_on_the_prompt(tokenizer: Any) -> None:
 
 
 def test_new_choices_get_a_prior_of_their_own(tokenizer: Any) -> None:
-    scorer = ChoiceScorer(make_model("llama"), make_renderer(tokenizer), SENTIMENTS)
-    texts = [scorer.renderer.prompt(({"role": "user", "content": text},)) for text in ("One?", "Two?")]
+    model = LocalModel(make_model("llama"), make_renderer(tokenizer))
+    contexts = [({"role": "user", "content": text},) for text in ("One?", "Two?")]
     prior = {"negative": -1.0, "neutral": -2.0, "positive": -3.0}
-    calibration = Calibration(by="calibrated", prior=prior, contexts=texts)
-    scorer.know(["mixed"])
-    widened = scorer.with_prior(calibration, [*SENTIMENTS, "mixed"])
+    calibration = Calibration(by="calibrated", prior=prior, contexts=contexts)
+    widened = with_prior(model, calibration, [*SENTIMENTS, "mixed"])
     assert {name: widened.prior[name] for name in SENTIMENTS} == prior
-    nll = [scorer.measure([scorer.renderer.tokens(text)], [["mixed"]], "")[0][0] for text in texts]
-    assert widened.prior["mixed"] == pytest.approx(math.log(np.mean(np.exp(-np.array(nll)))), rel=1e-5)
+    logprobs = [model.loglikelihood([context], [["mixed"]])[0].logprobs[0] for context in contexts]
+    assert widened.prior["mixed"] == pytest.approx(math.log(np.mean(np.exp(logprobs))), rel=1e-5)
     with pytest.raises(UserError, match="'mixed': not among the choices"):
-        scorer.with_prior(Calibration(by="calibrated", prior=prior), ["mixed"])
-    assert scorer.with_prior(Calibration(), ["mixed"]) == Calibration()
+        with_prior(model, Calibration(by="calibrated", prior=prior), ["mixed"])
+    assert with_prior(model, Calibration(), ["mixed"]) == Calibration()

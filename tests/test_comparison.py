@@ -2,10 +2,12 @@
 
 import pytest
 
+from tiny import metric_info, run_record, tiny_results
 from workbench.compare import compare_methods
 from workbench.compare.paired import pareto_front
 from workbench.compare.report import conclude
 from workbench.evaluation import Prediction, find_metric
+from workbench.results import Comparison, Results, Score
 
 
 def answers(right: list[bool], prefix: str = "") -> list[Prediction]:
@@ -31,15 +33,15 @@ def test_a_clear_difference_is_found_and_equal_methods_are_not_told_apart() -> N
         "test",
         {"poor": [answers(poor)], "good": [answers(good)], "other": [answers(other)]},
     )
-    by_pair = {(c["a"], c["b"]): c for c in found}
+    by_pair = {(c.a, c.b): c for c in found}
     clear = by_pair["poor", "good"]
-    assert clear["difference"] == pytest.approx(40)
-    assert clear["low"] > 0
-    assert clear["p_adjusted"] < 0.01
+    assert clear.difference == pytest.approx(40)
+    assert clear.low > 0
+    assert clear.p_adjusted < 0.01
     equal = by_pair["good", "other"]
-    assert equal["difference"] == 0
-    assert equal["low"] < 0 < equal["high"]
-    assert equal["p_adjusted"] > 0.5
+    assert equal.difference == 0
+    assert equal.low < 0 < equal.high
+    assert equal.p_adjusted > 0.5
 
 
 def test_pairing_sees_what_separate_intervals_do_not() -> None:
@@ -47,14 +49,14 @@ def test_pairing_sees_what_separate_intervals_do_not() -> None:
     hard = [n % 2 == 0 for n in range(200)]
     better = [ok or n % 20 == 1 for n, ok in enumerate(hard)]
     found = compare_methods(find_metric("figures"), "test", {"a": [answers(hard)], "b": [answers(better)]})[0]
-    assert found["low"] > 0
+    assert found.low > 0
 
 
 def test_more_pairs_make_each_less_certain() -> None:
     methods = {f"m{k}": [answers([(n * 7 + k * 13) % 10 < 5 + k % 2 for n in range(60)])] for k in range(4)}
     found = compare_methods(find_metric("figures"), "test", methods)
     assert len(found) == 6
-    assert all(c["p_adjusted"] >= c["p"] for c in found)
+    assert all(c.p_adjusted >= c.p for c in found)
 
 
 def test_a_clear_difference_is_found_among_many_methods() -> None:
@@ -62,7 +64,7 @@ def test_a_clear_difference_is_found_among_many_methods() -> None:
     methods["poor"] = [answers([n % 2 == 0 for n in range(100)])]
     found = compare_methods(find_metric("figures"), "test", methods)
     assert len(found) == 78
-    assert all(c["p_adjusted"] < 0.02 for c in found if c["b"] == "poor")
+    assert all(c.p_adjusted < 0.02 for c in found if c.b == "poor")
 
 
 def test_the_pareto_front_leaves_out_what_is_beaten() -> None:
@@ -70,22 +72,23 @@ def test_the_pareto_front_leaves_out_what_is_beaten() -> None:
     assert set(pareto_front(points)) == {"cheap", "good", "twin"}
 
 
-def results(perplexities: dict[str, float], p_adjusted: float) -> dict:
+def results(perplexities: dict[str, float], p_adjusted: float) -> Results:
     names = list(perplexities)
-    return {
-        "headline": "perplexity",
-        "metrics": {"perplexity": {"title": "perplexity", "higher_is_better": False}},
-        "runs": [
-            {"method": name, "status": "done", "metrics": {"x": {"value": value, "low": value, "high": value}}}
+    shared = {"metric": "perplexity", "split": "test", "difference": 1.0, "low": 0.0, "high": 2.0, "p": p_adjusted}
+    return tiny_results(
+        headline="perplexity",
+        metrics={"perplexity": metric_info("perplexity", higher_is_better=False)},
+        runs=[
+            run_record(name, {"perplexity[test]": Score(value=value, low=value, high=value)})
             for name, value in perplexities.items()
         ],
-        "comparisons": [{"a": names[0], "b": name, "p_adjusted": p_adjusted} for name in names[1:]],
-    }
+        comparisons=[Comparison(a=names[0], b=name, p_adjusted=p_adjusted, **shared) for name in names[1:]],
+    )
 
 
 def test_the_conclusion_knows_which_way_is_better() -> None:
-    text = conclude(results({"lora": 2.0, "prefix": 50.0}, 0.001), "x", "perplexity on test")
+    text = conclude(results({"lora": 2.0, "prefix": 50.0}, 0.001))
     assert text.startswith("Best by perplexity on test: lora")
     assert "more than luck" in text
-    assert "prefix may be luck" in conclude(results({"lora": 2.0, "prefix": 2.1}, 0.6), "x", "perplexity")
-    assert "Nothing to compare" in conclude(results({"lora": 2.0}, 0.6), "x", "perplexity")
+    assert "prefix may be luck" in conclude(results({"lora": 2.0, "prefix": 2.1}, 0.6))
+    assert "Nothing to compare" in conclude(results({"lora": 2.0}, 0.6))

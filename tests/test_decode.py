@@ -8,7 +8,7 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 
 from tiny import make_model
 from workbench.data.render import Rendered
-from workbench.generation import decode
+from workbench.generation import context
 from workbench.generation.decode import decode_batch
 from workbench.methods.bottleneck import BottleneckConfig
 from workbench.models import has_linear_output
@@ -60,7 +60,7 @@ def recomputed(model: Any, prompt: list[int], ends: list[int]) -> list[int]:
 def test_it_equals_recomputing(kind: str, adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if (kind, adapter) == ("gpt1", "prefix"):
         pytest.skip("GPT-1 takes no keys and values")
-    monkeypatch.setitem(decode.READ_TOKENS, "cpu", 64)  # two rows together
+    monkeypatch.setitem(context.READ_TOKENS, "cpu", 64)  # two rows together
     torch.manual_seed(0)
     model = make_model(kind)
     if adapter != "none":

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench.run import job as job_module
-from workbench.run import trial as one_module
+from workbench.run import method_trial
+from workbench.run import trial as trial_module
 from workbench.run.__main__ import main
 
 ALL = "untuned,full,lora,houlsby,prefix"
@@ -59,7 +59,7 @@ def test_a_saved_model_that_is_not_the_trained_one_is_told(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save = one_module.save_adapter
+    save = method_trial.save_adapter
 
     def damaging(model: Any, tokenizer: Any, folder: Path, *rest: str) -> int:
         size = save(model, tokenizer, folder, *rest)
@@ -67,9 +67,9 @@ def test_a_saved_model_that_is_not_the_trained_one_is_told(
         save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(weights).items()}, weights)
         return size
 
-    monkeypatch.setattr(one_module, "save_adapter", damaging)
-    monkeypatch.setattr(one_module, "LOSS_TOLERANCE", 1e-3)  # so small a model learns little
-    monkeypatch.setattr(one_module, "SMALL_LOSS", 0.0)
+    monkeypatch.setattr(method_trial, "save_adapter", damaging)
+    monkeypatch.setattr(method_trial, "LOSS_TOLERANCE", 1e-3)  # so small a model learns little
+    monkeypatch.setattr(method_trial, "SMALL_LOSS", 0.0)
     out = tmp_path / "out"
     assert run(recipe_file, "--methods", "lora", "--out", out, capsys=capsys)[0] == 0
     (record,) = json.loads((out / "results.json").read_text())["runs"]
@@ -107,7 +107,7 @@ def test_an_interrupted_run_is_resumed_without_repeating(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(one_module, "train", interrupted)
+        patch.setattr(method_trial, "train", interrupted)
         assert run(recipe_file, "--out", out, "--limit", 8, capsys=capsys)[0] == 130
     before = (out / "untuned" / "predictions.jsonl").stat().st_mtime_ns
     code, printed, _ = run("--resume", out, capsys=capsys)
@@ -224,7 +224,7 @@ def test_a_full_disk_is_one_line_and_exit_1(
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "predictions.jsonl")
 
-    monkeypatch.setattr(one_module.files, "write_json_lines", full)
+    monkeypatch.setattr(method_trial.files, "write_json_lines", full)
     code, printed, err = run(recipe_file, "--methods", "untuned", "--out", tmp_path / "out", capsys=capsys)
     assert (code, printed) == (1, "")
     assert "error: the disk is full while writing predictions.jsonl" in err
@@ -237,8 +237,8 @@ def test_a_full_disk_of_which_a_writer_says_only_that_it_failed(
     def failing(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("unexpected pos 20137856 vs 20137748")
 
-    monkeypatch.setattr(one_module, "train", failing)
-    monkeypatch.setattr(job_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    monkeypatch.setattr(method_trial, "train", failing)
+    monkeypatch.setattr(trial_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     code, printed, err = run(recipe_file, "--methods", "lora", "--out", tmp_path / "out", capsys=capsys)
     assert (code, printed) == (1, "")
     assert "error: the disk is full" in err
@@ -308,7 +308,7 @@ def test_a_failed_export_leaves_the_scores(
     def failing(*args: Any, **kwargs: Any) -> Any:
         raise ValueError("NaNs detected")
 
-    monkeypatch.setattr(one_module, "ship", failing)
+    monkeypatch.setattr(method_trial, "merge", failing)
     out = tmp_path / "out"
     assert run(recipe_file, "--methods", "lora", "--limit", 4, "--out", out, capsys=capsys)[0] == 0
     (record,) = json.loads((out / "results.json").read_text())["runs"]
@@ -322,7 +322,7 @@ def test_what_was_done_survives_a_second_interruption(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    train = one_module.train
+    train = method_trial.train
     answer = {"lora": RuntimeError("out of memory"), "houlsby": None}
 
     def failing(*args: Any, **kwargs: Any) -> Any:
@@ -330,7 +330,7 @@ def test_what_was_done_survives_a_second_interruption(
             raise error
         return train(*args, **kwargs)
 
-    monkeypatch.setattr(one_module, "train", failing)
+    monkeypatch.setattr(method_trial, "train", failing)
     methods = "untuned,lora,houlsby"
     assert run(recipe_file, "--methods", methods, "--limit", 8, "--out", out, capsys=capsys)[0] == 1
     answer["lora"] = KeyboardInterrupt()  # type: ignore[assignment]

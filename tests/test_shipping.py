@@ -11,10 +11,10 @@ from transformers import AutoTokenizer
 from tiny import KINDS, make_model, make_tokenizer, rows
 from workbench.data import conversation
 from workbench.data.render import Rendered, Renderer, make_renderer, render_all
-from workbench.evaluation import generation_config
 from workbench.export import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, write_proven
 from workbench.export.proof import compare
 from workbench.generation.decode import decode_batch
+from workbench.generation.engine import generation_config
 from workbench.methods import find_method
 from workbench.methods.merging import as_vocabulary, virtual_tokens
 from workbench.models import attach

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from workbench.results import CheckpointInfo, DataInfo, ExportRecord, MetricInfo, Results, RunRecord, Score
+
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -141,3 +143,28 @@ recipe = Recipe(
     settings={json.dumps(SETTINGS)},
 )
 '''
+
+
+def metric_info(name: str, higher_is_better: bool = True) -> MetricInfo:
+    """What a metric of that name says of itself in results."""
+    return MetricInfo(title=name, summary="", higher_is_better=higher_is_better, worst=None, best=None, chance=None)
+
+
+def run_record(method: str, metrics: dict[str, Score], **more: Any) -> RunRecord:
+    """A record of a method that was carried to its end."""
+    values: dict[str, Any] = {
+        "seed": 0, "bits": 32, "status": "done", "trainable_parameters": 1, "total_parameters": 1,
+        "train_seconds": 1.0, "evaluation_seconds": 1.0, "peak_memory_bytes": 1, "adapter_bytes": 1,
+        "export": ExportRecord(merged=False, reason="not tried"), **more,
+    }  # fmt: skip
+    return RunRecord(method=method, metrics=metrics, **values)
+
+
+def tiny_results(**more: Any) -> Results:
+    """Results of a run that is told of in `more`."""
+    values: dict[str, Any] = {
+        "recipe": "tiny", "recipe_sha256": None, "headline": "bleu", "evaluated_splits": ["test"], "metrics": {},
+        "checkpoint": CheckpointInfo(name="tiny", licence="none", sha256=None), "environment": {},
+        "data": DataInfo(splits={}, repeated=0, leaked=0), **more,
+    }  # fmt: skip
+    return Results(**values)

@@ -1,17 +1,14 @@
 """A conversation with a tuned model, beside its base if asked."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from workbench.data import Example, Message
 from workbench.errors import UserError
-from workbench.evaluation import generation_config
-from workbench.run.job import read_options
-from workbench.run.tuned import TunedModel, load_tuned, open_base
+from workbench.generation.sampling import Sampling
+from workbench.run.folder import RunFolder
+from workbench.run.tuned import TunedModel, load_base, load_tuned
 
 PROMPT = "you> "
 
@@ -20,51 +17,38 @@ class ChatSession:
     """A conversation with one model, which keeps what it said itself.
 
     Args:
-        opened: the model.
-        name: in front of its answers.
-        max_new_tokens: most tokens of an answer.
+        tuned: the model.
+        sampling: how its answers are written.
     """
 
-    def __init__(self, tuned: TunedModel, name: str, max_new_tokens: int) -> None:
+    def __init__(self, tuned: TunedModel, sampling: Sampling) -> None:
         self.tuned = tuned
-        self.name = name
-        self.generation = generation_config(tuned.renderer, tuned.model, max_new_tokens)
+        self.sampling = sampling
         self.messages: list[Message] = []
         self.example: Example | None = None
 
-    def ask(self, question: str, streamer: Any = None) -> str:
-        """Answer `question`, and remember both.
-
-        Args:
-            streamer: of transformers; is given the answer as it comes.
+    def ask(self, question: str) -> Iterator[str]:
+        """Answer `question` in pieces, as they are written, and remember both.
 
         Raises:
             UserError: the conversation is longer than what the model was tuned on.
         """
-        assert self.tuned.recipe.inference_examples is not None
         messages = [*self.messages, Message(role="user", content=question)]
-        self.example = list(self.tuned.recipe.inference_examples({"id": "chat", "messages": messages}))[-1]
-        ids = self.tuned.renderer.tokens(self.tuned.renderer.prompt(self.example.prompt))
-        if len(ids) > self.tuned.recipe.max_tokens:
+        self.example = self.tuned.inference_examples({"id": "chat", "messages": messages})[-1]
+        renderer, most = self.tuned.language_model.renderer, self.tuned.recipe.max_tokens
+        length = len(renderer.tokens(renderer.prompt(self.example.prompt)))
+        if length > most:
             raise UserError(
-                f"the conversation has {len(ids)} tokens, more than the {self.tuned.recipe.max_tokens} of max_tokens: "
-                "begin a new one with /new"
+                f"the conversation has {length} tokens, more than the {most} of max_tokens: begin a new one with /new"
             )
-        device = next(self.tuned.model.parameters()).device
-        asked = torch.tensor([ids], device=device)
-        with torch.inference_mode():
-            output = self.tuned.model.generate(  # type: ignore[operator]
-                input_ids=asked,
-                attention_mask=torch.ones_like(asked),
-                generation_config=self.generation,
-                streamer=streamer,
-            )
-        answer = str(self.tuned.renderer.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)).strip()
+        answer = ""
+        for piece in self.tuned.stream(self.example.prompt, self.sampling):
+            answer += piece
+            yield piece
         if answer:  # nothing can be said of nothing
             self.messages = [*messages, Message(role="assistant", content=answer)]
-        return answer
 
-    def found(self) -> str:
+    def context(self) -> str:
         """What the recipe put before the conversation: its system message, in which passages stand."""
         first = self.example.prompt[0] if self.example else None
         return first["content"] if first and first["role"] == "system" else ""
@@ -86,7 +70,7 @@ def chat(
     """Answer every line; answers go to stdout as they come.
 
     Args:
-        run: folder of a finished run whose recipe `asks`.
+        run: folder of a finished run whose recipe says how a new question is asked.
         method: of the run; None takes its best.
         with_base: let the untuned base answer, too.
         max_new_tokens: most tokens of an answer; None takes the recipe's.
@@ -96,15 +80,16 @@ def chat(
     Raises:
         UserError: the run can't be talked to.
     """
-    options = read_options(run)
-    tuned = load_tuned(run, options, method)
-    most = max_new_tokens or tuned.recipe.max_new_tokens
-    _require_conversation(tuned, options.recipe, most)
-    sessions = [ChatSession(tuned, tuned.record["method"], most)]
+    folder = RunFolder.open(run)
+    tuned = load_tuned(folder, method)
+    sampling = Sampling(max_new_tokens=max_new_tokens or tuned.recipe.max_new_tokens)
+    _require_conversation(tuned, sampling.max_new_tokens)
+    sessions = [ChatSession(tuned, sampling)]
     if with_base:
-        sessions.append(ChatSession(open_base(options), "base", most))
+        sessions.append(ChatSession(load_base(folder), sampling))
     if interactive:
-        print(f"{' and '.join(session.name for session in sessions)} listen; /retrieve, /new, /quit", file=sys.stderr)
+        names = " and ".join(session.tuned.name for session in sessions)
+        print(f"{names} listen; /retrieve, /new, /quit", file=sys.stderr)
         print(PROMPT, end="", file=sys.stderr, flush=True)
     for line in lines:
         said = line.strip()
@@ -114,7 +99,7 @@ def chat(
             for session in sessions:
                 session.forget()
         elif said == "/retrieve":
-            print(sessions[0].found() or "nothing stands before the conversation yet", file=sys.stderr)
+            print(sessions[0].context() or "nothing stands before the conversation yet", file=sys.stderr)
         elif said.startswith("/"):
             print(f"unknown command {said}; known: /new, /quit, /retrieve", file=sys.stderr)
         elif said:
@@ -124,19 +109,17 @@ def chat(
             print(PROMPT, end="", file=sys.stderr, flush=True)
 
 
-def _require_conversation(tuned: TunedModel, recipe: str, max_new_tokens: int) -> None:
+def _require_conversation(tuned: TunedModel, max_new_tokens: int) -> None:
     """Look whether a run can be talked to.
 
     Raises:
         UserError: its recipe asks for something else, or so long an answer is more than the model reads.
     """
-    if tuned.recipe.inference_examples is None:
-        raise UserError(f"{recipe} does not say how a new question is asked: see `asks`")
     try:
-        list(tuned.recipe.inference_examples({"id": "chat", "messages": [Message(role="user", content="?")]}))
+        tuned.inference_examples({"id": "chat", "messages": [Message(role="user", content="?")]})
     except (KeyError, TypeError) as error:
-        raise UserError(f"{recipe} asks of rows that are no conversation ({error}): chat can't") from error
-    limit = getattr(tuned.model.config, "max_position_embeddings", None)
+        raise UserError(f"{tuned.recipe.name} asks of rows that are no conversation ({error}): chat can't") from error
+    limit = getattr(tuned.language_model.model.config, "max_position_embeddings", None)
     longest = tuned.recipe.max_tokens + max_new_tokens
     if limit is not None and longest > limit:
         raise UserError(
@@ -145,13 +128,11 @@ def _require_conversation(tuned: TunedModel, recipe: str, max_new_tokens: int) -
 
 
 def _answer(session: ChatSession, question: str, named: bool) -> None:
-    from transformers import TextStreamer
-
     if named:
-        print(f"{session.name}> ", end="", flush=True)
+        print(f"{session.tuned.name}> ", end="", flush=True)
     try:
-        session.ask(
-            question, TextStreamer(session.tuned.renderer.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        )
+        for piece in session.ask(question):
+            print(piece, end="", flush=True)
+        print(flush=True)
     except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from workbench.compare.paired import pareto_front
+from workbench.results import RunRecord
 
 # Told apart by people who see red and green alike (Okabe and Ito 2008).
 COLOURS = (
@@ -29,9 +30,9 @@ def colour(methods: Sequence[str], method: str) -> str:
     return COLOURS[methods.index(method) % len(COLOURS)]
 
 
-def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title: str, higher: bool) -> str:
+def quality_against_costs(runs: Sequence[RunRecord], metric: str, title: str, higher: bool) -> str:
     """One panel for each cost: trainable parameters, training time, memory."""
-    methods = list(dict.fromkeys(run["method"] for run in runs))
+    methods = list(dict.fromkeys(run.method for run in runs))
     costs = (
         ("trainable_parameters", "trainable parameters", 1.0),
         ("train_seconds", "training time (minutes)", 1 / 60),
@@ -41,15 +42,15 @@ def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title:
     for axis, (key, label, factor) in zip(axes, costs, strict=True):
         points = {}
         for run in runs:
-            score = run["metrics"][metric]
-            x, y = run[key] * factor, score["value"]
-            points[f"{run['method']} {run['seed']}"] = (x, y)
-            error = [[y - score["low"]], [score["high"] - y]]
-            axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run["method"]), zorder=3)
+            score = run.metrics[metric]
+            x, y = getattr(run, key) * factor, score.value
+            points[f"{run.method} {run.seed}"] = (x, y)
+            error = [[y - score.low], [score.high - y]]
+            axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run.method), zorder=3)
         for run in runs:
-            name = f"{run['method']} {run['seed']}"
+            name = f"{run.method} {run.seed}"
             offset = (7, -13) if _label_above(name, points) else (7, 6)
-            axis.annotate(run["method"], points[name], xytext=offset, textcoords="offset points", fontsize=9)
+            axis.annotate(run.method, points[name], xytext=offset, textcoords="offset points", fontsize=9)
         sign = 1 if higher else -1
         better = pareto_front({name: (x, sign * y) for name, (x, y) in points.items()})
         front = sorted(points[name] for name in better)
@@ -62,20 +63,20 @@ def quality_against_costs(runs: Sequence[Mapping[str, Any]], metric: str, title:
     return svg(figure, f"{title} against cost; dashed: methods that no other beats in both")
 
 
-def learning_curves(runs: Sequence[Mapping[str, Any]]) -> str:
+def learning_curves(runs: Sequence[RunRecord]) -> str:
     """Training loss, smoothed, and validation loss by optimizer step, of the runs that were trained."""
-    methods = list(dict.fromkeys(run["method"] for run in runs))
+    methods = list(dict.fromkeys(run.method for run in runs))
     figure, axes = figure_of(1, 2, (11, 3.6))
     for run in runs:
-        if not run.get("curve"):
+        if not run.curve:
             continue
-        hue = colour(methods, run["method"])
-        training = [(point["step"], point["loss"]) for point in run["curve"] if "loss" in point]
-        validation = [(p["step"], p["validation_loss"]) for p in run["curve"] if "validation_loss" in p]
+        hue = colour(methods, run.method)
+        training = [(point["step"], point["loss"]) for point in run.curve if "loss" in point]
+        validation = [(p["step"], p["validation_loss"]) for p in run.curve if "validation_loss" in p]
         steps, losses = zip(*training, strict=True)
         axes[0].plot(steps, losses, color=hue, alpha=0.2, linewidth=0.8)
-        axes[0].plot(steps, _smoothed(losses), color=hue, label=run["method"])
-        axes[1].plot(*zip(*validation, strict=True), color=hue, marker="o", markersize=3.5, label=run["method"])
+        axes[0].plot(steps, _smoothed(losses), color=hue, label=run.method)
+        axes[1].plot(*zip(*validation, strict=True), color=hue, marker="o", markersize=3.5, label=run.method)
     for axis, label in zip(axes, ("training loss (nats per token)", "validation loss (nats per token)"), strict=True):
         axis.set_xlabel("optimizer step")
         axis.set_ylabel(label)

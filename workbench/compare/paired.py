@@ -1,13 +1,14 @@
 """Is one method better than another, or was it luck?"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from workbench.evaluation import Metric, Prediction
 from workbench.evaluation.intervals import RESAMPLES, by_source, resampled_sums
+from workbench.results import Comparison
 
 # The smallest p-value there can be, times the number of pairs, must be well below what is held for luck.
 RESAMPLES_A_PAIR = 200
@@ -15,7 +16,7 @@ RESAMPLES_A_PAIR = 200
 
 def compare_methods(
     metric: Metric, split: str, answers: Mapping[str, Sequence[Sequence[Prediction]]]
-) -> list[dict[str, Any]]:
+) -> list[Comparison]:
     """Compare every two methods by a paired bootstrap over the examples of `split` (Koehn 2004).
 
     Both methods are scored on the same resampled examples; several seeds of a method are scored together.
@@ -45,27 +46,32 @@ def compare_methods(
         # One is added on both sides: a p-value of zero can't be shown by resamples.
         tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
         difference = values[b] - values[a]
+        p = min(1.0, 2 * float(tail) / (len(differences) + 1))
         found.append(
-            {
-                "a": a,
-                "b": b,
-                "metric": metric.name,
-                "split": split,
-                "difference": difference,
-                "low": min(float(low), difference),
-                "high": max(float(high), difference),
-                "p": min(1.0, 2 * float(tail) / (len(differences) + 1)),
-            }
+            Comparison(
+                a=a,
+                b=b,
+                metric=metric.name,
+                split=split,
+                difference=difference,
+                low=min(float(low), difference),
+                high=max(float(high), difference),
+                p=p,
+                p_adjusted=p,
+            )
         )
-    return _holm(found)
+    adjusted = holm([one.p for one in found])
+    return [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
 
 
-def _holm(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number, in their order (Holm 1979)."""
+    adjusted = [1.0] * len(p_values)
     running = 0.0
-    for rank, comparison in enumerate(sorted(comparisons, key=lambda c: c["p"])):
-        running = max(running, min(1.0, (len(comparisons) - rank) * comparison["p"]))
-        comparison["p_adjusted"] = running
-    return comparisons
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from workbench import files
 from workbench.compare import charts
-from workbench.compare.tables import compared_split, head, rows, score_text, table, time_text
+from workbench.compare.tables import head, rows, score_text, table, time_text
 from workbench.evaluation import Prediction
 from workbench.evaluation.metrics.choice import confusion, confusion_statistics
+from workbench.results import Results, RunRecord
 
 QUESTIONS = 20
 # More classes than these make no readable confusion matrix.
@@ -18,9 +19,7 @@ CLASSES_SHOWN = 20
 LUCK = 0.05
 
 
-def write_report(
-    folder: Path, results: Mapping[str, Any], answers: Mapping[str, Sequence[Prediction]], description: str
-) -> None:
+def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[Prediction]], description: str) -> None:
     """Write both reports into `folder`.
 
     Args:
@@ -28,13 +27,11 @@ def write_report(
         answers: method -> answers of its first seed.
         description: what the recipe says of itself.
     """
-    done = [run for run in results["runs"] if run["status"] == "done"]
-    split = compared_split(results)
-    compared = f"{results['headline']}[{split}]"
-    title = results["metrics"][results["headline"]]["title"]
-    higher = results["metrics"][results["headline"]]["higher_is_better"]
-    scored = [run for run in done if compared in run["metrics"]]
-    conclusion = conclude(results, compared, f"{title} on {split}")
+    done = [run for run in results.runs if run.done]
+    split, compared = results.compared_split, results.compared_label
+    primary = results.metrics[results.headline]
+    scored = [run for run in done if compared in run.metrics]
+    conclusion = conclude(results)
     page = template("workbench.compare", "report.html.jinja").render(
         results=results,
         description=description,
@@ -43,68 +40,70 @@ def write_report(
         rows=rows(results),
         time=time_text(results),
         done=done,
-        exports=[(run["method"], run["seed"], export_text(run)) for run in done],
+        exports=[(run.method, run.seed, export_text(run)) for run in done],
         details=_details(done),
-        quality=charts.quality_against_costs(scored, compared, f"{title} on {split}", higher) if scored else "",
+        quality=charts.quality_against_costs(scored, compared, f"{primary.title} on {split}", primary.higher_is_better)
+        if scored
+        else "",
         confusions=_confusions(answers, split),
-        curves=charts.learning_curves(done) if any(run.get("curve") for run in done) else "",
+        curves=charts.learning_curves(done) if any(run.curve for run in done) else "",
         questions=_questions(answers, split),
-        signatures={name: text for run in reversed(done) for name, text in run["signatures"].items()},
+        signatures={name: text for run in reversed(done) for name, text in run.signatures.items()},
         # A score between 0 and 1, such as AUC, differs in its third digit.
-        difference="%+.3f" if results["metrics"][results["headline"]]["best"] == 1 else "%+.1f",
-        several=len({run["seed"] for run in results["runs"]}) > 1,
+        difference="%+.3f" if primary.best == 1 else "%+.1f",
+        several=results.several_seeds,
     )
     files.write_text(folder / "report.html", page)
     files.write_text(folder / "report.md", _markdown(results, conclusion, description))
 
 
-def conclude(results: Mapping[str, Any], compared: str, title: str) -> str:
+def conclude(results: Results) -> str:
     """What the run showed, in one or two sentences."""
-    done = [run for run in results["runs"] if run["status"] == "done" and compared in run["metrics"]]
+    compared, primary = results.compared_label, results.metrics[results.headline]
+    done = [run for run in results.runs if run.done and compared in run.metrics]
     if not done:
         return "No method was carried to its end."
-    sign = 1 if results["metrics"][results["headline"]]["higher_is_better"] else -1
-    best = max(done, key=lambda run: sign * run["metrics"][compared]["value"])
-    text = f"Best by {title}: {best['method']}, {score_text(best['metrics'][compared])}. "
-    pairs = [pair for pair in results["comparisons"] if best["method"] in (pair["a"], pair["b"])]
+    sign = 1 if primary.higher_is_better else -1
+    best = max(done, key=lambda run: sign * run.metrics[compared].value)
+    title = f"{primary.title} on {results.compared_split}"
+    text = f"Best by {title}: {best.method}, {score_text(best.metrics[compared])}. "
+    pairs = [pair for pair in results.comparisons if best.method in (pair.a, pair.b)]
     if not pairs:
         return text + "Nothing to compare it with."
-    rivals = [pair["b"] if pair["a"] == best["method"] else pair["a"] for pair in pairs if pair["p_adjusted"] > LUCK]
+    rivals = [pair.b if pair.a == best.method else pair.a for pair in pairs if pair.p_adjusted > LUCK]
     if rivals:
         return text + f"The difference to {', '.join(rivals)} may be luck (paired bootstrap, 5 %)."
     return text + "Every other method is behind it by more than luck explains (paired bootstrap, 5 %)."
 
 
-def export_text(run: Mapping[str, Any]) -> str:
+def export_text(run: RunRecord) -> str:
     """What can be shipped of a run, in a few sentences."""
-    warning = f"Warning: {run['warning']}. " if run.get("warning") else ""
+    warning = f"Warning: {run.warning}. " if run.warning else ""
     return warning + _shipped(run)
 
 
-def _shipped(run: Mapping[str, Any]) -> str:
-    export = run["export"]
-    if not export["merged"]:
-        return str(export["reason"])
+def _shipped(run: RunRecord) -> str:
+    export = run.export
+    if not export.merged:
+        return str(export.reason)
     text = (
         f"merged/ is a plain checkpoint: reloaded in a fresh process, its logits differ from the trained model's by "
-        f"at most {export['max_abs_logit_difference']:.2g} (largest logit {export['max_abs_logit']:.3g}; the base "
-        f"differs by {export['base_logit_difference']:.3g}), and its greedy answers are the same on "
-        f"{export['greedy_agreement']:.0%} of {export['prompts']} held-out prompts."
+        f"at most {export.max_abs_logit_difference:.2g} (largest logit {export.max_abs_logit:.3g}; the base "
+        f"differs by {export.base_logit_difference:.3g}), and its greedy answers are the same on "
+        f"{export.greedy_agreement:.0%} of {export.prompts} held-out prompts."
     )
-    if "base" in export:
+    if export.base:
         text += (
-            f" It was {export['base']}: validation loss {run['validation_loss_as_trained']:.3f} as trained, "
-            f"{run['validation_loss_as_shipped']:.3f} as shipped; the scores are of what is shipped."
+            f" It was {export.base}: validation loss {run.validation_loss_as_trained:.3f} as trained, "
+            f"{run.validation_loss_as_shipped:.3f} as shipped; the scores are of what is shipped."
         )
     return text
 
 
-def _details(done: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+def _details(done: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """Every score of every run: name of the score, and a cell for each run."""
-    names = list(dict.fromkeys(name for run in done for name in run["metrics"]))
-    return [
-        (name, [score_text(run["metrics"][name]) if name in run["metrics"] else "-" for run in done]) for name in names
-    ]
+    names = list(dict.fromkeys(name for run in done for name in run.metrics))
+    return [(name, [score_text(run.metrics[name]) if name in run.metrics else "-" for run in done]) for name in names]
 
 
 def _confusions(answers: Mapping[str, Sequence[Prediction]], split: str) -> list[tuple[str, str]]:
@@ -138,16 +137,10 @@ def _questions(answers: Mapping[str, Sequence[Prediction]], split: str) -> list[
     ]
 
 
-def _markdown(results: Mapping[str, Any], conclusion: str, description: str) -> str:
-    exports = "\n".join(
-        f"- **{run['method']}**, seed {run['seed']}: {export_text(run)}"
-        for run in results["runs"]
-        if run["status"] == "done"
-    )
-    failed = "".join(
-        f"- **{run['method']}** failed: {run['error']}\n" for run in results["runs"] if run["status"] != "done"
-    )
-    return f"""# {results["recipe"]}
+def _markdown(results: Results, conclusion: str, description: str) -> str:
+    exports = "\n".join(f"- **{run.method}**, seed {run.seed}: {export_text(run)}" for run in results.runs if run.done)
+    failed = "".join(f"- **{run.method}** failed: {run.error}\n" for run in results.runs if not run.done)
+    return f"""# {results.recipe}
 
 {description}
 
@@ -155,7 +148,7 @@ def _markdown(results: Mapping[str, Any], conclusion: str, description: str) -> 
 
 {table(results)}
 
-Scores with 95 % bootstrap intervals. Checkpoint: `{results["checkpoint"]["name"]}`. {time_text(results)}
+Scores with 95 % bootstrap intervals. Checkpoint: `{results.checkpoint.name}`. {time_text(results)}
 
 ## What ships
 

@@ -1,23 +1,21 @@
-"""The one harness: answers, likelihoods, metrics with intervals."""
+"""The one harness: predictions, calibration, metrics with intervals."""
 
-from workbench.evaluation.answers import answer_all, generation_config
-from workbench.evaluation.calibration import Calibration, ChoiceScorer, fit_calibration
-from workbench.evaluation.intervals import Score, score_all
+from workbench.evaluation.calibration import Calibration, choose, fit_calibrations
+from workbench.evaluation.intervals import score_all
 from workbench.evaluation.metrics import Metric, find_metric, known_metrics
+from workbench.evaluation.predict import predict
 from workbench.evaluation.prediction import Prediction
 from workbench.evaluation.predictions import read_predictions, write_predictions
 
 __all__ = [
     "Calibration",
-    "ChoiceScorer",
     "Metric",
     "Prediction",
-    "Score",
-    "answer_all",
+    "choose",
     "find_metric",
-    "fit_calibration",
-    "generation_config",
+    "fit_calibrations",
     "known_metrics",
+    "predict",
     "read_predictions",
     "score_all",
     "write_predictions",

@@ -7,30 +7,23 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from workbench.console import progress_bar
-from workbench.data import Example
-from workbench.data.render import Rendered, Renderer
+from workbench.data import Example, Message
 from workbench.errors import UserError
 from workbench.evaluation.prediction import Prediction
-from workbench.generation.branches import reads_branches
-from workbench.generation.choices import choice_nlls
-from workbench.models import has_linear_output, keep_memory
+from workbench.generation.language_model import ChoiceLikelihoods, LanguageModel
 
-Pair = tuple[Example, Rendered]
 SUM, MEAN, CALIBRATED = "sum", "mean", "calibrated"
 # Prompts over which a choice's own likelihood is averaged, if all have the same choices; and how many choices are
 # measured for it in all, if they don't.
 CONTEXTS = 64
 PRIOR_MEASUREMENTS = 2**12
-PROMPTS_TOGETHER = 128
 TEMPERATURES = np.geomspace(0.1, 20, 161)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How likelihoods become probabilities.
+    """How likelihoods of choices become probabilities.
 
     Attributes:
         by: "sum": the likelihood of the whole choice; "mean": of its average token, so that length doesn't count;
@@ -40,8 +33,8 @@ class Calibration:
         temperature: by which scores are divided, so that probabilities tell how often they are right (Guo et al.
             2017, arXiv:1706.04599).
         prior: for "calibrated", log-likelihood of each choice behind any prompt.
-        contexts: prompts behind which the prior was measured, where choices differ from example to example: so can
-            that of others be.
+        contexts: conversations behind which the prior was measured, where choices differ from example to example: so
+            can that of others be.
         with_end: whether the end of the turn behind a choice counts. Where no choice begins another it says
             nothing, and isn't read.
     """
@@ -50,19 +43,19 @@ class Calibration:
     temperature: float = 1.0
     with_end: bool = True
     prior: Mapping[str, float] = field(default_factory=dict)
-    contexts: Sequence[str] = ()
+    contexts: Sequence[Sequence[Message]] = ()
 
-    def scores(self, choices: Sequence[str], nll: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Scores of choices before the temperature, (choices,), from their nats and their numbers of tokens."""
+    def scores(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
+        """Scores of choices before the temperature, (choices,)."""
         if self.by == MEAN:
-            return -nll / tokens
+            return found.logprobs / found.tokens
         if self.by == CALIBRATED:
-            return -nll - np.array([self.prior[choice] for choice in choices])
-        return -nll
+            return found.logprobs - np.array([self.prior[choice] for choice in choices])
+        return found.logprobs
 
-    def log_probabilities(self, choices: Sequence[str], nll: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def log_probabilities(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
         """Log-probabilities of choices, (choices,)."""
-        return log_softmax(self.scores(choices, nll, tokens) / self.temperature)
+        return log_softmax(self.scores(choices, found) / self.temperature)
 
     def summary(self) -> dict[str, Any]:
         """What stands in `results.json`."""
@@ -76,139 +69,47 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
     return normal
 
 
-class ChoiceScorer:
-    """A model that chooses.
+def choose(
+    model: LanguageModel, examples: Sequence[Example], calibrations: Mapping[str, Calibration], split: str, title: str
+) -> list[Prediction]:
+    """Let `model` choose an answer to every example; examples need no completion.
 
     Args:
-        model: in evaluation mode.
-        renderer: of the prompts.
-        choices: all that there are, of all examples; more can be made known later.
+        examples: with choices.
+        calibrations: by task.
+        split: in which the examples stand.
+        title: in front of the progress bar; none for an empty one.
+
+    Raises:
+        UserError: a choice that the model was not calibrated on, and can't be.
     """
-
-    def __init__(self, model: nn.Module, renderer: Renderer, choices: Iterable[str] = ()) -> None:
-        self.model = model
-        self.renderer = renderer
-        self.tokens: dict[str, list[int]] = {}
-        self.linear_output = has_linear_output(model)
-        self.branching = reads_branches(model)
-        self.know(choices)
-
-    def know(self, choices: Iterable[str]) -> None:
-        """Make choices known that are not yet."""
-        new = dict.fromkeys(choice for choice in choices if choice not in self.tokens)
-        self.tokens |= self.renderer.completions(new)
-
-    def measure(
-        self, prompts: Sequence[list[int]], choices: Sequence[Sequence[str]], title: str, with_end: bool = True
-    ) -> list[np.ndarray]:
-        """Nats of the choices behind each prompt.
-
-        Args:
-            prompts: token ids.
-            with_end: count the end of the turn, too.
-            title: in front of the progress bar; none for an empty one.
-        """
-        keep_memory()
-        pad_id = self.renderer.tokenizer.pad_token_id or 0
-        order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
-        found: dict[int, np.ndarray] = {}
-        with progress_bar(title, total=len(prompts), unit="choice") as bar:
-            for start in range(0, len(order), PROMPTS_TOGETHER):
-                batch = order[start : start + PROMPTS_TOGETHER]
-                nll = choice_nlls(
-                    self.model,
-                    [prompts[index] for index in batch],
-                    [[self.ids(choice, with_end) for choice in choices[index]] for index in batch],
-                    pad_id,
-                    self.linear_output,
-                    self.branching,
-                )
-                found.update((index, np.array(values)) for index, values in zip(batch, nll, strict=True))
-                bar.update(len(batch))
-        return [found[index] for index in range(len(prompts))]
-
-    def with_prior(self, calibration: Calibration, choices: Iterable[str]) -> Calibration:
-        """`choosing` with a prior for all of `choices`; measured where it has none yet."""
-        new = [choice for choice in choices if choice not in calibration.prior]
-        if calibration.by != CALIBRATED or not new:
-            return calibration
-        contexts = [self.renderer.tokens(text) for text in calibration.contexts]
-        if not contexts:
-            raise UserError(f"{', '.join(map(repr, new[:3]))}: not among the choices that the model was calibrated on")
-        nll = self.measure(contexts, [new] * len(contexts), "prior of new choices", calibration.with_end)
-        measured = dict(zip(new, _mean_likelihood(np.array(nll)), strict=True))
-        return replace(calibration, prior={**calibration.prior, **measured})
-
-    def ids(self, choice: str, with_end: bool) -> list[int]:
-        """Token ids of a choice, with or without the end of the turn."""
-        return self.tokens[choice] if with_end else self.tokens[choice][:-1]
-
-    def counts(self, choices: Sequence[str], with_end: bool) -> np.ndarray:
-        """Tokens of each choice."""
-        return np.array([len(self.ids(choice, with_end)) for choice in choices])
-
-    def choose(
-        self, split: str, pairs: Sequence[Pair], calibration: Mapping[str, Calibration], title: str
-    ) -> list[Prediction]:
-        """Choose an answer to every example.
-
-        Args:
-            choosing: by task.
-            title: in front of the progress bar; none for an empty one.
-        """
-        self.know(choice for example, _ in pairs for choice in example.choices)
-        found: dict[str, Prediction] = {}
-        for task in dict.fromkeys(example.task for example, _ in pairs):
-            some = [pair for pair in pairs if pair[0].task == task]
-            given = [example.choices for example, _ in some]
-            way = self.with_prior(calibration[task], dict.fromkeys(choice for choices in given for choice in choices))
-            nll = self.measure([rendered.prompt_ids for _, rendered in some], given, title, way.with_end)
-            found |= {answer.id: answer for answer in self.answers(split, some, nll, {task: way})}
-        return [found[example.id] for example, _ in pairs]
-
-    def answers(
-        self, split: str, pairs: Sequence[Pair], nll: Sequence[np.ndarray], calibration: Mapping[str, Calibration]
-    ) -> list[Prediction]:
-        """What was measured, as answers to the examples.
-
-        Args:
-            choosing: by task.
-        """
-        for example, rendered in pairs:
-            if example.completion and rendered.completion_ids != self.tokens[example.completion]:
-                raise UserError(
-                    f"{example.id}: the chat template writes the choice {example.completion!r} in other tokens behind "
-                    "this prompt than behind another"
-                )
-        return [
-            self._answer(example, rendered.text, values, calibration[example.task], split)
-            for (example, rendered), values in zip(pairs, nll, strict=True)
-        ]
-
-    def _answer(
-        self, example: Example, prompt: str, nll: np.ndarray, calibration: Calibration, split: str
-    ) -> Prediction:
-        """What was measured of one example, its right choice known or not."""
-        counts = self.counts(example.choices, calibration.with_end)
-        logs = calibration.log_probabilities(example.choices, nll, counts)
-        right = example.choices.index(example.completion) if example.completion else None
-        return Prediction(
-            id=example.id,
-            split=split,
-            prompt=prompt,
-            reference=example.completion,
-            prediction=example.choices[int(logs.argmax())],
-            nll=math.nan if right is None else float(nll[right]),
-            tokens=0 if right is None else int(counts[right]),
-            groups=example.groups,
-            source=example.source,
-            choices=dict(zip(example.choices, map(float, logs), strict=True)),
-        )
+    found: dict[str, Prediction] = {}
+    for task in dict.fromkeys(example.task for example in examples):
+        some = [example for example in examples if example.task == task]
+        calibration = with_prior(model, calibrations[task], (choice for example in some for choice in example.choices))
+        likelihoods = _likelihoods(model, some, calibration.with_end, title)
+        found |= {p.id: p for p in _predictions(model, some, likelihoods, calibration, split)}
+    return [found[example.id] for example in examples]
 
 
-def fit_calibration(
-    scorer: ChoiceScorer,
-    pairs: Sequence[Pair],
+def with_prior(model: LanguageModel, calibration: Calibration, choices: Iterable[str]) -> Calibration:
+    """`calibration` with a prior for all of `choices`; measured where it has none yet."""
+    new = list(dict.fromkeys(choice for choice in choices if choice not in calibration.prior))
+    if calibration.by != CALIBRATED or not new:
+        return calibration
+    contexts = calibration.contexts
+    if not contexts:
+        raise UserError(f"{', '.join(map(repr, new[:3]))}: not among the choices that the model was calibrated on")
+    measured = model.loglikelihood(
+        contexts, [new] * len(contexts), end_of_turn=calibration.with_end, title="prior of new choices"
+    )
+    prior = dict(zip(new, _mean_likelihood(measured), strict=True))
+    return replace(calibration, prior={**calibration.prior, **prior})
+
+
+def fit_calibrations(
+    model: LanguageModel,
+    examples: Sequence[Example],
     asked: Sequence[Example],
     better: Callable[[Sequence[Prediction]], float],
     title: str,
@@ -216,61 +117,92 @@ def fit_calibration(
     """Find for each task how to turn likelihoods into probabilities.
 
     Args:
-        chooser: who chooses; knows all choices.
-        pairs: examples with choices of the validation split.
+        examples: those with choices of the validation split.
         asked: those that are to be answered then, whose choices may be others.
         better: the score by which one way is better than another, higher is better.
         title: in front of progress bars.
 
     Returns:
-        By task, how; and the answers to `pairs` so.
+        By task, how; and the predictions for `examples` so.
     """
     found: dict[str, Calibration] = {}
-    answers: dict[str, Prediction] = {}
-    for task in dict.fromkeys(example.task for example, _ in pairs):
-        some = [pair for pair in pairs if pair[0].task == task]
-        given = [*(example for example, _ in some), *(example for example in asked if example.task == task)]
-        choices = list(dict.fromkeys(choice for example in given for choice in example.choices))
-        found[task], nll = _fit(scorer, task, choices, some, better, f"{title} {task}".strip())
-        answers |= {answer.id: answer for answer in scorer.answers("validation", some, nll, found)}
-    return found, [answers[example.id] for example, _ in pairs]
+    predictions: dict[str, Prediction] = {}
+    for task in dict.fromkeys(example.task for example in examples):
+        some = [example for example in examples if example.task == task]
+        others = [example for example in asked if example.task == task]
+        choices = list(dict.fromkeys(choice for example in [*some, *others] for choice in example.choices))
+        found[task], likelihoods = _fit(model, choices, some, better, f"{title} {task}".strip())
+        predictions |= {p.id: p for p in _predictions(model, some, likelihoods, found[task], "validation")}
+    return found, [predictions[example.id] for example in examples]
 
 
 def _fit(
-    scorer: ChoiceScorer,
-    task: str,
+    model: LanguageModel,
     choices: Sequence[str],
-    pairs: Sequence[Pair],
+    examples: Sequence[Example],
     better: Callable[[Sequence[Prediction]], float],
     title: str,
-) -> tuple[Calibration, list[np.ndarray]]:
-    examples = [example for example, _ in pairs]
-    with_end = not prefix_free(scorer.tokens[choice][:-1] for choice in choices)
-    prompts = [rendered.prompt_ids for _, rendered in pairs]
-    nll = scorer.measure(prompts, [e.choices for e in examples], title, with_end)
-    contexts: list[str] = []
+) -> tuple[Calibration, list[ChoiceLikelihoods]]:
+    """The calibration of one task, and the likelihoods it was found by."""
+    with_end = not prefix_free(choices)
+    likelihoods = _likelihoods(model, examples, with_end, title)
+    contexts: list[Sequence[Message]] = []
     if len({example.choices for example in examples}) == 1:
-        prior = dict(zip(examples[0].choices, _mean_likelihood(np.array(nll)), strict=True))
+        prior = dict(zip(examples[0].choices, _mean_likelihood(likelihoods), strict=True))
     else:
-        some = _contexts(pairs, len(choices))
-        contexts = [rendered.text for _, rendered in some]
-        given = scorer.measure([r.prompt_ids for _, r in some], [choices] * len(some), f"{title} prior", with_end)
-        prior = dict(zip(choices, _mean_likelihood(np.array(given)), strict=True))
+        contexts = [example.prompt for example in _contexts(examples, len(choices))]
+        measured = model.loglikelihood(
+            contexts, [choices] * len(contexts), end_of_turn=with_end, title=f"{title} prior"
+        )
+        prior = dict(zip(choices, _mean_likelihood(measured), strict=True))
     tried = [Calibration(by=by, prior=prior, contexts=contexts, with_end=with_end) for by in (SUM, MEAN, CALIBRATED)]
-    values = [better(scorer.answers("validation", pairs, nll, {task: calibration})) for calibration in tried]
+    values = [better(_predictions(model, examples, likelihoods, one, "validation")) for one in tried]
     best = tried[int(np.argmax(values))]  # the simplest of equals
     right = [example.choices.index(example.completion) for example in examples]
-    scores = [
-        best.scores(example.choices, values, scorer.counts(example.choices, with_end))
-        for example, values in zip(examples, nll, strict=True)
-    ]
+    scores = [best.scores(example.choices, found) for example, found in zip(examples, likelihoods, strict=True)]
     temperature = fit_temperature(scores, right)
     if best.by != CALIBRATED:
         best = replace(best, prior={}, contexts=())
-    return replace(best, temperature=temperature), nll
+    return replace(best, temperature=temperature), likelihoods
 
 
-def prefix_free(sequences: Iterable[Sequence[int]]) -> bool:
+def _likelihoods(
+    model: LanguageModel, examples: Sequence[Example], with_end: bool, title: str
+) -> list[ChoiceLikelihoods]:
+    prompts, choices = [example.prompt for example in examples], [example.choices for example in examples]
+    return model.loglikelihood(prompts, choices, end_of_turn=with_end, title=title)
+
+
+def _predictions(
+    model: LanguageModel,
+    examples: Sequence[Example],
+    likelihoods: Sequence[ChoiceLikelihoods],
+    calibration: Calibration,
+    split: str,
+) -> list[Prediction]:
+    """What was measured of examples, their right choices known or not."""
+    found = []
+    for example, measured in zip(examples, likelihoods, strict=True):
+        logs = calibration.log_probabilities(example.choices, measured)
+        right = example.choices.index(example.completion) if example.completion else None
+        found.append(
+            Prediction(
+                id=example.id,
+                split=split,
+                prompt=model.prompt(example.prompt),
+                reference=example.completion,
+                prediction=example.choices[int(logs.argmax())],
+                nll=math.nan if right is None else -float(measured.logprobs[right]),
+                tokens=0 if right is None else int(measured.tokens[right]),
+                groups=example.groups,
+                source=example.source,
+                choices=dict(zip(example.choices, map(float, logs), strict=True)),
+            )
+        )
+    return found
+
+
+def prefix_free(sequences: Iterable[Sequence[Any]]) -> bool:
     """Whether no sequence begins another, nor stands there twice."""
     ordered = sorted(map(tuple, sequences))
     return not any(after[: len(before)] == before for before, after in pairwise(ordered))
@@ -289,13 +221,14 @@ def fit_temperature(scores: Sequence[np.ndarray], right: Sequence[int]) -> float
     return float(TEMPERATURES[int(np.argmin(losses))])
 
 
-def _contexts(pairs: Sequence[Pair], choices: int) -> Sequence[Pair]:
+def _contexts(examples: Sequence[Example], choices: int) -> Sequence[Example]:
     """A few examples of the validation split, evenly spread over it."""
     count = max(2, min(CONTEXTS, PRIOR_MEASUREMENTS // choices))
-    return pairs[:: max(1, len(pairs) // count)][:count]
+    return examples[:: max(1, len(examples) // count)][:count]
 
 
-def _mean_likelihood(nll: np.ndarray) -> list[float]:
-    """Logarithm of the mean likelihood: (prompts, choices) -> (choices,)."""
-    lowest = nll.min(axis=0)
-    return list(map(float, np.log(np.exp(lowest - nll).mean(axis=0)) - lowest))
+def _mean_likelihood(likelihoods: Sequence[ChoiceLikelihoods]) -> list[float]:
+    """Logarithm of each choice's mean likelihood behind several prompts."""
+    logprobs = np.array([found.logprobs for found in likelihoods])
+    highest = logprobs.max(axis=0)
+    return list(map(float, np.log(np.exp(logprobs - highest).mean(axis=0)) + highest))

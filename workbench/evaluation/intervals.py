@@ -1,51 +1,69 @@
 """Scores with bootstrap intervals: overall, by split and by group."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from workbench.evaluation.metrics import Metric
 from workbench.evaluation.prediction import Prediction
+from workbench.results import Score
+
+logger = logging.getLogger(__name__)
 
 RESAMPLES = 1000
+# Of a group, by which scores are broken down without being asked.
+MOST_VALUES = 60
 # Numbers of a resampling that are held at once.
 TOGETHER = 2**23
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 def score_all(
-    metrics: Sequence[Metric], answers: Sequence[Prediction], groups: Sequence[str] = ("language",)
+    metrics: Sequence[Metric], predictions: Sequence[Prediction], groups: Sequence[str] | None = None
 ) -> dict[str, Score]:
-    """Score `answers` by every metric.
+    """Score `predictions` by every metric.
+
+    Args:
+        groups: by which scores are broken down; None takes all that the predictions name, but those of more than
+            `MOST_VALUES` values.
 
     Returns:
-        `bleu` for all answers, `bleu[test]` for a split, and `bleu[zh]` for a value of one of `groups`; of each
-        metric, where it applies to some answer.
+        `bleu` for all predictions, `bleu[test]` for a split, and `bleu[language=zh]` for a value of a group; of each
+        metric, where it applies to some prediction.
     """
+    if groups is None:
+        groups = _groups_of(predictions)
     scores: dict[str, Score] = {}
     for metric in metrics:
-        scored = [answer for answer in answers if metric.applies(answer)]
+        scored = [prediction for prediction in predictions if metric.applies(prediction)]
         if not scored:
             continue
         statistics = metric.statistics(scored)
         parts: dict[str, list[int]] = {"": list(range(len(scored)))}
-        for number, answer in enumerate(scored):
-            labels = [answer.split, *(answer.groups[name] for name in groups if name in answer.groups)]
-            for label in dict.fromkeys(labels):
+        for number, prediction in enumerate(scored):
+            labels = [prediction.split]
+            labels += [f"{name}={prediction.groups[name]}" for name in groups if name in prediction.groups]
+            for label in labels:
                 parts.setdefault(f"[{label}]", []).append(number)
         for label, rows in parts.items():
             sources = [scored[row].resampled_as for row in rows]
             scores[metric.name + label] = interval(metric, statistics[rows], sources)
     return scores
+
+
+def _groups_of(predictions: Sequence[Prediction]) -> list[str]:
+    """The groups that predictions name, in the order of their first appearance, without those of too many values."""
+    values: dict[str, set[str]] = {}
+    for prediction in predictions:
+        for name, value in prediction.groups.items():
+            values.setdefault(name, set()).add(value)
+    for name, found in values.items():
+        if len(found) > MOST_VALUES:
+            logger.warning(
+                "group %r has %d values: scores are not broken down by it, unless report_groups names it",
+                name, len(found),
+            )  # fmt: skip
+    return [name for name, found in values.items() if len(found) <= MOST_VALUES]
 
 
 def by_source(statistics: np.ndarray, sources: Sequence[str]) -> np.ndarray:

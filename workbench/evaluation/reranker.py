@@ -1,4 +1,4 @@
-"""A small ranker: likelihoods of choices put together with what else is known of them, such as their popularity."""
+"""A small reranker: likelihoods of choices put together with what else is known of them, such as their popularity."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ Features = Callable[[Example], Mapping[str, Sequence[float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranker:
+class Reranker:
     """Weights of a conditional logit: a choice's probability is the softmax of a weighted sum (McFadden 1974).
 
     Attributes:
@@ -40,8 +40,8 @@ def columns_of(example: Example, answer: Prediction, features: Features) -> dict
     return {LIKELIHOOD: likelihood, **{name: np.array(values) for name, values in features(example).items()}}
 
 
-def fit_ranker(examples: Sequence[Example], answers: Sequence[Prediction], features: Features) -> Ranker:
-    """Fit a ranker to examples that the model was not trained on.
+def fit_reranker(examples: Sequence[Example], answers: Sequence[Prediction], features: Features) -> Reranker:
+    """Fit a reranker to examples that the model was not trained on.
 
     Args:
         examples: with their right choices.
@@ -64,16 +64,16 @@ def fit_ranker(examples: Sequence[Example], answers: Sequence[Prediction], featu
         return value, slope
 
     found = minimize(loss, np.zeros(len(names)), jac=True, method="L-BFGS-B")
-    return Ranker(weights=dict(zip(names, map(float, found.x), strict=True)), deviations=deviations)
+    return Reranker(weights=dict(zip(names, map(float, found.x), strict=True)), deviations=deviations)
 
 
-def ranked(
-    ranker: Ranker, examples: Sequence[Example], answers: Sequence[Prediction], features: Features
+def reranked(
+    reranker: Reranker, examples: Sequence[Example], answers: Sequence[Prediction], features: Features
 ) -> list[Prediction]:
-    """The answers as the ranker orders the choices."""
+    """The answers as the reranker orders the choices."""
     found = []
     for example, answer in zip(examples, answers, strict=True):
-        logs = ranker.log_probabilities(columns_of(example, answer, features))
+        logs = reranker.log_probabilities(columns_of(example, answer, features))
         choices = dict(zip(example.choices, map(float, logs), strict=True))
         found.append(
             replace(

@@ -56,16 +56,15 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
     from workbench.errors import UserError
-    from workbench.run.export import export
-    from workbench.run.job import read_options
+    from workbench.run.export import export_method
+    from workbench.run.folder import RunFolder
 
     if arguments.accept_rounding and arguments.precision == "float32":
         raise UserError("--accept-rounding is for --precision bfloat16: float32 is not rounded")
 
-    options = read_options(arguments.run)
-    proof = export(
-        arguments.run,
-        options,
+    folder = RunFolder.open(arguments.run)
+    proof = export_method(
+        folder,
         arguments.method,
         arguments.to,
         seed=arguments.seed,
@@ -73,16 +72,16 @@ def main(arguments: argparse.Namespace) -> int:
         base=arguments.base,
         accept_rounding=arguments.accept_rounding,
     )
-    if not proof["merged"]:
-        print(f"nothing was exported: {proof['reason']}")
+    if not proof.merged:
+        print(f"nothing was exported: {proof.reason}")
         return 1
-    base = f", {proof['base']}" if "base" in proof else ""
+    base = f", {proof.base}" if proof.base else ""
     print(
         f"{arguments.to}: a plain checkpoint in {arguments.precision}{base}\n"
-        f"largest logit difference {proof['max_abs_logit_difference']:.2g} of {proof['max_abs_logit']:.3g} "
-        f"(the base: {proof['base_logit_difference']:.3g}), the same greedy text on "
-        f"{proof['greedy_agreement']:.1%} of {proof['prompts']} held-out prompts, the same likeliest token at "
-        f"{proof['greedy_token_agreement']:.1%} of positions"
+        f"largest logit difference {proof.max_abs_logit_difference:.2g} of {proof.max_abs_logit:.3g} "
+        f"(the base: {proof.base_logit_difference:.3g}), the same greedy text on "
+        f"{proof.greedy_agreement:.1%} of {proof.prompts} held-out prompts, the same likeliest token at "
+        f"{proof.greedy_token_agreement:.1%} of positions"
     )
     return 0
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from workbench.generation.decode import Context, open_context
+from workbench.generation.context import Context, open_context
 
 # Tokens of continuations in a row: more would attend in vain to each other, fewer copy the prompt's cache more often.
 ROW_TOKENS = 2**8

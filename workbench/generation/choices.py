@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from workbench.generation.branches import ROW_TOKENS, branch_mask, inside_window
-from workbench.generation.decode import (
+from workbench.generation.context import (
     CACHE_BYTES,
     Context,
     cache_bytes,

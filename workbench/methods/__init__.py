@@ -1,6 +1,7 @@
 """Methods by name. A method is data: how it attaches, its learning rate, how it becomes a plain checkpoint.
 
-To add one, put a module with a tuple `METHODS` in this folder; it is found by being there.
+To add one, put a module with a tuple `METHODS` in this folder; it is found by being there. Another package adds its own
+by an entry point of the group `workbench.methods`, see `workbench.plugins`.
 """
 
 import importlib
@@ -8,17 +9,32 @@ import pkgutil
 from functools import cache
 
 from workbench.errors import unknown
-from workbench.methods.method import Attachment, Driver, Method
+from workbench.methods.method import Attachment, Driver, Mergeability, Mergeable, Method, NotMergeable
+from workbench.plugins import from_entry_points
 
-__all__ = ["Attachment", "Driver", "Method", "find_method", "known_methods"]
+__all__ = [
+    "Attachment",
+    "Driver",
+    "Mergeability",
+    "Mergeable",
+    "Method",
+    "NotMergeable",
+    "find_method",
+    "known_methods",
+]
 
 
 @cache
 def known_methods() -> dict[str, Method]:
-    """All methods, by name, in the order of the modules of this folder."""
+    """All methods, by name, in the order of the modules of this folder; those of other packages behind them.
+
+    Raises:
+        UserError: another package's method can't be loaded, or has a name that is taken.
+    """
     modules = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     found = [m for name in modules for m in getattr(importlib.import_module(f"{__name__}.{name}"), "METHODS", ())]
-    return {method.name: method for method in found}
+    own = {method.name: method for method in found}
+    return own | from_entry_points("workbench.methods", Method, own)
 
 
 def find_method(name: str) -> Method:

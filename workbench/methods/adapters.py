@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.methods.merging import merged
-from workbench.methods.method import Attachment, Method
+from workbench.methods.method import Attachment, Method, NotMergeable
 
 if TYPE_CHECKING:
     from torch import nn
 
-BEHIND_A_BLOCK = "a bottleneck behind a block, with an activation in it, is no weight of the plain architecture"
+BEHIND_A_BLOCK = NotMergeable(
+    "a bottleneck behind a block, with an activation in it, is no weight of the plain architecture"
+)
 
 
 def _bottleneck(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
@@ -33,7 +35,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_bottleneck,
         settings={"bottleneck_size": 64, "activation": "gelu", "dropout": 0.0},
-        no_plain_checkpoint=BEHIND_A_BLOCK,
+        merge=BEHIND_A_BLOCK,
         loads_with="workbench.methods.bottleneck",
     ),
     Method(
@@ -43,7 +45,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_bottleneck,
         settings={"bottleneck_size": 128, "activation": "gelu", "dropout": 0.0, "places": ["feed_forward"]},
-        no_plain_checkpoint=BEHIND_A_BLOCK,
+        merge=BEHIND_A_BLOCK,
         loads_with="workbench.methods.bottleneck",
     ),
     Method(
@@ -53,8 +55,8 @@ METHODS = (
         learning_rate=1e-3,
         attach=_bottleneck,
         settings={"bottleneck_size": 128, "scale": 4.0, "dropout": 0.0, "places": ["feed_forward"], "parallel": True},
-        plain=merged,
-        no_plain_checkpoint=_why_not_wider,
+        merge=merged,
+        merge_obstacle=_why_not_wider,
         loads_with="workbench.methods.bottleneck",
     ),
 )

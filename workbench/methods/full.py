@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.methods.merging import as_it_is
-from workbench.methods.method import Attachment, Method
+from workbench.methods.method import Attachment, Method, NotMergeable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ METHODS = (
         paper="none",
         learning_rate=None,
         attach=_as_it_is,
-        no_plain_checkpoint="nothing was trained: the checkpoint itself is the plain checkpoint",
+        merge=NotMergeable("nothing was trained: the checkpoint itself is the plain checkpoint"),
     ),
     Method(
         name="full",
@@ -41,6 +41,6 @@ METHODS = (
         learning_rate=5e-5,
         attach=_all_weights,
         trains_base=True,
-        plain=as_it_is,
+        merge=as_it_is,
     ),
 )

@@ -34,6 +34,6 @@ METHODS = (
         paper="Liu et al. 2022, arXiv:2205.05638",
         learning_rate=1e-2,
         attach=_ia3,
-        plain=merged,
+        merge=merged,
     ),
 )

@@ -58,7 +58,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_lora,
         settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 32},
-        plain=merged,
+        merge=merged,
     ),
     Method(
         name="rslora",
@@ -67,7 +67,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_lora,
         settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 8, "use_rslora": True},
-        plain=merged,
+        merge=merged,
     ),
     Method(
         name="dora",
@@ -76,7 +76,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_dora,
         settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 32, "use_dora": True},
-        plain=merged,
+        merge=merged,
     ),
     Method(
         name="adalora",
@@ -86,6 +86,6 @@ METHODS = (
         attach=_adalora,
         settings={**EVERY_LINEAR, "init_r": 24, "target_r": 16, "lora_alpha": 32},
         driver=_rank_schedule,
-        plain=merged,
+        merge=merged,
     ),
 )

@@ -48,6 +48,21 @@ class Driver(Protocol):
         """Go on from a `state`."""
 
 
+@dataclass(frozen=True)
+class Mergeable:
+    """What was trained can become a checkpoint that transformers runs by itself."""
+
+
+@dataclass(frozen=True)
+class NotMergeable:
+    """It can't, for a reason, given as a sentence without its end."""
+
+    reason: str
+
+
+Mergeability = Mergeable | NotMergeable
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """One way to adapt a model.
@@ -61,13 +76,13 @@ class Method:
         attach: makes the model to train. Its trainable parameters are those with `requires_grad`.
         trains_base: the base's own weights are trained, so it can't be held at 8 or 4 bits, and what is saved
             is a whole checkpoint.
-        cannot: given the base (perhaps without weights), why the method can't be used with it; None if it can.
+        unsupported: given the base (perhaps without weights), why the method can't be used with it; None if it can.
         driver: what it does at each step of the training, made from the attached model.
-        plain: makes a plain checkpoint: attached model on a base of floating point, and tokenizer -> the model that
-            transformers runs by itself, and its tokenizer. Raises MethodError, ValueError or NotImplementedError if
-            that can't be done. None where there is no such checkpoint.
-        no_plain_checkpoint: why there is none. A function, given the attached model (perhaps without weights), where
-            it depends on the architecture; it returns None where there is one.
+        merge: makes a merged checkpoint: attached model on a base of floating point, and tokenizer -> the model that
+            transformers runs by itself, and its tokenizer; raises MethodError, ValueError or NotImplementedError if
+            that can't be done. Or why there is no such checkpoint of any model.
+        merge_obstacle: given the attached model (perhaps without weights), why there is none of this model, where that
+            depends on the architecture; None if there is one.
         loads_with: a module to import before PEFT can load its adapter, where PEFT doesn't know it by itself.
     """
 
@@ -80,8 +95,8 @@ class Method:
     trains_base: bool = False
     unsupported: "Callable[[PreTrainedModel], str | None] | None" = None
     driver: "Callable[[nn.Module], Driver] | None" = None
-    plain: "Callable[[nn.Module, Any], tuple[PreTrainedModel, Any]] | None" = None
-    no_plain_checkpoint: "str | Callable[[nn.Module], str | None] | None" = None
+    merge: "Callable[[nn.Module, Any], tuple[PreTrainedModel, Any]] | NotMergeable"
+    merge_obstacle: "Callable[[nn.Module], str | None] | None" = None
     loads_with: str | None = None
 
     @property
@@ -89,16 +104,20 @@ class Method:
         """Whether there is anything to train."""
         return self.learning_rate is not None
 
-    def why_adapter_only(self, attached: "nn.Module | None" = None) -> str | None:
-        """Why there can be no plain checkpoint, and how the adapter is loaded instead; None if there can be one.
+    def mergeability(self, attached: "nn.Module | None" = None) -> Mergeability:
+        """Whether a merged checkpoint can be made; if not, the reason says how the adapter is loaded instead.
 
         Args:
             attached: what `attach` made; needed where it depends on the architecture, and perhaps without weights.
         """
-        found = self.no_plain_checkpoint
-        if callable(found):
-            found = found(attached) if attached is not None else None
-        if found is None or not self.trains:
-            return found
+        reason = None
+        if isinstance(self.merge, NotMergeable):
+            reason = self.merge.reason
+        elif self.merge_obstacle is not None and attached is not None:
+            reason = self.merge_obstacle(attached)
+        if reason is None:
+            return Mergeable()
+        if not self.trains:
+            return NotMergeable(reason)
         first = f" after importing {self.loads_with}" if self.loads_with else ""
-        return f"{found}; load adapter/ with PEFT{first}"
+        return NotMergeable(f"{reason}; load adapter/ with PEFT{first}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from workbench.methods.method import Attachment, Method
+from workbench.methods.method import Attachment, Method, NotMergeable
 from workbench.methods.prompts import lacking, typical_start
 
 if TYPE_CHECKING:
@@ -46,6 +46,6 @@ METHODS = (
         attach=_prefix,
         settings={"num_virtual_tokens": 32},
         unsupported=lacking("past_key_values", "takes no keys and values from before, and so no prefix of them"),
-        no_plain_checkpoint="keys and values that no token produces have no place in a plain checkpoint",
+        merge=NotMergeable("keys and values that no token produces have no place in a plain checkpoint"),
     ),
 )

@@ -74,7 +74,7 @@ METHODS = (
         attach=_prompt,
         settings={"num_virtual_tokens": 32},
         unsupported=NO_EMBEDDINGS,
-        plain=as_vocabulary,
+        merge=as_vocabulary,
     ),
     Method(
         name="ptuning",
@@ -84,6 +84,6 @@ METHODS = (
         attach=_ptuning,
         settings={"num_virtual_tokens": 32},
         unsupported=NO_EMBEDDINGS,
-        plain=as_vocabulary,
+        merge=as_vocabulary,
     ),
 )

@@ -5,14 +5,27 @@ from workbench.models.fast import fast_evaluation, fast_training
 from workbench.models.load import BITS, context_length, load_dequantized, load_model, load_tokenizer, require_weights
 from workbench.models.memory import keep_memory, release_memory
 from workbench.models.output import has_linear_output, linear_cross_entropy, output_layer, output_of, output_weight
-from workbench.models.precision import bfloat16_is_fast, default_bits, device
+from workbench.models.precision import (
+    DEQUANTIZED,
+    ORIGINAL,
+    Precision,
+    bfloat16_is_fast,
+    computing_dtype,
+    default_bits,
+    device,
+    precision_of,
+)
 
 __all__ = [
     "BITS",
+    "DEQUANTIZED",
+    "ORIGINAL",
+    "Precision",
     "Size",
     "attach",
     "bfloat16_is_fast",
     "check_attachment",
+    "computing_dtype",
     "context_length",
     "default_bits",
     "device",
@@ -27,6 +40,7 @@ __all__ = [
     "output_layer",
     "output_of",
     "output_weight",
+    "precision_of",
     "release_memory",
     "require_weights",
     "size",

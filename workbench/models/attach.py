@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
-from workbench.methods import Attachment, Method
+from workbench.methods import Attachment, Mergeability, Method
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,11 +60,11 @@ def attach(
 
 def check_attachment(
     path: Path, method: Method, settings: Mapping[str, Any], typical_ids: list[int], steps: int = 1
-) -> str | None:
+) -> Mergeability:
     """Attach `method` to the model in the folder `path` without its weights, to find early what is wrong.
 
     Returns:
-        Why the result can't become a plain checkpoint; None if it can.
+        Whether the result can become a merged checkpoint.
 
     Raises:
         UserError: as `attach`.
@@ -76,7 +76,7 @@ def check_attachment(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         attached = attach(model.requires_grad_(False), method, settings, typical_ids, seed=0, steps=steps)
-        return method.why_adapter_only(attached)
+        return method.mergeability(attached)
 
 
 def size(model: "nn.Module") -> Size:

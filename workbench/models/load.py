@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
-from workbench.models.precision import bfloat16_is_fast, device
+from workbench.models.precision import computing_dtype, device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -83,14 +83,13 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     Raises:
         UserError: it is no causal language model, or its files don't fit each other.
     """
-    import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils.quantization_config import Mxfp4Config
 
     from workbench.models.attention import GROUPED
     from workbench.models.probe import read_short_text
 
-    computing = torch.bfloat16 if bits == 16 or (bits < 16 and bfloat16_is_fast()) else torch.float32
+    computing = computing_dtype(bits)
     quantization: Any = None
     if _quantized_by(path) == MXFP4:  # gpt-oss as it is released
         quantization = Mxfp4Config(dequantize=True)

@@ -1,9 +1,15 @@
 """On which device and in what precision a model is trained, scored and shipped."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+    from workbench.methods import Method
+
+# Weights that a merge may go into.
+ORIGINAL, DEQUANTIZED = "original", "dequantized"
 
 
 def device() -> "torch.device":
@@ -28,3 +34,54 @@ def bfloat16_is_fast() -> bool:
 def default_bits() -> int:
     """16 where bfloat16 is computed in hardware, 32 elsewhere."""
     return 16 if bfloat16_is_fast() else 32
+
+
+def computing_dtype(bits: int) -> "torch.dtype":
+    """In what a base that is held at `bits` computes: bfloat16 or float32."""
+    import torch
+
+    return torch.bfloat16 if bits == 16 or (bits < 16 and bfloat16_is_fast()) else torch.float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """In what a method's model is trained, scored and shipped.
+
+    Attributes:
+        trained_bits: how the base is held while training. The optimizer needs float32 for weights that it changes: a
+            frozen base can be coarser, a trained one not.
+        autocast: compute in bfloat16 whatever is kept in float32 while training.
+        scored_bits: how the base is held when the model is scored. What can be merged is scored as it ships, in
+            float32, in which batches don't change answers; what stays an adapter on a quantized base, on that.
+        bases: weights that a merge may go into, the better by validation loss: the original ones, and after a training
+            at 8 or 4 bits those that training saw, dequantized. Empty where nothing is merged into a base.
+    """
+
+    trained_bits: int
+    autocast: bool
+    scored_bits: int
+    bases: tuple[str, ...]
+
+    @property
+    def loading_dtype(self) -> "torch.dtype":
+        """The dtype with which users load the base that the scores are of."""
+        import torch
+
+        return computing_dtype(self.scored_bits) if self.scored_bits < 16 else torch.float32
+
+
+def precision_of(method: "Method", bits: int, mergeable: bool) -> Precision:
+    """The one place that says in what a method's model is trained, scored and shipped.
+
+    Args:
+        bits: what was asked for: 32, 16, 8 or 4.
+        mergeable: a merged checkpoint can be made.
+    """
+    quantized = bits < 16
+    merges = mergeable and method.trains and not method.trains_base
+    return Precision(
+        trained_bits=32 if method.trains_base else bits,
+        autocast=bits < 32 and bfloat16_is_fast(),
+        scored_bits=bits if quantized and not mergeable and not method.trains_base else 32,
+        bases=(() if not merges else (ORIGINAL, DEQUANTIZED) if quantized else (ORIGINAL,)),
+    )

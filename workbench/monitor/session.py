@@ -17,7 +17,7 @@ from workbench.errors import UserError
 from workbench.monitor.page import ALERTS_SHOWN, PAGE, RENEW_SECONDS, write_page
 from workbench.monitor.stream import Spool, batches
 from workbench.monitor.watch import ALERTS, Text, Verdict, Watch
-from workbench.run.job import read_options
+from workbench.run.folder import RunFolder
 from workbench.run.tuned import TunedModel, load_tuned
 
 SENTIMENT, TOPIC, NEGATIVE = "sentiment", "topic", "negative"
@@ -57,10 +57,11 @@ def monitor(
     Raises:
         UserError: the run can't be used so, or `out` belongs to another watch.
     """
-    options = read_options(run)
-    tuned = load_tuned(run, options, method)
-    if tuned.recipe.inference_examples is None or SENTIMENT not in tuned.calibration:
-        raise UserError(f"{options.recipe} does not say how a new text is asked for its {SENTIMENT}: see `asks`")
+    tuned = load_tuned(RunFolder.open(run), method)
+    if tuned.recipe.inference_examples is None or SENTIMENT not in tuned.calibrations:
+        raise UserError(
+            f"{tuned.recipe.name} does not say how a new text is asked for its {SENTIMENT}: see `inference_examples`"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".lock", timeout=0)
@@ -89,7 +90,7 @@ def _watch(
     state = Watch(
         folder=out,
         stream=STANDARD_INPUT if stream is None else str(stream.resolve()),
-        method=tuned.record["method"],
+        method=tuned.name,
         window_seconds=window_seconds,
         false_alarms=false_alarms,
         history=history,
@@ -138,12 +139,12 @@ def _asked(tuned: TunedModel, row: Mapping[str, Any]) -> list[Example]:
     Raises:
         ValueError: it is longer than what the model was tuned on, or is not asked for a sentiment as it should be.
     """
-    assert tuned.recipe.inference_examples is not None
-    asked = list(tuned.recipe.inference_examples(row))
+    asked = tuned.inference_examples(row)
+    renderer = tuned.language_model.renderer
     if not any(example.task == SENTIMENT and NEGATIVE in example.choices for example in asked):
         raise ValueError(f"the recipe does not ask whether its {SENTIMENT} is {NEGATIVE}")
     for example in asked:
-        length = len(tuned.renderer.tokens(tuned.renderer.prompt(example.prompt)))
+        length = len(renderer.tokens(renderer.prompt(example.prompt)))
         if length > tuned.recipe.max_tokens:
             raise ValueError(f"the text has {length} tokens, more than max_tokens {tuned.recipe.max_tokens}")
     return asked

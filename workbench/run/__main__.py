@@ -10,8 +10,12 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.console import command
+
+if TYPE_CHECKING:
+    from workbench.run.folder import RunFolder
 
 EPILOG = """\
 examples:
@@ -81,7 +85,6 @@ def main(arguments: argparse.Namespace) -> int:
     began = time.perf_counter()
     from workbench.errors import UserError, unknown
     from workbench.methods import known_methods
-    from workbench.recipe import load_recipe
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, and not both")
@@ -92,43 +95,58 @@ def main(arguments: argparse.Namespace) -> int:
     for name in methods or ():
         if name not in known_methods():
             raise unknown("method", name, known_methods())
-    if arguments.recipe:
-        load_recipe(arguments.recipe)
+    folder = _resumed(arguments.resume, methods) if arguments.resume else _begun(arguments, methods)
+    if arguments.check:
+        from workbench.run.check import check
+
+        print(check(folder))
+        return 0
 
     from workbench.compare import table
+    from workbench.run.folder import RunFolder
+    from workbench.run.run import prepare_run, run_job
+
+    job = prepare_run(folder)
+    if arguments.resume is None:
+        folder = RunFolder.create(folder.path, folder.options, folder.recipe)
+    with folder.locked():
+        folder.keep_options()
+        results = run_job(job, folder, began)
+    print(table(results))
+    print(f"report: {folder.path / 'report.html'}", file=sys.stderr)
+    return 0 if all(run.done for run in results.runs) else 1
+
+
+def _resumed(path: Path, methods: "list[str] | None") -> "RunFolder":
+    """The folder of a run that was begun before, with more methods if there are any."""
+    from workbench.run.folder import RunFolder
+    from workbench.run.run import with_methods
+
+    return with_methods(RunFolder.open(path), methods or ())
+
+
+def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFolder":
+    """The folder of a new run; nothing is written yet."""
+    from workbench.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe)  # before the heavy libraries: its mistakes are told at once
+
     from workbench.files import sha256_of
     from workbench.models import default_bits
-    from workbench.run import job
+    from workbench.run.folder import Options, RunFolder
 
-    if arguments.resume:
-        out = arguments.resume
-        options = job.with_methods(job.read_options(out), methods or ())
-    else:
-        options = job.Options(
-            recipe=str(arguments.recipe.resolve()),
-            recipe_sha256=sha256_of(arguments.recipe),
-            methods=methods,
-            model=arguments.model,
-            bits=arguments.bits or default_bits(),
-            seed=arguments.seed,
-            seeds=arguments.seeds,
-            limit=arguments.limit,
-        )
-        if arguments.check:
-            from workbench.run.check import check
-
-            print(check(options))
-            return 0
-        out = arguments.out or Path("runs", arguments.recipe.stem, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
-    prepared = job.prepare_options(options)
-    if arguments.resume:
-        job.keep_options(out, options)
-    else:
-        job.open_folder(out, options)
-    results = job.carry_out(prepared, options, out, began)
-    print(table(results))
-    print(f"report: {out / 'report.html'}", file=sys.stderr)
-    return 0 if all(run["status"] == "done" for run in results["runs"]) else 1
+    options = Options(
+        recipe=str(arguments.recipe.resolve()),
+        recipe_sha256=sha256_of(arguments.recipe),
+        methods=methods,
+        model=arguments.model,
+        bits=arguments.bits or default_bits(),
+        seed=arguments.seed,
+        seeds=arguments.seeds,
+        limit=arguments.limit,
+    )
+    out = arguments.out or Path("runs", arguments.recipe.stem, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
+    return RunFolder(out, options, recipe)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ from workbench.console import bytes_text, count_text
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
 from workbench.errors import MethodError
-from workbench.evaluation import ChoiceScorer
 from workbench.generation.decode import decode_batch
-from workbench.methods import Method
+from workbench.generation.engine import LocalModel
+from workbench.methods import Method, NotMergeable
 from workbench.models import (
     attach,
-    bfloat16_is_fast,
     fast_evaluation,
     fast_training,
     has_linear_output,
@@ -27,8 +26,9 @@ from workbench.models import (
     release_memory,
     size,
 )
-from workbench.run.job import Options, prepare_options
+from workbench.run.folder import RunFolder
 from workbench.run.prepare import Job
+from workbench.run.run import prepare_run
 from workbench.training import steps_in
 from workbench.training.loss import RightPadding, negative_log_likelihoods
 from workbench.training.rows import lengths
@@ -40,19 +40,19 @@ NO_TOKEN = -1  # at which no answer ends
 TRAINED_OPEN, TRAINED_CLOSE = "⟦", "⟧"
 
 
-def check(options: Options) -> str:
+def check(folder: RunFolder) -> str:
     """Describe splits, lengths, examples, sizes and the time and memory that a run would take.
 
     Raises:
         UserError: whatever would be an error in a run.
     """
-    job = prepare_options(options)
+    job = prepare_run(folder)
     parts = [
-        f"# {job.path.stem}: {job.checkpoint.name}, base held at {job.bits} bits",
+        f"# {job.recipe.name}: {job.checkpoint.name}, base held at {job.bits} bits",
         _splits(job),
         _lengths(job),
         _examples(job),
-        _methods(job, options.seeds),
+        _methods(job, folder.options.seeds),
     ]
     return "\n\n".join(parts)
 
@@ -83,7 +83,7 @@ def _lengths(job: Job) -> str:
 
 
 def _examples(job: Job) -> str:
-    rendered = job.rendered("train")
+    rendered = job.pairs["train"].rendered
     chosen = [rendered[index] for index in sorted({0, len(rendered) // 2, len(rendered) - 1})][:EXAMPLES_SHOWN]
     shown = [f"--- {item.id}\n{marked(job.renderer, item)}" for item in chosen]
     legend = f"## Examples as the model sees them (trained tokens between {TRAINED_OPEN} and {TRAINED_CLOSE})"
@@ -101,18 +101,18 @@ def _methods(job: Job, seeds: int) -> str:
     total = 0.0
     for method in job.methods:
         try:
-            model = _attached(job, method, 32 if method.trains_base else job.bits, training=True)
+            precision = job.precision(method)
+            model = _attached(job, method, precision.trained_bits, training=True)
         except MethodError as error:
             lines.append(f"{method.name:10}can't: {error}")
             continue
         counted = size(model)
         # Gradients and Adam's two moments in float32 for what is trained.
         memory = sum(p.numel() * p.element_size() for p in model.parameters()) + 12 * counted.trainable
-        seconds = _training_seconds(job, model) if method.trains else 0.0
+        seconds = _training_seconds(job, model, precision.autocast) if method.trains else 0.0
         del model
         release_memory()
-        quantized = job.bits < 16 and (not method.trains or method.name in job.adapter_only)
-        seconds += _answering_seconds(job, _attached(job, method, job.bits if quantized else 32))
+        seconds += _answering_seconds(job, _attached(job, method, precision.scored_bits))
         total += seconds * seeds
         rate = f"{job.learning_rate(method):.0e}" if method.trains else "-"
         lines.append(
@@ -134,14 +134,15 @@ def _attached(job: Job, method: Method, bits: int, training: bool = False) -> nn
 
 
 def _ships(job: Job, method: Method) -> str:
-    if reason := job.adapter_only.get(method.name):
-        return f"adapter only: {reason}"
-    if method.trains_base:
-        return "plain checkpoint"
-    return "plain checkpoint, and adapter" if method.trains else "-"
+    if not method.trains:
+        return "-"
+    mergeability = job.mergeability[method.name]
+    if isinstance(mergeability, NotMergeable):
+        return f"adapter only: {mergeability.reason}"
+    return "plain checkpoint" if method.trains_base else "plain checkpoint, and adapter"
 
 
-def _training_seconds(job: Job, model: nn.Module) -> float:
+def _training_seconds(job: Job, model: nn.Module, autocast: bool) -> float:
     """Time of the whole training, from steps on a typical batch, of which the first warms up."""
     batch_size = job.recipe.training.batch_size
     rows = job.rows.train
@@ -149,7 +150,6 @@ def _training_seconds(job: Job, model: nn.Module) -> float:
     typical = np.argsort(lengths(rows))[middle : middle + batch_size]
     inputs = _batch(job, model, [rows[int(place)] for place in typical])
     model.train()
-    autocast = job.bits < 32 and bfloat16_is_fast()
     plain = has_linear_output(model)
     taken = []
     with fast_training(model):
@@ -178,9 +178,9 @@ def _choosing_seconds(job: Job, model: nn.Module, pairs: Sequence[tuple[Example,
     if not pairs:
         return 0.0
     some = pairs[:: max(1, len(pairs) // CHOICES_TIMED)][:CHOICES_TIMED]
-    scorer = ChoiceScorer(model, job.renderer, [choice for example, _ in some for choice in example.choices])
+    local = LocalModel(model, job.renderer)
     began = time.perf_counter()
-    scorer.measure([rendered.prompt_ids for _, rendered in some], [example.choices for example, _ in some], "")
+    local.loglikelihood([example.prompt for example, _ in some], [example.choices for example, _ in some])
     return (time.perf_counter() - began) * len(pairs) / len(some)
 
 

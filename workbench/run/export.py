@@ -1,87 +1,101 @@
-"""A plain checkpoint of a method of a finished run, later."""
+"""A merged checkpoint of a method of a finished run, later."""
 
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from workbench.errors import UserError, unknown
-from workbench.evaluation import Score, answer_all
-from workbench.methods import find_method
-from workbench.run.job import Options, data_of, folder_of, prepare_options, read_results, require_same_data
-from workbench.run.ship import BASES, PROOF_PROMPTS, first_pairs, open_shipped, ship
+from workbench.evaluation import predict
+from workbench.generation.engine import LocalModel
+from workbench.generation.sampling import Sampling
+from workbench.methods import NotMergeable, find_method
+from workbench.results import ExportRecord, RunRecord
+from workbench.run.cards import BASES
+from workbench.run.folder import RunFolder
+from workbench.run.merge import PROOF_PROMPTS, merge
+from workbench.run.run import data_of, prepare_run, require_same_data
+from workbench.run.saved import open_saved
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def export(
-    run: Path,
-    options: Options,
+def export_method(
+    folder: RunFolder,
     name: str,
-    folder: Path,
+    to: Path,
     *,
     seed: int | None = None,
     precision: str = "float32",
     base: str | None = None,
     accept_rounding: bool = False,
-) -> dict[str, Any]:
-    """Make a plain checkpoint of the method called `name` of the run in the folder `run`.
+) -> ExportRecord:
+    """Make a merged checkpoint of the method called `name` of a run, and prove it.
 
     Args:
-        options: with which the run was made.
-        folder: where it goes; must not exist.
+        to: where it goes; must not exist.
         seed: of a run with several; None takes the first.
         precision: of the saved weights, "float32" or "bfloat16".
-        accept_rounding: of bfloat16, hold single tokens to be the same and not whole texts.
         base: for a run at 8 or 4 bits, "original" or "dequantized" weights; None takes the better.
+        accept_rounding: of bfloat16, hold single tokens to be the same and not whole texts.
 
     Returns:
-        As the `export` of a record in `results.json`. If `merged` is False, there is no `folder`.
+        How it went. If it is not merged, there is nothing at `to`.
 
     Raises:
-        UserError: the run has no such method or seed, the method failed, it can't become a plain checkpoint, or
-            `folder` exists.
+        UserError: the run has no such method or seed, the method failed, it can't become a merged checkpoint, or
+            `to` exists.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists: choose another folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"can't write to {folder.parent}: {error.strerror}") from error
-    results = read_results(run)
-    records = results["runs"]
-    if name not in {record["method"] for record in records}:
-        raise unknown("method of this run", name, {record["method"] for record in records})
-    seed = options.seed if seed is None else seed
-    record = next((r for r in records if (r["method"], r["seed"]) == (name, seed)), None)
-    if record is None:
-        raise UserError(f"{name} was not run with seed {seed}")
-    if record["status"] != "done":
-        raise UserError(f"{name} failed: {record['error']}")
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    _require_new_folder(to)
+    record = _record(folder, name, seed)
     method = find_method(name)
-    if method.plain is None:
-        raise UserError(f"{name} can't become a plain checkpoint: {method.no_plain_checkpoint}")
-    if base is not None and (record["bits"] >= 16 or method.trains_base):
-        raise UserError(f"--base is for adapters trained at 8 or 4 bits; this is {name} at {record['bits']} bits")
-    job = prepare_options(replace(options, methods=[name]))
-    if reason := job.adapter_only.get(name):
-        raise UserError(f"{name} can't become a plain checkpoint: {reason}")
-    require_same_data(data_of(job), results["data"], run)
-    done = folder_of(run, options, name, seed)
-    if not any((done / kind).is_dir() for kind in ("adapter", "trained", "merged")):
-        raise UserError(f"{done} holds neither adapter/ nor weights: there is nothing to export")
-    shipped = open_shipped(job, method, done, plain=True, base=base)
-    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if isinstance(known := method.mergeability(), NotMergeable):
+        raise UserError(f"{name} can't become a plain checkpoint: {known.reason}")
+    if base is not None and (record.bits >= 16 or method.trains_base):
+        raise UserError(f"--base is for adapters trained at 8 or 4 bits; this is {name} at {record.bits} bits")
+    folder = RunFolder(folder.path, replace(folder.options, methods=[name]), folder.recipe)
+    job = prepare_run(folder)
+    mergeability = job.mergeability[name]
+    if isinstance(mergeability, NotMergeable):
+        raise UserError(f"{name} can't become a plain checkpoint: {mergeability.reason}")
+    require_same_data(data_of(job), folder.read_results().data, folder.path)
+    saved = open_saved(job, method, folder.trial(name, record.seed), mergeability, base=base)
     # Its answers are made anew: those of the run may be on the other base.
-    some = first_pairs(job, PROOF_PROMPTS)
-    answers = answer_all(shipped.model, job.renderer, some, job.recipe.max_new_tokens, f"{name}: answers")
-    scores = {metric: Score(**value) for metric, value in record["metrics"].items()}
-    same = precision == "float32" and BASES.get(shipped.base or "", "") in record["export"].get("base", "")
+    some = {"": [example for example, _ in job.first_pairs(PROOF_PROMPTS)]}
+    sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
+    predictions = predict(LocalModel(saved.model, job.renderer), some, sampling, f"{name}: answers")
+    same = precision == "float32" and BASES.get(saved.base or "", "") in (record.export.base or "")
     scored = "of what is shipped" if same else "of the run's own checkpoint, in float32 and on the base chosen there"
-    exported, _ = ship(
-        job, method, seed, folder, shipped, answers, scores,
-        precision=kind, scored=scored, accept_rounding=accept_rounding,
+    exported, _ = merge(
+        job, method, record.seed, to, saved, predictions, record.metrics,
+        precision=PRECISIONS[precision], scored=scored, accept_rounding=accept_rounding,
     )  # fmt: skip
     return exported
+
+
+def _require_new_folder(to: Path) -> None:
+    if to.exists():
+        raise UserError(f"{to} exists: choose another folder")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"can't write to {to.parent}: {error.strerror}") from error
+
+
+def _record(folder: RunFolder, name: str, seed: int | None) -> RunRecord:
+    """The record of a method that was carried to its end."""
+    records = folder.read_results().runs
+    if name not in {record.method for record in records}:
+        raise unknown("method of this run", name, {record.method for record in records})
+    seed = folder.options.seed if seed is None else seed
+    record = next((r for r in records if (r.method, r.seed) == (name, seed)), None)
+    if record is None:
+        raise UserError(f"{name} was not run with seed {seed}")
+    if not record.done:
+        raise UserError(f"{name} failed: {record.error}")
+    return record

@@ -1,19 +1,26 @@
-"""What all methods of a run share: recipe, checkpoint, tokenizer, examples with their tokens."""
+"""What all entries of a run share: recipe, checkpoint, tokenizer, examples with their tokens."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench import files
 from workbench.data import Example, load_splits
 from workbench.data.render import Pairs, Rendered, Renderer, make_renderer, render_all
 from workbench.errors import MethodError, UserError, collected
 from workbench.evaluation import Metric, find_metric
-from workbench.methods import Method, find_method
-from workbench.models import BITS, check_attachment, context_length, load_tokenizer, require_weights
-from workbench.recipe import Recipe, load_recipe
+from workbench.methods import Mergeability, Mergeable, Method, NotMergeable, find_method
+from workbench.models import (
+    BITS,
+    Precision,
+    check_attachment,
+    context_length,
+    load_tokenizer,
+    precision_of,
+    require_weights,
+)
+from workbench.recipe import Recipe
+from workbench.run.entries import Entry, TunedEntry, entries_of
 from workbench.sources import Checkpoint, fetch_checkpoint
 from workbench.training import TrainingRows, check_extra, steps_in, training_rows
 
@@ -28,21 +35,20 @@ class Job:
     """A recipe, ready to be carried out.
 
     Attributes:
-        path, sha256: of the recipe's file.
+        entries: what is compared, in the order of the table.
+        bits: how the frozen base is held while training.
         pairs: split -> examples with their tokens, those too long left out; on disk.
         rows: what every training reads.
         too_long: split -> ids of the examples that were too long.
         repeated, leaked: training examples left out, see `workbench.data.Splits`.
         sources: split -> fingerprint of its rows, see `workbench.sources.Fingerprint`.
-        adapter_only: method -> why it can't become a plain checkpoint, of those that can't.
+        mergeability: method -> whether it can become a merged checkpoint, as far as that can be told before training.
     """
 
     recipe: Recipe
-    path: Path
-    sha256: str
     checkpoint: Checkpoint
     renderer: Renderer
-    methods: Sequence[Method]
+    entries: Sequence[Entry]
     metrics: Sequence[Metric]
     bits: int
     pairs: Mapping[str, Pairs]
@@ -50,50 +56,75 @@ class Job:
     too_long: Mapping[str, Sequence[str]]
     repeated: int
     leaked: int
-    sources: Mapping[str, str] = field(default_factory=dict)
-    adapter_only: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str]
+    mergeability: Mapping[str, Mergeability]
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods among the entries."""
+        return [entry.method for entry in self.entries if isinstance(entry, TunedEntry)]
+
+    @property
+    def primary_metric(self) -> Metric:
+        """The one by which entries are ranked."""
+        return next(metric for metric in self.metrics if metric.name == self.recipe.primary_metric)
 
     @property
     def steps(self) -> int:
         """Optimizer steps of a training, if it does not stop early."""
         return steps_in(self.recipe.training, len(self.rows.train))[0]
 
-    def rendered(self, split: str) -> Sequence[Rendered]:
-        """The tokens of a split's examples."""
-        return self.pairs[split].rendered
-
     @property
-    def evaluated(self) -> Mapping[str, Sequence[tuple[Example, Rendered]]]:
+    def evaluated(self) -> Mapping[str, Pairs]:
         """The splits that are scored."""
         return {split: self.pairs[split] for split in self.recipe.evaluated_splits}
 
     @property
     def typical_ids(self) -> list[int]:
         """Tokens of the first training prompts, one after another."""
-        return [token for item in self.rendered("train")[:TYPICAL_PROMPTS] for token in item.prompt_ids]
+        return [token for item in self.pairs["train"].rendered[:TYPICAL_PROMPTS] for token in item.prompt_ids]
 
-    def learning_rate(self, method: Method) -> float:
-        """The recipe's for this method, the recipe's for all, or the method's own."""
-        chosen = self.recipe.settings.get(method.name, {}).get("learning_rate")
+    def first_pairs(self, count: int) -> list[tuple[Example, Rendered]]:
+        """The first `count` evaluated examples."""
+        found: list[tuple[Example, Rendered]] = []
+        for pairs in self.evaluated.values():
+            found += pairs[: count - len(found)]
+        return found
+
+    def learning_rate(self, method: Method, settings: Mapping[str, Any] | None = None) -> float:
+        """That of a trial's settings, or the recipe's for this method, the recipe's for all, or the method's own."""
+        chosen = self._chosen(method, settings).get("learning_rate")
         rate = chosen or self.recipe.training.learning_rate or method.learning_rate
         assert rate is not None
         return float(rate)
 
-    def settings(self, method: Method) -> dict[str, Any]:
-        """The recipe's settings of this method, without the learning rate."""
-        chosen = self.recipe.settings.get(method.name, {})
+    def settings(self, method: Method, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The recipe's settings of this method, those of a trial before them, without the learning rate."""
+        chosen = self._chosen(method, settings)
         return {name: value for name, value in chosen.items() if name != "learning_rate"}
+
+    def _chosen(self, method: Method, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**self.recipe.settings.get(method.name, {}), **(settings or {})}
+
+    def precision(self, method: Method, mergeability: Mergeability | None = None) -> Precision:
+        """In what a method's model is trained, scored and shipped.
+
+        Args:
+            mergeability: of the model as it was attached; None for what is known before training.
+        """
+        known = mergeability or self.mergeability[method.name]
+        return precision_of(method, self.bits, isinstance(known, Mergeable))
 
 
 def prepare(
-    recipe_path: Path,
+    recipe: Recipe,
     *,
     methods: Sequence[str] | None = None,
     model: str | None = None,
     bits: int,
     limit: int | None = None,
 ) -> Job:
-    """Load the recipe, the checkpoint's tokenizer and the data, and check all that can be checked cheaply.
+    """Load the checkpoint's tokenizer and the data of a recipe, and check all that can be checked cheaply.
 
     Args:
         methods: other methods than the recipe's.
@@ -104,62 +135,31 @@ def prepare(
     Raises:
         UserError: anything the user has to mend.
     """
-    recipe = load_recipe(recipe_path)
     recipe = replace(recipe, methods=methods or recipe.methods, checkpoint=model or recipe.checkpoint)
-    chosen = [find_method(name) for name in dict.fromkeys(recipe.methods)]
+    entries = entries_of(recipe)
     metrics = [find_metric(name) for name in recipe.metrics]
     for name in recipe.settings:
         find_method(name)
     check_extra(recipe.training)
-    if bits not in BITS:
-        raise UserError(f"{bits} bits: the base can be held at {', '.join(map(str, BITS))}")
-    if bits < 16 and (whole := [method.name for method in chosen if method.trains_base]):
-        raise UserError(
-            f"{', '.join(whole)} trains the base's own weights, which can't be held at {bits} bits: "
-            "leave it out with --methods, or take --bits 16"
-        )
+    chosen = [entry.method for entry in entries if isinstance(entry, TunedEntry)]
+    _require_bits(bits, chosen)
     splits = load_splits(recipe.data, recipe.row_to_examples, limit)
     checkpoint = fetch_checkpoint(recipe.checkpoint)
     require_weights(checkpoint.path, bits)
     renderer = make_renderer(load_tokenizer(checkpoint.path))
-    most = context_length(checkpoint.path)
-    virtual = max(_virtual_tokens(recipe, method) for method in chosen)
-    if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual > most:
-        raise UserError(
-            f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and {virtual} virtual tokens are "
-            f"more than the {most} tokens that {recipe.checkpoint} can read"
-        )
-    pairs: dict[str, Pairs] = {}
-    too_long: dict[str, list[str]] = {}
-    for split, examples in splits.examples.items():
-        pairs[split], left_out = render_all(renderer, examples, recipe.max_tokens)
-        too_long[split] = left_out
-        if left_out:
-            logger.warning(
-                "%s: %d of %d examples have more than max_tokens=%d and are left out (%s%s)",
-                split, len(left_out), len(examples), recipe.max_tokens,
-                ", ".join(left_out[:3]), ", ..." * (len(left_out) > 3),
-            )  # fmt: skip
-        if not pairs[split]:
-            raise UserError(f"{split}: every example has more than max_tokens={recipe.max_tokens} tokens")
+    _require_context(recipe, checkpoint, chosen)
+    pairs, too_long = _rendered(recipe, renderer, splits.examples)
     if splits.repeated or splits.leaked:
         logger.warning(
             "train: left out %d repeated examples and %d whose question stands in another split",
             splits.repeated, splits.leaked,
         )  # fmt: skip
-    asked = {e.task for split in recipe.evaluated_splits for e, _ in pairs[split] if e.choices}
-    if missing := asked - {e.task for e, _ in pairs["validation"] if e.choices}:
-        raise UserError(
-            f"validation has no examples with choices of {', '.join(map(repr, sorted(missing)))}, by which their "
-            "likelihoods are calibrated"
-        )
+    _require_choices(recipe, renderer, pairs)
     job = Job(
         recipe=recipe,
-        path=recipe_path,
-        sha256=files.sha256_of(recipe_path),
         checkpoint=checkpoint,
         renderer=renderer,
-        methods=chosen,
+        entries=entries,
         metrics=metrics,
         bits=bits,
         pairs=pairs,
@@ -168,37 +168,123 @@ def prepare(
         repeated=splits.repeated,
         leaked=splits.leaked,
         sources=splits.fingerprints,
+        mergeability={},
     )
-    return replace(job, adapter_only=_rehearsed(job))
+    return replace(job, mergeability=_checked_methods(job))
 
 
-def _virtual_tokens(recipe: Recipe, method: Method) -> int:
-    return int({**method.settings, **recipe.settings.get(method.name, {})}.get("num_virtual_tokens", 0))
+def _require_bits(bits: int, methods: Sequence[Method]) -> None:
+    """See that the base can be held so.
+
+    Raises:
+        UserError: it can't.
+    """
+    if bits not in BITS:
+        raise UserError(f"{bits} bits: the base can be held at {', '.join(map(str, BITS))}")
+    if bits < 16 and (whole := [method.name for method in methods if method.trains_base]):
+        raise UserError(
+            f"{', '.join(whole)} trains the base's own weights, which can't be held at {bits} bits: "
+            "leave it out with --methods, or take --bits 16"
+        )
 
 
-def _rehearsed(job: Job) -> dict[str, str]:
+def _require_context(recipe: Recipe, checkpoint: Checkpoint, methods: Sequence[Method]) -> None:
+    """See that the model can read prompts, answers and virtual tokens at once.
+
+    Raises:
+        UserError: it can't.
+    """
+    most = context_length(checkpoint.path)
+    virtual = max(
+        int({**method.settings, **recipe.settings.get(method.name, {})}.get("num_virtual_tokens", 0))
+        for method in methods
+    )
+    if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual > most:
+        raise UserError(
+            f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and {virtual} virtual tokens are "
+            f"more than the {most} tokens that {recipe.checkpoint} can read"
+        )
+
+
+def _rendered(
+    recipe: Recipe, renderer: Renderer, examples: Mapping[str, Sequence[Example]]
+) -> tuple[dict[str, Pairs], dict[str, list[str]]]:
+    """Examples with their tokens, and the ids of those that are too long, by split.
+
+    Raises:
+        UserError: an example can't be rendered, or a split has none left.
+    """
+    pairs: dict[str, Pairs] = {}
+    too_long: dict[str, list[str]] = {}
+    for split, some in examples.items():
+        pairs[split], left_out = render_all(renderer, some, recipe.max_tokens)
+        too_long[split] = left_out
+        if left_out:
+            logger.warning(
+                "%s: %d of %d examples have more than max_tokens=%d and are left out (%s%s)",
+                split, len(left_out), len(some), recipe.max_tokens,
+                ", ".join(left_out[:3]), ", ..." * (len(left_out) > 3),
+            )  # fmt: skip
+        if not pairs[split]:
+            raise UserError(f"{split}: every example has more than max_tokens={recipe.max_tokens} tokens")
+    return pairs, too_long
+
+
+def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pairs]) -> None:
+    """See that likelihoods of choices can be calibrated, and that a choice is the same tokens behind every prompt.
+
+    Raises:
+        UserError: validation has no examples of a task that is asked for, or the chat template writes a choice
+            otherwise behind some prompt.
+    """
+    scored = ["validation", *recipe.evaluated_splits]
+    tasks = {split: {e.task for e, _ in pairs[split] if e.choices} for split in scored}
+    asked = set().union(*(tasks[split] for split in recipe.evaluated_splits))
+    if missing := asked - tasks["validation"]:
+        raise UserError(
+            f"validation has no examples with choices of {', '.join(map(repr, sorted(missing)))}, by which their "
+            "likelihoods are calibrated"
+        )
+    known: dict[str, list[int]] = {}
+    for split in scored:
+        for example, rendered in pairs[split]:
+            if not example.choices:
+                continue
+            if example.completion not in known:
+                known |= renderer.completions([example.completion])
+            if rendered.completion_ids != known[example.completion]:
+                raise UserError(
+                    f"{example.id}: the chat template writes the choice {example.completion!r} in other tokens behind "
+                    "this prompt than behind another"
+                )
+
+
+def _checked_methods(job: Job) -> dict[str, Mergeability]:
     """Find what is wrong with a method now, and not when its turn comes after hours of others.
 
     Returns:
-        Method -> why it can't become a plain checkpoint, of those that can't.
+        Method -> whether it can become a merged checkpoint.
 
     Raises:
         UserError: settings that a method does not know, or a model that it can't be used with.
     """
-    problems, adapter_only = [], {}
+    problems: list[str] = []
+    found: dict[str, Mergeability] = {}
     for method in job.methods:
-        reason = method.why_adapter_only()
-        if job.settings(method) or method.unsupported or callable(method.no_plain_checkpoint):
+        found[method.name] = method.mergeability()
+        if job.settings(method) or method.unsupported or method.merge_obstacle:
             try:
-                reason = check_attachment(job.checkpoint.path, method, job.settings(method), job.typical_ids, job.steps)
+                found[method.name] = check_attachment(
+                    job.checkpoint.path, method, job.settings(method), job.typical_ids, job.steps
+                )
             except UserError as error:
                 problems.append(str(error))
             except (MethodError, RuntimeError, AttributeError, OSError) as error:
                 # What needs weights or more data is seen when the method's turn comes.
-                logger.debug("%s can't be rehearsed: %s", method.name, error)
-        if reason and method.trains:
-            adapter_only[method.name] = reason
-            logger.info("%s ships as an adapter only: %s", method.name, reason)
+                logger.debug("%s can't be attached without weights: %s", method.name, error)
+        mergeability = found[method.name]
+        if method.trains and isinstance(mergeability, NotMergeable):
+            logger.info("%s ships as an adapter only: %s", method.name, mergeability.reason)
     if problems:
         raise collected("methods", problems)
-    return adapter_only
+    return found

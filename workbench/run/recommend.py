@@ -9,11 +9,9 @@ from typing import Any
 
 from workbench.errors import UserError
 from workbench.evaluation.metrics.grounded import unfounded
-from workbench.evaluation.reranker import Ranker, ranked
 from workbench.recommendation import catalogue, titles
 from workbench.recommendation.movielens import liked_by
-from workbench.run.entries import RANKER, RANKER_FILE
-from workbench.run.job import folder_of, read_options
+from workbench.run.folder import RunFolder
 from workbench.run.tuned import load_tuned
 
 RANK = "rank"
@@ -37,24 +35,18 @@ def recommend(run: Path, user: Path, *, method: str | None, top: int) -> list[di
     Raises:
         UserError: the run can't rank films, or a title is not known.
     """
-    options = read_options(run)
     liked = read_liked(user)
-    tuned = load_tuned(run, options, method)
-    if tuned.recipe.inference_examples is None or RANK not in tuned.calibration:
-        raise UserError(f"{options.recipe} does not say how films are ranked: see `asks`")
+    tuned = load_tuned(RunFolder.open(run), method)
+    if tuned.recipe.inference_examples is None or RANK not in tuned.calibrations:
+        raise UserError(f"{tuned.recipe.name} does not say how films are ranked: see `inference_examples`")
     among = [title for title in titles() if title not in liked]
-    (asked,) = tuned.recipe.inference_examples({"id": "viewer", "liked": liked, "among": among})
-    answers = tuned.choose([asked], "likelihood of titles")
-    folder = folder_of(run, options, tuned.record["method"], tuned.record["seed"])
-    weights = folder.with_name(f"{RANKER}{folder.name}") / RANKER_FILE
-    if weights.is_file() and tuned.recipe.features:
-        ranker = Ranker(**json.loads(weights.read_text(encoding="utf-8"))[RANK])
-        answers = ranked(ranker, [asked], answers, tuned.recipe.features)
+    (asked,) = tuned.inference_examples({"id": "viewer", "liked": liked, "among": among})
+    answers = tuned.rank([asked], "likelihood of titles")
     best = sorted(answers[0].choices.items(), key=lambda choice: -choice[1])[:top]
     films = [catalogue()[choice.strip()] for choice, _ in best]
     shown = [likest(film, [catalogue()[title] for title in liked]) for film in films]
     questions = [
-        next(iter(tuned.recipe.inference_examples({"id": str(number), "film": film, "liked": some})))
+        tuned.inference_examples({"id": str(number), "film": film, "liked": some})[0]
         for number, (film, some) in enumerate(zip(films, shown, strict=True))
     ]
     found = []

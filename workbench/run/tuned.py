@@ -1,8 +1,9 @@
 """A method of a finished run, ready to be used."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,15 +11,20 @@ from typing import Any
 from torch import nn
 
 from workbench.data import Example
-from workbench.data.render import Rendered, Renderer, make_renderer
+from workbench.data.render import make_renderer
 from workbench.errors import UserError, unknown
-from workbench.evaluation import Calibration, ChoiceScorer, Prediction, answer_all, find_metric
+from workbench.evaluation import Calibration, Prediction, choose
+from workbench.evaluation.reranker import Reranker, reranked
+from workbench.generation.engine import LocalModel
+from workbench.generation.language_model import Conversation, Generated
+from workbench.generation.sampling import Sampling
 from workbench.methods import find_method
-from workbench.models import load_model, load_tokenizer
-from workbench.recipe import Recipe, load_recipe
-from workbench.run.job import Options, folder_of, read_results
-from workbench.run.ship import with_adapter
-from workbench.run.trial import CALIBRATION_FILE
+from workbench.models import load_model, load_tokenizer, precision_of
+from workbench.recipe import Recipe
+from workbench.results import Results, RunRecord
+from workbench.run.folder import RunFolder
+from workbench.run.method_trial import read_calibrations
+from workbench.run.saved import with_adapter
 from workbench.sources import fetch_checkpoint
 
 
@@ -27,17 +33,65 @@ class TunedModel:
     """A tuned model as it ships, with all that is needed to ask it.
 
     Attributes:
-        record: of `results.json`.
-        choosing: by task, how likelihoods of choices become probabilities.
-        chooser: the model as one that chooses.
+        recipe: of the run.
+        record: of `results.json`; None for the untuned base.
+        language_model: the model itself.
+        calibrations: by task, how likelihoods of choices become probabilities.
+        rerankers: by task, what puts likelihoods together with the recipe's features, where the run has fitted that.
     """
 
     recipe: Recipe
-    record: dict[str, Any]
-    model: nn.Module
-    renderer: Renderer
-    calibration: dict[str, Calibration]
-    scorer: ChoiceScorer
+    record: RunRecord | None
+    language_model: LocalModel
+    calibrations: Mapping[str, Calibration]
+    rerankers: Mapping[str, Reranker] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the method; "base" without one."""
+        return self.record.method if self.record else "base"
+
+    def generate(self, messages: Conversation, sampling: Sampling | None = None) -> str:
+        """The answer to a conversation; greedy, and as long as the recipe's answers, unless something else is said.
+
+        Args:
+            messages: `{"role", "content"}`, the last one the user's.
+        """
+        return self._written([messages], sampling, "")[0].text
+
+    def stream(self, messages: Conversation, sampling: Sampling | None = None) -> Iterator[str]:
+        """The same in pieces, as they are written."""
+        return self.language_model.stream(messages, sampling or self._sampling())
+
+    def classify(self, row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+        """How likely each label of a new row is.
+
+        Args:
+            row: what the recipe's `inference_examples` asks of.
+
+        Returns:
+            Task -> label -> probability, the likeliest first.
+
+        Raises:
+            UserError: the recipe doesn't say how a new row is asked, or asks for no choice.
+        """
+        asked = [example for example in self.inference_examples(row) if example.choices]
+        if not asked:
+            raise UserError(f"{self.recipe.name} asks for no choice of such a row: use generate")
+        return {
+            example.task: dict(sorted(_probabilities(prediction).items(), key=lambda item: -item[1]))
+            for example, prediction in zip(asked, self.choose(asked), strict=True)
+        }
+
+    def inference_examples(self, row: Mapping[str, Any]) -> list[Example]:
+        """What is asked of a new row.
+
+        Raises:
+            UserError: the recipe doesn't say.
+        """
+        if self.recipe.inference_examples is None:
+            raise UserError(f"{self.recipe.name} does not say how a new row is asked: see `inference_examples`")
+        return list(self.recipe.inference_examples(row))
 
     def choose(self, examples: Sequence[Example], title: str = "") -> list[Prediction]:
         """Let the model choose; examples need no completion.
@@ -45,7 +99,21 @@ class TunedModel:
         Args:
             title: in front of a progress bar; none for an empty one.
         """
-        return self.scorer.choose("", self._rendered(examples), self.calibration, title)
+        return choose(self.language_model, examples, self.calibrations, "", title)
+
+    def rank(self, examples: Sequence[Example], title: str = "") -> list[Prediction]:
+        """The same, the choices ranked anew by the run's reranker where it has one.
+
+        Args:
+            title: in front of a progress bar; none for an empty one.
+        """
+        features = self.recipe.features
+        return [
+            reranked(self.rerankers[example.task], [example], [prediction], features)[0]
+            if features and example.task in self.rerankers
+            else prediction
+            for example, prediction in zip(examples, self.choose(examples, title), strict=True)
+        ]
 
     def write(self, examples: Sequence[Example], title: str = "") -> list[str]:
         """Let the model write answers, greedily, of at most the recipe's `max_new_tokens`.
@@ -53,67 +121,69 @@ class TunedModel:
         Args:
             title: in front of a progress bar; none for an empty one.
         """
-        pairs, most = {"": self._rendered(examples)}, self.recipe.max_new_tokens
-        return [answer.prediction for answer in answer_all(self.model, self.renderer, pairs, most, title)]
+        return [answer.text for answer in self._written([example.prompt for example in examples], None, title)]
 
-    def _rendered(self, examples: Sequence[Example]) -> list[tuple[Example, Rendered]]:
-        """Examples with their tokens; the end of the turn stands for an answer that isn't known."""
-        return [(example, self._tokens(example)) for example in examples]
+    def _written(self, conversations: Sequence[Conversation], sampling: Sampling | None, title: str) -> list[Generated]:
+        return self.language_model.generate(conversations, sampling or self._sampling(), title=title)
 
-    def _tokens(self, example: Example) -> Rendered:
-        if example.completion:
-            return self.renderer.render(example)
-        text = self.renderer.prompt(example.prompt)
-        return Rendered(
-            id=example.id,
-            text=text,
-            prompt_ids=self.renderer.tokens(text),
-            completion_ids=[self.renderer.end_of_turn],
-        )
+    def _sampling(self) -> Sampling:
+        return Sampling(max_new_tokens=self.recipe.max_new_tokens)
 
 
-def load_tuned(run: Path, options: Options, name: str | None = None) -> TunedModel:
-    """Open a method of the run in the folder `run`.
+def _probabilities(prediction: Prediction) -> dict[str, float]:
+    return {choice: math.exp(log) for choice, log in prediction.choices.items()}
+
+
+def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = None) -> TunedModel:
+    """Open a method of a run.
 
     Args:
-        options: with which the run was made.
-        name: of the method; None takes the best by the run's headline metric.
+        name: of the method; None takes the best by the run's primary metric.
+        seed: of several; None takes the first that is done.
 
     Raises:
         UserError: the run has no such method, or it failed.
     """
-    results = read_results(run)
-    record = _record(results, name)
-    recipe = load_recipe(Path(options.recipe))
-    folder = folder_of(run, options, record["method"], record["seed"])
-    method = find_method(record["method"])
-    merged = folder / "merged"
+    results = folder.read_results()
+    record = _record(results, name, seed)
+    method = find_method(record.method)
+    files = folder.trial(record.method, record.seed)
+    precision = precision_of(method, record.bits, record.export.merged)
     model: nn.Module
-    if merged.is_dir() and not _has_new_words(merged):
-        path = merged
-        model = load_model(path, 32)
+    if files.merged.is_dir() and not _has_new_words(files.merged):
+        path = files.merged
+        model = load_model(path, precision.scored_bits)
     elif method.trains_base:
-        path = folder / "trained"
-        model = load_model(path, 32)
+        path = files.trained
+        model = load_model(path, precision.scored_bits)
     else:
-        path = fetch_checkpoint(options.model or recipe.checkpoint).path
-        bits = record["bits"] if record["bits"] < 16 and not record["export"]["merged"] else 32
-        model = load_model(path, bits)
+        path = fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
+        model = load_model(path, precision.scored_bits)
         if method.trains:
-            if not (folder / "adapter").is_dir():
-                raise UserError(f"{folder} holds neither merged/ nor adapter/: there is nothing to open")
-            model = with_adapter(model, folder)
-    chosen = folder / CALIBRATION_FILE
-    found = json.loads(chosen.read_text(encoding="utf-8")) if chosen.is_file() else {}
-    renderer = make_renderer(load_tokenizer(path))
+            model = with_adapter(model, files.adapter)
     return TunedModel(
-        recipe=recipe,
+        recipe=folder.recipe,
         record=record,
-        model=model.eval(),
-        renderer=renderer,
-        scorer=ChoiceScorer(model, renderer),
-        calibration={task: Calibration(**values) for task, values in found.items()},
+        language_model=LocalModel(model.eval(), make_renderer(load_tokenizer(path))),
+        calibrations=read_calibrations(files),
+        rerankers=_rerankers(folder, results, record),
     )
+
+
+def _rerankers(folder: RunFolder, results: Results, record: RunRecord) -> dict[str, Reranker]:
+    """What ranks the choices of a method anew, by task."""
+    for other in results.runs:
+        if other.done and other.reranks == record.method and other.seed == record.seed:
+            values = json.loads(folder.trial(other.method, other.seed).reranker.read_text(encoding="utf-8"))
+            return {task: Reranker(**weights) for task, weights in values.items()}
+    return {}
+
+
+def load_base(folder: RunFolder) -> TunedModel:
+    """Open the untuned base of a run."""
+    path = fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
+    model = LocalModel(load_model(path, 32).eval(), make_renderer(load_tokenizer(path)))
+    return TunedModel(recipe=folder.recipe, record=None, language_model=model, calibrations={})
 
 
 def _has_new_words(merged: Path) -> bool:
@@ -122,37 +192,26 @@ def _has_new_words(merged: Path) -> bool:
     return bool(config.get("suppress_tokens"))
 
 
-def open_base(options: Options) -> TunedModel:
-    """Open the untuned base of a run."""
-    recipe = load_recipe(Path(options.recipe))
-    path = fetch_checkpoint(options.model or recipe.checkpoint).path
-    model, renderer = load_model(path, 32).eval(), make_renderer(load_tokenizer(path))
-    return TunedModel(
-        recipe=recipe, record={}, model=model, renderer=renderer, calibration={}, scorer=ChoiceScorer(model, renderer)
-    )
-
-
-def _record(results: dict[str, Any], name: str | None) -> dict[str, Any]:
+def _record(results: Results, name: str | None, seed: int | None) -> RunRecord:
     """The record of the method called `name`, or of the best one; of several seeds the first that is done."""
-    runs = [record for record in results["runs"] if not record.get("baseline")]
+    runs = [record for record in results.runs if not record.baseline and seed in (None, record.seed)]
     if name is not None:
-        some = [r for r in runs if r["method"] == name]
+        some = [r for r in runs if r.method == name]
         if not some:
-            raise unknown("method of this run", name, {r["method"] for r in runs})
-        done = [r for r in some if r["status"] == "done"]
+            raise unknown("method of this run", name, {r.method for r in runs})
+        done = [r for r in some if r.done]
         if not done:
-            raise UserError(f"{name} failed: {some[0]['error']}")
-        return dict(done[0])
-    metric = find_metric(results["headline"])
-    labels = [f"{metric.name}[{split}]" for split in results["evaluated_splits"]]
-    done = [r for r in runs if r["status"] == "done" and any(label in r["metrics"] for label in labels)]
+            raise UserError(f"{name} failed: {some[0].error}")
+        return done[0]
+    labels = [f"{results.headline}[{split}]" for split in results.evaluated_splits]
+    done = [r for r in runs if r.done and any(label in r.metrics for label in labels)]
     if not done:
         raise UserError("the run has finished no method yet")
-    label = next(label for label in labels if label in done[0]["metrics"])
-    sign = 1 if metric.higher_is_better else -1
+    label = next(label for label in labels if label in done[0].metrics)
+    sign = 1 if results.metrics[results.headline].higher_is_better else -1
     means = {
-        method: fmean(r["metrics"][label]["value"] for r in done if r["method"] == method)
-        for method in dict.fromkeys(r["method"] for r in done)
+        method: fmean(r.metrics[label].value for r in done if r.method == method)
+        for method in dict.fromkeys(r.method for r in done)
     }
     best = max(means, key=lambda method: sign * means[method])
-    return dict(next(r for r in done if r["method"] == best))
+    return next(r for r in done if r.method == best)

@@ -1,4 +1,4 @@
-"""The ranker finds what the model alone doesn't know."""
+"""The reranker finds what the model alone doesn't know."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 
 from workbench.data import choice
 from workbench.evaluation import Prediction, find_metric
-from workbench.evaluation.reranker import LIKELIHOOD, fit_ranker, ranked
+from workbench.evaluation.reranker import LIKELIHOOD, fit_reranker, reranked
 
 FILMS = tuple(f"film {number}" for number in range(20))
 
@@ -35,11 +35,11 @@ def test_it_weighs_features_by_what_they_tell() -> None:
     def features(example: object) -> dict[str, list[float]]:
         return popularity[example.id]  # type: ignore[attr-defined]
 
-    ranker = fit_ranker(examples[:200], answers[:200], features)  # type: ignore[arg-type]
-    assert ranker.weights["popularity"] == pytest.approx(1.5, abs=0.3)
-    assert ranker.weights[LIKELIHOOD] == pytest.approx(0.5, abs=0.25)
-    assert abs(ranker.weights["useless"]) < 0.25
+    reranker = fit_reranker(examples[:200], answers[:200], features)  # type: ignore[arg-type]
+    assert reranker.weights["popularity"] == pytest.approx(1.5, abs=0.3)
+    assert reranker.weights[LIKELIHOOD] == pytest.approx(0.5, abs=0.25)
+    assert abs(reranker.weights["useless"]) < 0.25
     auc = find_metric("auc")
-    together = ranked(ranker, examples[200:], answers[200:], features)  # type: ignore[arg-type]
+    together = reranked(reranker, examples[200:], answers[200:], features)  # type: ignore[arg-type]
     assert auc.value(together) > auc.value(answers[200:]) + 0.15
     assert all(sum(map(math.exp, answer.choices.values())) == pytest.approx(1) for answer in together)

@@ -1,0 +1,257 @@
+"""A model of transformers on this machine as a `LanguageModel`: batched, in bounded memory."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import nn
+
+from workbench.console import progress_bar
+from workbench.data import Example
+from workbench.data.render import Rendered, Renderer
+from workbench.generation.branches import reads_branches
+from workbench.generation.choices import choice_nlls
+from workbench.generation.context import most_tokens
+from workbench.generation.decode import Decoded, decode_batch, open_batch
+from workbench.generation.language_model import ChoiceLikelihoods, Conversation, Generated
+from workbench.generation.sampling import Sampler, Sampling
+from workbench.models import has_linear_output, keep_memory
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+# Prompts that are answered together, at most; what they may take is said where their cache is kept.
+MOST_TOGETHER = 256
+# Prompts behind which choices are scored together.
+SCORED_TOGETHER = 128
+# What a tokenizer writes for bytes that are no whole character yet.
+HALF_A_CHARACTER = "\ufffd"
+
+
+def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int) -> "GenerationConfig":
+    """Greedy decoding that stops at the end of the turn, whatever habits the checkpoint's own settings have."""
+    from transformers import GenerationConfig
+
+    known = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    known = known if isinstance(known, list) else [known] if isinstance(known, int) else []
+    pad = renderer.tokenizer.pad_token_id
+    return GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        max_new_tokens=max_new_tokens,
+        bos_token_id=renderer.tokenizer.bos_token_id,
+        eos_token_id=sorted({renderer.end_of_turn, *known}),
+        pad_token_id=renderer.end_of_turn if pad is None else pad,
+    )
+
+
+class LocalModel:
+    """A causal language model with its renderer; implements `LanguageModel`.
+
+    Args:
+        model: with or without an adapter, in evaluation mode.
+        renderer: of its prompts.
+    """
+
+    def __init__(self, model: nn.Module, renderer: Renderer) -> None:
+        self.model = model
+        self.renderer = renderer
+        self._choice_ids: dict[str, list[int]] = {}
+
+    @cached_property
+    def linear_output(self) -> bool:
+        """Whether likelihoods can be measured without logits in memory."""
+        return has_linear_output(self.model)
+
+    @cached_property
+    def branching(self) -> bool:
+        """Whether several continuations of a prompt can be read in one row."""
+        return reads_branches(self.model)
+
+    def prompt(self, conversation: Conversation) -> str:
+        """The exact text the model is given."""
+        return self.renderer.prompt(conversation)
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        *,
+        references: Sequence[str] | None = None,
+        title: str = "",
+    ) -> list[Generated]:
+        """Answer every conversation; see `LanguageModel`.
+
+        Raises:
+            ValueError: a reference can't be rendered behind its conversation.
+        """
+        items = self._items(conversations, references)
+        lengths = [len(item.prompt_ids) + sampling.max_new_tokens for item in items]
+        decoded: dict[int, Decoded] = {}
+        if items:
+            keep_memory()
+        with progress_bar(title, total=len(items), unit="answer") as bar:
+            for batch in _batches(lengths, most_tokens(self.model)):
+                found = decode_batch(
+                    self.model,
+                    [items[index] for index in batch],
+                    self._end_ids(),
+                    self.renderer.tokenizer.pad_token_id or 0,
+                    sampling.max_new_tokens,
+                    self.linear_output,
+                    Sampler(sampling, batch),
+                    self._stopped(sampling.stop),
+                )
+                decoded.update(zip(batch, found, strict=True))
+                bar.update(len(batch))
+        return [
+            self._generated(item, decoded[index], sampling, references is not None) for index, item in enumerate(items)
+        ]
+
+    def loglikelihood(
+        self,
+        conversations: Sequence[Conversation],
+        choices: Sequence[Sequence[str]],
+        *,
+        end_of_turn: bool = True,
+        title: str = "",
+    ) -> list[ChoiceLikelihoods]:
+        """How likely each choice is as the answer to its conversation; see `LanguageModel`.
+
+        Raises:
+            UserError: a choice that can't be an answer under this chat template.
+        """
+        self._learn_choices(choice for given in choices for choice in given)
+        keep_memory()
+        prompts = [ids for _, ids in self.renderer.prompts(conversations)]
+        given = [[self._ids_of(choice, end_of_turn) for choice in some] for some in choices]
+        order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+        found: dict[int, ChoiceLikelihoods] = {}
+        with progress_bar(title, total=len(prompts), unit="choice") as bar:
+            for start in range(0, len(order), SCORED_TOGETHER):
+                batch = order[start : start + SCORED_TOGETHER]
+                nlls = choice_nlls(
+                    self.model,
+                    [prompts[index] for index in batch],
+                    [given[index] for index in batch],
+                    self.renderer.tokenizer.pad_token_id or 0,
+                    self.linear_output,
+                    self.branching,
+                )
+                for index, values in zip(batch, nlls, strict=True):
+                    tokens = np.array([len(ids) for ids in given[index]])
+                    found[index] = ChoiceLikelihoods(logprobs=-np.array(values), tokens=tokens)
+                bar.update(len(batch))
+        return [found[index] for index in range(len(prompts))]
+
+    def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
+        """The answer to a conversation in pieces, as they are written; see `LanguageModel`.
+
+        What could be the beginning of a stop text, or of a character, is held back until it is known.
+        """
+        keep_memory()
+        (item,) = self._items([conversation], None)
+        steps = open_batch(
+            self.model,
+            [item],
+            self._end_ids(),
+            self.renderer.tokenizer.pad_token_id or 0,
+            sampling.max_new_tokens,
+            self.linear_output,
+            Sampler(sampling, [0]),
+            self._stopped(sampling.stop),
+        ).steps
+        tokens: list[int] = []
+        said = ""
+        for step in steps:
+            tokens += [token for _, token in step]
+            text = self._text(tokens, sampling.stop, final=False)
+            if text.startswith(said) and len(text) > len(said):
+                yield text[len(said) :]
+                said = text
+        rest = self._text(tokens, sampling.stop, final=True)
+        if len(rest) > len(said):
+            yield rest[len(said) :]
+
+    def _items(self, conversations: Sequence[Conversation], references: Sequence[str] | None) -> list[Rendered]:
+        """Prompts with the tokens of their references; the end of the turn stands for one that isn't known."""
+        if references is None:
+            return [
+                Rendered(id="", text=text, prompt_ids=ids, completion_ids=[self.renderer.end_of_turn])
+                for text, ids in self.renderer.prompts(conversations)
+            ]
+        items = self.renderer.render_together(
+            [
+                Example(id="", prompt=tuple(conversation), completion=reference)
+                for conversation, reference in zip(conversations, references, strict=True)
+            ]
+        )
+        for item in items:
+            if isinstance(item, ValueError):
+                raise item
+        return [item for item in items if isinstance(item, Rendered)]
+
+    def _end_ids(self) -> list[int]:
+        found: list[int] = generation_config(self.renderer, self.model, 1).eos_token_id
+        return found
+
+    def _stopped(self, stop: Sequence[str]) -> "_Stopped | None":
+        return _Stopped(self.renderer.tokenizer, stop) if stop else None
+
+    def _text(self, tokens: Sequence[int], stop: Sequence[str], final: bool) -> str:
+        """The text of an answer up to a stop text, without spaces around it.
+
+        Args:
+            final: nothing comes behind it; else what may become something else is left out.
+        """
+        text = str(self.renderer.tokenizer.decode(tokens, skip_special_tokens=True)).lstrip()
+        ends = [text.index(end) for end in stop if end in text]
+        if ends:
+            return text[: min(ends)].rstrip()
+        if not final:
+            text = text.rstrip(HALF_A_CHARACTER)
+            begun = [n for end in stop for n in range(1, len(end)) if text.endswith(end[:n])]
+            text = text[: len(text) - max(begun, default=0)]
+        return text.rstrip()
+
+    def _generated(self, item: Rendered, decoded: Decoded, sampling: Sampling, measured: bool) -> Generated:
+        raw = str(self.renderer.tokenizer.decode(decoded.tokens, skip_special_tokens=True))
+        stopped = len(decoded.tokens) < sampling.max_new_tokens or any(end in raw for end in sampling.stop)
+        return Generated(
+            prompt=item.text,
+            text=self._text(decoded.tokens, sampling.stop, final=True),
+            tokens=len(decoded.tokens),
+            finish_reason="stop" if stopped else "length",
+            reference_nll=decoded.nll if measured else None,
+            reference_tokens=len(item.completion_ids) if measured else 0,
+        )
+
+    def _learn_choices(self, choices: Iterable[str]) -> None:
+        new = dict.fromkeys(choice for choice in choices if choice not in self._choice_ids)
+        self._choice_ids |= self.renderer.completions(new)
+
+    def _ids_of(self, choice: str, end_of_turn: bool) -> list[int]:
+        return self._choice_ids[choice] if end_of_turn else self._choice_ids[choice][:-1]
+
+
+class _Stopped:
+    """Whether the text of an answer holds one of some stop texts."""
+
+    def __init__(self, tokenizer: object, stop: Sequence[str]) -> None:
+        self.tokenizer, self.stop = tokenizer, stop
+
+    def __call__(self, tokens: Sequence[int]) -> bool:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)  # type: ignore[attr-defined]
+        return any(end in text for end in self.stop)
+
+
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Indices of `lengths`, longest first, in batches of at most so many tokens."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    while order:
+        together = max(1, min(MOST_TOGETHER, most // lengths[order[0]]))
+        yield order[:together]
+        order = order[together:]

@@ -1,0 +1,42 @@
+"""Methods, metrics and the like out of other packages, found by their entry points."""
+
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from workbench.errors import UserError
+
+T = TypeVar("T")
+
+
+def from_entry_points(group: str, kind: type[T], known: dict[str, T]) -> dict[str, T]:
+    """What installed packages add to a group, by name.
+
+    A package says so in its pyproject.toml, where the object is one of `kind` or a sequence of them:
+
+        [project.entry-points."workbench.methods"]
+        bitfit = "my_package.bitfit:METHODS"
+
+    Args:
+        group: "workbench.methods" or "workbench.metrics".
+        known: what is there already, by name.
+
+    Raises:
+        UserError: an entry point can't be loaded, is something else, or has a name that is taken.
+    """
+    found: dict[str, T] = {}
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        whose = f"the entry point {point.name!r} ({group}) of the package {point.dist.name if point.dist else '?'}"
+        try:
+            loaded: Any = point.load()
+        except Exception as error:  # whatever another package raises, its name is what the user needs
+            raise UserError(f"{whose} can't be loaded: {type(error).__name__}: {error}; mend or remove it") from error
+        for one in (loaded,) if isinstance(loaded, kind) else tuple(loaded):
+            if not isinstance(one, kind):
+                raise UserError(f"{whose} is no {kind.__name__} and no sequence of them; mend or remove the package")
+            name: str = one.name  # type: ignore[attr-defined]
+            if name in known or name in found:
+                raise UserError(
+                    f"{whose} brings {name!r}, a name that is taken: rename it there, or remove the package"
+                )
+            found[name] = one
+    return found

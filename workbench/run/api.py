@@ -1,0 +1,183 @@
+"""A run from Python: the same as the command, with objects in place of arguments. See docs/python.md."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from workbench.compare import compare_methods, table
+from workbench.console import quiet_libraries
+from workbench.errors import UserError
+from workbench.evaluation import Prediction, find_metric, read_predictions
+from workbench.methods import find_method
+from workbench.models import default_bits
+from workbench.recipe import Recipe
+from workbench.results import Comparison, ExportRecord, Results
+from workbench.run.export import export_method
+from workbench.run.folder import Options, RunFolder
+from workbench.run.run import prepare_run, run_job
+from workbench.run.tuned import TunedModel, load_base, load_tuned
+
+
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: its output folder.
+        results: what it found.
+    """
+
+    def __init__(self, folder: RunFolder, results: Results) -> None:
+        self.folder = folder
+        self.results = results
+
+    @property
+    def path(self) -> Path:
+        """Of the output folder."""
+        return self.folder.path
+
+    @property
+    def table(self) -> str:
+        """The comparison in Markdown."""
+        return table(self.results)
+
+    def predictions(self, method: str, seed: int | None = None) -> list[Prediction]:
+        """What a method said.
+
+        Args:
+            seed: of several; None takes the first.
+        """
+        return read_predictions(self.folder.trial(method, self.folder.options.seed if seed is None else seed).path)
+
+    def load(self, method: str | None = None, seed: int | None = None) -> TunedModel:
+        """Open a method as it ships.
+
+        Args:
+            method: None takes the best by the primary metric.
+            seed: of several; None takes the first that is done.
+
+        Raises:
+            UserError: the run has no such method, or it failed.
+        """
+        return load_tuned(self.folder, method, seed)
+
+    def load_base(self) -> TunedModel:
+        """Open the untuned base."""
+        return load_base(self.folder)
+
+    def export(
+        self,
+        method: str,
+        to: str | Path,
+        *,
+        seed: int | None = None,
+        precision: str = "float32",
+        base: str | None = None,
+        accept_rounding: bool = False,
+    ) -> ExportRecord:
+        """Make a merged checkpoint of a method, and prove it; see `workbench.run.export.export_method`."""
+        return export_method(
+            self.folder, method, Path(to), seed=seed, precision=precision, base=base, accept_rounding=accept_rounding
+        )
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    methods: Sequence[str] | None = None,
+    model: str | None = None,
+    bits: int | None = None,
+    seed: int = 0,
+    seeds: int = 1,
+    limit: int | None = None,
+    out: str | Path | None = None,
+) -> Run:
+    """Carry out a recipe: train, score, export and compare its methods.
+
+    Args:
+        methods: of `workbench.methods`; None takes the recipe's.
+        model: another checkpoint than the recipe's.
+        bits: how the frozen base is held while training: 32, 16, 8 or 4; None takes 16 where the processor computes
+            bfloat16, else 32.
+        seed: the first seed.
+        seeds: how many.
+        limit: at most so many examples of each split.
+        out: the output folder, which must be empty or new; None takes `runs/<name>/<date-time>`.
+
+    Raises:
+        UserError: anything in the arguments, the recipe or the data that has to be mended.
+    """
+    began = time.perf_counter()
+    quiet_libraries()
+    if seeds < 1 or (limit is not None and limit < 1):
+        raise UserError("seeds and limit must be at least 1")
+    for name in methods or ():
+        find_method(name)
+    recipe = replace(recipe, name=recipe.name or "recipe")
+    options = Options(
+        recipe=None,
+        recipe_sha256=None,
+        methods=list(methods) if methods is not None else None,
+        model=model,
+        bits=bits or default_bits(),
+        seed=seed,
+        seeds=seeds,
+        limit=limit,
+    )
+    path = Path(out) if out is not None else Path("runs", recipe.name, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
+    job = prepare_run(RunFolder(path, options, recipe))
+    folder = RunFolder.create(path, options, recipe)
+    with folder.locked():
+        return Run(folder, run_job(job, folder, began))
+
+
+def load_run(path: str | Path, recipe: Recipe | None = None) -> Run:
+    """Open the output folder of a run.
+
+    Args:
+        recipe: of a run whose recipe is no file; needed to ask its models of new rows.
+
+    Raises:
+        UserError: it is no run, or holds no results yet.
+    """
+    folder = RunFolder.open(Path(path), recipe)
+    return Run(folder, folder.read_results())
+
+
+def compare_runs(*paths: str | Path) -> list[Comparison]:
+    """Compare every two entries of several runs on the same data, paired over the examples.
+
+    Args:
+        paths: output folders.
+
+    Returns:
+        As `results.json` has them, by the primary metric on the first evaluated split; entries are called
+        `<folder>/<entry>`.
+
+    Raises:
+        UserError: runs that can't be compared: of other data, another primary metric, or without results.
+    """
+    folders = [RunFolder.open(Path(path)) for path in paths]
+    results = [folder.read_results() for folder in folders]
+    if len(folders) < 2:
+        raise UserError("give two runs or more to compare")
+    for folder, found in zip(folders[1:], results[1:], strict=True):
+        if found.compared_label != results[0].compared_label:
+            raise UserError(
+                f"{folder.path} is compared by {found.compared_label}, {folders[0].path} by {results[0].compared_label}"
+            )
+        split = found.compared_split
+        if found.data.splits[split].sha256 != results[0].data.splits[split].sha256:
+            raise UserError(f"{folder.path} was scored on another {split} split than {folders[0].path}")
+    predictions: dict[str, list[list[Prediction]]] = {}
+    for folder, found in zip(folders, results, strict=True):
+        for run in found.runs:
+            if run.done and found.compared_label in run.metrics:
+                given = read_predictions(folder.trial(run.method, run.seed).path)
+                predictions.setdefault(f"{folder.path}/{run.method}", []).append(given)
+    metric = find_metric(results[0].headline)
+    counts = {len(seeds) for seeds in predictions.values()}
+    if len(counts) > 1:
+        raise UserError(f"the runs have {' and '.join(map(str, sorted(counts)))} seeds: compare runs of as many")
+    return compare_methods(metric, results[0].compared_split, predictions)

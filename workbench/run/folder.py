@@ -1,0 +1,204 @@
+"""The output folder of a run: what was asked for, its results, the files of each trial, and who works in it."""
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from workbench import files
+from workbench.errors import UserError
+from workbench.evaluation.predictions import PREDICTIONS
+from workbench.recipe import Recipe, load_recipe
+from workbench.results import Results, read_results, write_results
+
+OPTIONS_FILE = "options.json"
+RESULTS_FILE = "results.json"
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked for; kept in the output folder, so that a run can be resumed.
+
+    Attributes:
+        recipe, recipe_sha256: path of the recipe's file and its checksum; None where it is no file.
+        methods: None for the recipe's own.
+        model: None for the recipe's checkpoint.
+        bits: how the frozen base is held while training.
+        seed, seeds: the first seed, and how many.
+        limit: at most so many examples of each split; None for all.
+    """
+
+    recipe: str | None
+    recipe_sha256: str | None
+    methods: list[str] | None
+    model: str | None
+    bits: int
+    seed: int
+    seeds: int
+    limit: int | None
+
+
+class TrialFolder:
+    """The files of one entry with one seed.
+
+    Attributes:
+        path: of the folder.
+        adapter: the adapter, which PEFT loads.
+        merged: the merged checkpoint, which transformers loads.
+        trained: all weights of a method that trains them, until there is a merged checkpoint.
+        training: state of a training that is going on, and TensorBoard's logs.
+        calibration: how likelihoods of choices become probabilities.
+        reranker: the weights of a reranker.
+    """
+
+    # Predictions for the validation split, of an entry that chooses; in the form of predictions.jsonl.
+    VALIDATION = "validation.jsonl"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.adapter, self.merged, self.trained = path / "adapter", path / "merged", path / "trained"
+        self.training = path / "training"
+        self.predictions, self.validation = path / PREDICTIONS, path / self.VALIDATION
+        self.calibration, self.reranker = path / "choosing.json", path / "ranker.json"
+
+    def clean_up(self, keep_weights: bool) -> None:
+        """Remove what served an interruption that did not come; TensorBoard's logs stay.
+
+        Args:
+            keep_weights: leave `trained`, since no merged checkpoint holds these weights.
+        """
+        leftovers = list(self.training.glob("checkpoint-*"))
+        if not keep_weights:
+            leftovers.append(self.trained)
+        for leftover in leftovers:
+            shutil.rmtree(leftover, ignore_errors=True)
+        for name in ("best.safetensors", "driver.safetensors", "finished.json"):
+            (self.training / name).unlink(missing_ok=True)
+
+
+class RunFolder:
+    """The output folder of a run.
+
+    Args:
+        path: of the folder.
+        options: with which the run was begun.
+        recipe: which it carries out; None loads the file that the options name.
+    """
+
+    def __init__(self, path: Path, options: Options, recipe: Recipe | None = None) -> None:
+        self.path = path
+        self.options = options
+        self._recipe = recipe
+
+    @classmethod
+    def create(cls, path: Path, options: Options, recipe: Recipe | None = None) -> "RunFolder":
+        """Make the folder and leave `options` in it.
+
+        Raises:
+            UserError: it holds something already, or can't be written.
+        """
+        folder = cls(path, options, recipe)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise UserError(f"{path} is not empty: go on with --resume {path}, or choose another --out")
+            folder.keep_options()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise UserError(f"can't write to {path}: {error.strerror}") from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path, recipe: Recipe | None = None) -> "RunFolder":
+        """The folder of a run that was begun before.
+
+        Args:
+            recipe: of a run whose recipe is no file.
+
+        Raises:
+            UserError: it is none, or its recipe has changed since.
+        """
+        file = path / OPTIONS_FILE
+        if not file.is_file():
+            raise UserError(f"{path} is no run: it holds no {OPTIONS_FILE}")
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            options = Options(**{field.name: values[field.name] for field in fields(Options)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} can't be read as the options of a run: {error}; begin a new run") from error
+        if options.recipe is not None:
+            found = Path(options.recipe)
+            if found.is_file() and files.sha256_of(found) != options.recipe_sha256:
+                raise UserError(f"{options.recipe} has changed since {path} was begun: start a new run")
+        return cls(path, options, recipe)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe, its file run once.
+
+        Raises:
+            UserError: it can't be loaded, or is no file and was not given.
+        """
+        if self._recipe is not None:
+            return self._recipe
+        if self.options.recipe is None:
+            raise UserError(
+                f"the recipe of {self.path} is no file: give it, as in load_run({str(self.path)!r}, recipe)"
+            )
+        return load_recipe(Path(self.options.recipe))
+
+    def keep_options(self) -> None:
+        """Write the options down."""
+        files.write_json(self.path / OPTIONS_FILE, asdict(self.options))
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a trial was carried through."""
+        return (self.path / RESULTS_FILE).is_file()
+
+    def read_results(self) -> Results:
+        """The results so far.
+
+        Raises:
+            UserError: there are none yet, or they can't be read.
+        """
+        if not self.has_results:
+            raise UserError(f"{self.path} holds no {RESULTS_FILE}: the run has not finished a method yet")
+        return read_results(self.path / RESULTS_FILE)
+
+    def write_results(self, results: Results) -> None:
+        """Write the results down, whole or not at all."""
+        write_results(self.path / RESULTS_FILE, results)
+
+    def trial(self, entry: str, seed: int) -> TrialFolder:
+        """Where an entry with a seed has its files."""
+        return TrialFolder(self.path / (entry if self.options.seeds == 1 else f"{entry}-seed{seed}"))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out while the block runs; the lock goes with the process.
+
+        Raises:
+            UserError: another process works in the folder.
+        """
+        lock = FileLock(self.path / LOCK_FILE, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another process works in {self.path}: wait until it ends, or stop it") from None
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise UserError(f"can't write to {self.path}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,111 @@
+"""A merged checkpoint of what was trained, proven equal to it."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.data import Example
+from workbench.data.render import Rendered, Renderer
+from workbench.evaluation import Prediction, predict
+from workbench.export import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, write_proven
+from workbench.generation.engine import LocalModel, generation_config
+from workbench.generation.sampling import Sampling
+from workbench.methods import Method, NotMergeable
+from workbench.models import load_model
+from workbench.results import ExportRecord, Score
+from workbench.run.cards import BASES, card, prompt_note
+from workbench.run.prepare import Job
+from workbench.run.saved import SavedModel
+
+# Held-out prompts on which an export must give the same text.
+PROOF_PROMPTS = 100
+
+
+def merge(
+    job: Job,
+    method: Method,
+    seed: int,
+    folder: Path,
+    saved: SavedModel,
+    predictions: Sequence[Prediction],
+    scores: Mapping[str, Score],
+    process: FreshProcess | None = None,
+    *,
+    precision: torch.dtype = torch.float32,
+    scored: str = "of what is shipped",
+    accept_rounding: bool = False,
+) -> tuple[ExportRecord, Renderer]:
+    """Make a merged checkpoint of what can become one, and prove it.
+
+    Args:
+        folder: where it goes, whole or not at all.
+        saved: of a method that merges; its model is changed by it.
+        predictions: the model's, for the evaluated examples.
+        process: one that is open already.
+        precision: of the saved weights.
+        scored: what `scores` are of, for the card.
+        accept_rounding: of a checkpoint in bfloat16, hold single tokens to be the same and not whole texts.
+
+    Returns:
+        The record, and how examples are rendered for the merged checkpoint.
+    """
+    assert not isinstance(method.merge, NotMergeable)
+    base = None
+    if job.bits < 32 and saved.base is not None:
+        base = f"trained on the base at {job.bits} bits, merged into {BASES[saved.base]}"
+    notes = {**({"Base of the merge": base} if base else {}), "Scores": scored}
+    pairs = job.first_pairs(PROOF_PROMPTS)
+    expected = _expected(job, method, saved, pairs, predictions[: len(pairs)])
+    generation = generation_config(job.renderer, saved.model, job.recipe.max_new_tokens)
+    merged: Any
+    merged, tokenizer = method.merge(saved.model, job.renderer.tokenizer)
+    if tokenizer is not job.renderer.tokenizer:
+        notes["Prompt"] = prompt_note(tokenizer, len(tokenizer) - len(job.renderer.tokenizer))
+    generation.suppress_tokens = merged.generation_config.suppress_tokens
+    renderer = Renderer(tokenizer=tokenizer, end_of_turn=job.renderer.end_of_turn)
+    with nullcontext(process) if process is not None else FreshProcess() as reader:
+        proof = write_proven(
+            merged.to(precision),
+            tokenizer,
+            generation,
+            folder,
+            [renderer.render(example) for example, _ in pairs],
+            expected,
+            card(job, method, seed, scores, merged=True, notes=notes),
+            reader,
+            accept_rounding,
+        )
+    return _record(proof, saved, base), renderer
+
+
+def _record(proof: Proof, saved: SavedModel, base: str | None) -> ExportRecord:
+    measured = {name: value for name, value in asdict(proof).items() if name not in ("holds", "reason")}
+    losses = dict(saved.losses) if len(saved.losses) > 1 else None
+    return ExportRecord(merged=proof.holds, reason=proof.reason, **measured, base=base, validation_loss_by_base=losses)
+
+
+def _expected(
+    job: Job,
+    method: Method,
+    saved: SavedModel,
+    pairs: Sequence[tuple[Example, Rendered]],
+    predictions: Sequence[Prediction],
+) -> Expected:
+    """What the trained model and the base give for held-out examples."""
+    model: Any = saved.model
+    sequences = proof_sequences([rendered for _, rendered in pairs])
+    logits = sequence_logits(model, sequences)
+    if method.trains_base:
+        base_logits = sequence_logits(load_model(job.checkpoint.path, 32), sequences)
+    else:
+        with model.disable_adapter():
+            base_logits = sequence_logits(model, sequences)
+    if any(prediction.choices for prediction in predictions):  # which choice is likeliest is no greedy text
+        written = {"": [example for example, _ in pairs]}
+        sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
+        predictions = predict(LocalModel(model, job.renderer), written, sampling, f"{method.name}: texts")
+    return Expected(logits=logits, base_logits=base_logits, texts=[prediction.prediction for prediction in predictions])

@@ -1,0 +1,305 @@
+"""A method carried through with one seed: attached, trained, saved, scored, merged, proven."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from workbench import files
+from workbench.data.render import Renderer
+from workbench.errors import MethodError
+from workbench.evaluation import (
+    Calibration,
+    Metric,
+    Prediction,
+    find_metric,
+    fit_calibrations,
+    predict,
+    score_all,
+    write_predictions,
+)
+from workbench.export import FreshProcess, save_adapter
+from workbench.generation.engine import LocalModel
+from workbench.generation.sampling import Sampling
+from workbench.methods import Mergeability, Method, NotMergeable
+from workbench.models import Size, attach, fast_evaluation, load_model, size
+from workbench.results import DONE, ExportRecord, RunRecord, Score
+from workbench.run.cards import card
+from workbench.run.folder import TrialFolder
+from workbench.run.merge import merge
+from workbench.run.prepare import Job
+from workbench.run.resources import peak_memory
+from workbench.run.saved import SavedModel, open_saved
+from workbench.training import Trained, train
+
+logger = logging.getLogger(__name__)
+
+# So far the validation loss of what is shipped may be from that of what was trained before the user is warned: a
+# share of it, and a difference in nats that roundings make.
+LOSS_TOLERANCE = 0.05
+SMALL_LOSS = 0.01
+
+
+def run_method(
+    job: Job,
+    method: Method,
+    seed: int,
+    settings: Mapping[str, Any],
+    folder: TrialFolder,
+    process: FreshProcess | None = None,
+) -> RunRecord:
+    """Carry one method through.
+
+    Args:
+        settings: before those of the recipe; `learning_rate` is one of them.
+        process: in which exports are read, if one is open already.
+
+    Raises:
+        MethodError: the method could not be carried to its end.
+        OSError: files could not be written.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if not method.trains:
+        return _run_untuned(job, method, seed, folder)
+    with peak_memory() as training_memory:
+        fitted = _fit(job, method, seed, settings, folder)
+    with peak_memory() as memory:
+        saved = open_saved(job, method, folder, fitted.mergeability)
+        warning = _warning(method, saved.loss, fitted.trained)
+        evaluated = evaluate(job, method.name, saved.model, folder)
+    began = time.perf_counter()
+    export = _export(job, method, seed, fitted.mergeability, saved, evaluated, folder, process)
+    seconds = time.perf_counter() - began
+    return RunRecord(
+        method=method.name,
+        seed=seed,
+        bits=job.precision(method).trained_bits,
+        status=DONE,
+        metrics=evaluated.scores,
+        signatures=evaluated.signatures,
+        trainable_parameters=fitted.size.trainable,
+        total_parameters=fitted.size.total,
+        train_seconds=fitted.trained.seconds,
+        evaluation_seconds=evaluated.seconds,
+        export_seconds=seconds,
+        train_tokens_per_second=fitted.trained.tokens_per_second,
+        peak_memory_bytes=training_memory.peak_bytes,
+        evaluation_peak_memory_bytes=memory.peak_bytes,
+        adapter_bytes=fitted.saved_bytes,
+        learning_rate=fitted.trained.learning_rate,
+        steps=fitted.trained.steps,
+        validation_loss=fitted.trained.validation_loss,
+        validation_loss_as_trained=fitted.trained.checked_loss,
+        validation_loss_as_shipped=saved.loss,
+        warning=warning,
+        curve=fitted.trained.curve,
+        choosing=evaluated.choosing,
+        export=export,
+    )
+
+
+def _export(
+    job: Job,
+    method: Method,
+    seed: int,
+    mergeability: Mergeability,
+    saved: SavedModel,
+    evaluated: "Evaluated",
+    folder: TrialFolder,
+    process: FreshProcess | None,
+) -> ExportRecord:
+    """Make a merged checkpoint if there can be one, and the README of the adapter."""
+    export = ExportRecord(merged=False)
+    if isinstance(mergeability, NotMergeable):
+        export = replace(export, reason=mergeability.reason)
+    else:
+        try:
+            export, renderer = merge(
+                job, method, seed, folder.merged, saved, evaluated.predictions, evaluated.scores, process
+            )
+        except (MethodError, ValueError, RuntimeError) as error:  # the training and its scores are no less worth
+            export, renderer = replace(export, reason=f"{type(error).__name__}: {error}"), job.renderer
+        if not export.merged:
+            what = "trained" if method.trains_base else "adapter"
+            export = replace(export, reason=f"{export.reason}; what was trained is in {what}/")
+            logger.warning("%s: no merged checkpoint: %s", method.name, export.reason)
+        elif renderer.tokenizer is not job.renderer.tokenizer:
+            write_predictions(folder.path, _as_prompted(job, evaluated.predictions, renderer))
+    if not method.trains_base:
+        notes = {"Base of the merge": export.base} if export.base else {}
+        readme = card(job, method, seed, evaluated.scores, merged=False, notes=notes)
+        files.write_text(folder.adapter / "README.md", readme)
+    return export
+
+
+def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> RunRecord:
+    """Score the checkpoint as it is."""
+    mergeability = job.mergeability[method.name]
+    assert isinstance(mergeability, NotMergeable)
+    precision = job.precision(method)
+    with peak_memory() as memory:
+        model = load_model(job.checkpoint.path, precision.scored_bits)
+        evaluated = evaluate(job, method.name, model, folder)
+    return RunRecord(
+        method=method.name,
+        seed=seed,
+        bits=precision.trained_bits,
+        status=DONE,
+        metrics=evaluated.scores,
+        signatures=evaluated.signatures,
+        trainable_parameters=0,
+        total_parameters=size(model).total,
+        train_seconds=0.0,
+        evaluation_seconds=evaluated.seconds,
+        peak_memory_bytes=memory.peak_bytes,
+        evaluation_peak_memory_bytes=memory.peak_bytes,
+        adapter_bytes=0,
+        choosing=evaluated.choosing,
+        export=ExportRecord(merged=False, reason=mergeability.reason),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """What came of a training: how it went, how large the model is, and whether it can become a merged checkpoint."""
+
+    trained: Trained
+    size: Size
+    mergeability: Mergeability
+    saved_bytes: int
+
+
+def _fit(job: Job, method: Method, seed: int, settings: Mapping[str, Any], folder: TrialFolder) -> _Fitted:
+    """Attach, train and save."""
+    mergeability = job.mergeability[method.name]
+    precision = job.precision(method)
+    base = load_model(job.checkpoint.path, precision.trained_bits, training=True)
+    model = attach(base, method, job.settings(method, settings), job.typical_ids, seed, job.steps)
+    mergeability = method.mergeability(model)
+    counted = size(model)
+    trained = train(
+        model,
+        job.renderer.tokenizer,
+        job.rows,
+        job.recipe.training,
+        job.learning_rate(method, settings),
+        autocast=precision.autocast,
+        folder=folder.training,
+        seed=seed,
+        title=method.name,
+        driver=method.driver(model) if method.driver else None,
+    )
+    if method.trains_base:
+        with files.whole_folder(folder.trained) as aside:
+            model.save_pretrained(aside, safe_serialization=True)  # type: ignore[operator]
+        saved_bytes = files.folder_bytes(folder.trained)
+    else:
+        readme = card(job, method, seed, {}, merged=False)
+        saved_bytes = save_adapter(model, job.renderer.tokenizer, folder.adapter, job.recipe.checkpoint, readme)
+    return _Fitted(trained=trained, size=counted, mergeability=mergeability, saved_bytes=saved_bytes)
+
+
+def _warning(method: Method, shipped: float, trained: Trained) -> str | None:
+    """Hold the loss of the saved model against that of the trained one: saving changes nothing, other bits little."""
+    if abs(shipped - trained.checked_loss) <= LOSS_TOLERANCE * trained.checked_loss + SMALL_LOSS:
+        return None
+    warning = (
+        f"the validation loss of what was saved is {shipped:.3f}, of what was trained {trained.checked_loss:.3f}: "
+        "the scores are of what was saved"
+    )
+    logger.warning("%s: %s", method.name, warning)
+    return warning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What a model said to everything that is asked, and what that scores.
+
+    Attributes:
+        signatures: metric -> how exactly it was computed.
+        choosing: task -> how likelihoods of choices became probabilities.
+        seconds: that it took.
+    """
+
+    predictions: Sequence[Prediction]
+    scores: Mapping[str, Score]
+    signatures: Mapping[str, str]
+    choosing: Mapping[str, Mapping[str, Any]]
+    seconds: float
+
+
+def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Evaluated:
+    """Let a model answer everything, score it, and leave predictions and calibrations in `folder`."""
+    began = time.perf_counter()
+    local = LocalModel(model, job.renderer)
+    with fast_evaluation(model):
+        calibrations, checked = calibrate(job, local, f"{name}: validation")
+        predictions = predict(
+            local,
+            {split: [example for example, _ in pairs] for split, pairs in job.evaluated.items()},
+            Sampling(max_new_tokens=job.recipe.max_new_tokens),
+            f"{name}: answers",
+            calibrations,
+        )
+    scores = score_all(job.metrics, predictions, job.recipe.report_groups)
+    seconds = time.perf_counter() - began
+    if calibrations:
+        write_calibrations(folder, calibrations)
+        write_predictions(folder.path, checked, folder.VALIDATION)
+    write_predictions(folder.path, predictions)
+    return Evaluated(
+        predictions=predictions,
+        scores=scores,
+        signatures=signatures(job.metrics, predictions),
+        choosing={task: calibration.summary() for task, calibration in calibrations.items()},
+        seconds=seconds,
+    )
+
+
+def calibrate(job: Job, model: LocalModel, title: str) -> tuple[dict[str, Calibration], list[Prediction]]:
+    """How the likelihoods of choices become probabilities, by the primary metric on the validation split.
+
+    Returns:
+        That, by task, and the predictions for the validation split so.
+    """
+    asked = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
+    if not asked:
+        return {}, []
+
+    def better(predictions: Sequence[Prediction]) -> float:
+        metric = job.primary_metric
+        if not all(map(metric.applies, predictions)):
+            metric = find_metric("accuracy")
+        return metric.value(predictions) if metric.higher_is_better else -metric.value(predictions)
+
+    validation = [example for example, _ in job.pairs["validation"] if example.choices]
+    return fit_calibrations(model, validation, asked, better, title)
+
+
+def write_calibrations(folder: TrialFolder, calibrations: Mapping[str, Calibration]) -> None:
+    """Leave calibrations in the folder of a trial."""
+    files.write_json(folder.calibration, {task: asdict(calibration) for task, calibration in calibrations.items()})
+
+
+def read_calibrations(folder: TrialFolder) -> dict[str, Calibration]:
+    """The calibrations that a trial left, by task; none where it asks for no choices."""
+    with suppress(FileNotFoundError):
+        found = json.loads(folder.calibration.read_text(encoding="utf-8"))
+        return {task: Calibration(**values) for task, values in found.items()}
+    return {}
+
+
+def signatures(metrics: Sequence[Metric], predictions: Sequence[Prediction]) -> dict[str, str]:
+    """How exactly each metric was computed, of those that apply to any of the predictions."""
+    return {metric.name: metric.signature(predictions) for metric in metrics if any(map(metric.applies, predictions))}
+
+
+def _as_prompted(job: Job, predictions: Sequence[Prediction], renderer: Renderer) -> list[Prediction]:
+    """The predictions with the prompts that the merged checkpoint is given for the same text."""
+    prompts = [renderer.prompt(example.prompt) for pairs in job.evaluated.values() for example, _ in pairs]
+    return [replace(one, prompt=prompt) for one, prompt in zip(predictions, prompts, strict=True)]

@@ -1,0 +1,174 @@
+"""The whole run: every entry with every seed one after another, the results after each, the report at the end."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from workbench.compare import compare_methods, write_report
+from workbench.errors import UserError
+from workbench.evaluation import Metric, Prediction, read_predictions
+from workbench.results import (
+    CheckpointInfo,
+    Comparison,
+    DataInfo,
+    MetricInfo,
+    Results,
+    RunRecord,
+    Seconds,
+    SplitInfo,
+)
+from workbench.run.folder import Options, RunFolder
+from workbench.run.prepare import Job, prepare
+from workbench.run.resources import environment
+from workbench.run.trial import Trial, run_trial
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_run(folder: RunFolder) -> Job:
+    """Prepare what the options of a run ask for.
+
+    Raises:
+        UserError: anything the user has to mend.
+    """
+    options = folder.options
+    return prepare(folder.recipe, methods=options.methods, model=options.model, bits=options.bits, limit=options.limit)
+
+
+def with_methods(folder: RunFolder, methods: Sequence[str]) -> RunFolder:
+    """The same run with more methods, behind those that it has."""
+    if not methods:
+        return folder
+    before = folder.options.methods or list(folder.recipe.methods)
+    options = replace(folder.options, methods=list(dict.fromkeys([*before, *methods])))
+    return RunFolder(folder.path, options, folder.recipe)
+
+
+def trials_of(job: Job, options: Options) -> list[Trial]:
+    """Everything that a run carries through, in the order of the table."""
+    seeds = range(options.seed, options.seed + options.seeds)
+    return [Trial(entry=entry.name, seed=seed) for seed in seeds for entry in job.entries]
+
+
+def run_job(job: Job, folder: RunFolder, began: float) -> Results:
+    """Carry a job through, going on where an earlier run was interrupted.
+
+    Args:
+        folder: locked by the caller.
+        began: when the command did, by `time.perf_counter`.
+
+    Returns:
+        What is in `results.json`, which is written anew after every trial.
+
+    Raises:
+        UserError: the data have changed since the run was begun.
+        OSError: the disk is full, or the like.
+    """
+    results = _header(job, folder.options)
+    earlier: dict[tuple[str, int], RunRecord] = {}
+    if folder.has_results:
+        before = folder.read_results()
+        require_same_data(results.data, before.data, folder.path)
+        earlier = {(run.method, run.seed): run for run in before.runs if run.done}
+        began -= before.seconds.total if before.seconds else 0.0  # up to the last trial that was carried to its end
+    predictions: dict[tuple[str, int], list[Prediction]] = {}
+    for trial in trials_of(job, folder.options):
+        files = folder.trial(trial.entry, trial.seed)
+        record = earlier.pop((trial.entry, trial.seed), None)
+        if record is not None:
+            logger.info("%s, seed %d: done before", trial.entry, trial.seed)
+        else:
+            record = run_trial(trial, job, folder)
+        if record.done:
+            predictions[trial.entry, trial.seed] = read_predictions(files.path)
+        runs = [*results.runs, record]
+        results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began))
+        # What was done before and is yet to come again in this list must survive another interruption.
+        folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
+        if record.done:
+            files.clean_up(keep_weights=not record.export.merged)
+    comparisons = _comparisons(job, predictions)
+    seconds = Seconds.of(results.runs, time.perf_counter() - began)
+    results = replace(results, comparisons=comparisons, seconds=seconds)
+    folder.write_results(results)
+    first = {name: given for (name, seed), given in predictions.items() if seed == folder.options.seed}
+    write_report(folder.path, results, first, job.recipe.description)
+    return results
+
+
+def require_same_data(now: DataInfo, before: DataInfo, out: Path) -> None:
+    """Compare the data of two results.
+
+    Raises:
+        UserError: they differ, so that what was done in `out` can't be gone on with.
+    """
+    changed = [split for split, info in now.splits.items() if _content(info) != _content(before.splits.get(split))]
+    if changed:
+        raise UserError(f"the data of {', '.join(changed)} have changed since {out} was begun: start a new run")
+
+
+def _content(info: SplitInfo | None) -> SplitInfo | None:
+    return replace(info, too_long=tuple(info.too_long)) if info else None
+
+
+def data_of(job: Job) -> DataInfo:
+    """What a job's data are."""
+    splits = {
+        split: SplitInfo(
+            examples=len(pairs),
+            tokens=int(pairs.lengths.sum()),
+            trained_tokens=int(pairs.completion_lengths.sum()),
+            too_long=tuple(job.too_long[split]),
+            sha256=job.sources[split],
+        )
+        for split, pairs in job.pairs.items()
+    }
+    return DataInfo(splits=splits, repeated=job.repeated, leaked=job.leaked)
+
+
+def _header(job: Job, options: Options) -> Results:
+    checkpoint = job.checkpoint
+    return Results(
+        recipe=job.recipe.name,
+        recipe_sha256=options.recipe_sha256,
+        checkpoint=CheckpointInfo(name=checkpoint.name, licence=checkpoint.licence, sha256=checkpoint.sha256),
+        headline=job.recipe.primary_metric,
+        evaluated_splits=list(job.recipe.evaluated_splits),
+        metrics={metric.name: _describe(metric) for metric in job.metrics},
+        environment=environment(),
+        data=data_of(job),
+    )
+
+
+def _describe(metric: Metric) -> MetricInfo:
+    def finite(bound: float) -> float | None:
+        return bound if math.isfinite(bound) else None  # JSON knows no infinity
+
+    return MetricInfo(
+        title=metric.title,
+        summary=metric.summary,
+        higher_is_better=metric.higher_is_better,
+        worst=finite(metric.worst),
+        best=finite(metric.best),
+        chance=metric.chance,
+    )
+
+
+def _comparisons(job: Job, predictions: Mapping[tuple[str, int], list[Prediction]]) -> list[Comparison]:
+    """Compare the entries that were carried through with the same seeds."""
+    seeds: dict[str, list[int]] = {}
+    for name, seed in predictions:
+        seeds.setdefault(name, []).append(seed)
+    most = max(seeds.values(), key=len, default=[])
+    by_entry = {name: [predictions[name, seed] for seed in given] for name, given in seeds.items() if given == most}
+    if len(by_entry) < 2:
+        return []
+    metric = job.primary_metric
+    scored = {name: {p.split for seed in given for p in seed if metric.applies(p)} for name, given in by_entry.items()}
+    splits = job.recipe.evaluated_splits
+    split = next((split for split in splits if any(split in found for found in scored.values())), "")
+    comparable = {name: given for name, given in by_entry.items() if split in scored[name]}
+    return compare_methods(metric, split, comparable) if len(comparable) > 1 else []
