@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from workbench.errors import UserError
-from workbench.evaluation import Prediction, find_metric, known_metrics, score_all
+from workbench.evaluation import Metric, Prediction, find_metric, find_metrics, known_metrics, score_all
 from workbench.evaluation.intervals import by_source
 from workbench.evaluation.metrics import EvaluateMetric
 from workbench.evaluation.metrics.figures import figures
@@ -125,6 +127,43 @@ def test_the_turns_of_a_conversation_are_drawn_together() -> None:
 def test_a_metric_carries_direction_and_range() -> None:
     for metric in known_metrics().values():
         assert (metric.best > metric.worst) == metric.higher_is_better
+
+
+OWN = Metric(
+    name="length",
+    title="characters",
+    summary="mean length of the answers, in characters.",
+    statistics=lambda answers: np.array([(len(answer.prediction), 1.0) for answer in answers]).reshape(-1, 2),
+    score=lambda total: float(total[0] / total[1]),
+    higher_is_better=False,
+    worst=np.inf,
+    best=0,
+    signature=lambda answers: "code points",
+)
+
+
+def test_a_recipe_may_bring_metrics_of_its_own() -> None:
+    found = find_metrics(("bleu", OWN))
+    assert found == [find_metric("bleu"), OWN]
+    assert find_metric("length", ("bleu", OWN)) is OWN
+    assert score_all(found, answers(ENGLISH))["length[test]"].value == pytest.approx(
+        np.mean([len(prediction) for prediction, _ in ENGLISH])
+    )
+    with pytest.raises(UserError, match="unknown metric 'length'"):
+        find_metric("length", ("bleu",))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ((OWN, replace(OWN, title="another")), "several are called length"),
+        (("bleu", len), "<built-in function len> is neither a metric's name nor"),
+        (("blue", OWN), "unknown metric 'blue'; did you mean bleu"),
+    ],
+)
+def test_metrics_that_cannot_be_told_apart_or_called_are_refused(metrics: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_metrics(metrics)
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest() -> None:

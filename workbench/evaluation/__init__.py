@@ -3,7 +3,7 @@
 from workbench.evaluation.answers import answer_all, generation_config
 from workbench.evaluation.calibration import Calibration, ChoiceScorer, fit_calibration
 from workbench.evaluation.intervals import Score, score_all
-from workbench.evaluation.metrics import Metric, find_metric, known_metrics
+from workbench.evaluation.metrics import Metric, find_metric, find_metrics, known_metrics
 from workbench.evaluation.prediction import Prediction
 from workbench.evaluation.predictions import read_predictions, write_predictions
 
@@ -15,6 +15,7 @@ __all__ = [
     "Score",
     "answer_all",
     "find_metric",
+    "find_metrics",
     "fit_calibration",
     "generation_config",
     "known_metrics",

@@ -340,7 +340,7 @@ def _comparisons(job: Job, answers: Mapping[tuple[str, int], list[Prediction]]) 
     by_method = {m: [answers[m, seed] for seed in given] for m, given in seeds.items() if given == most}
     if len(by_method) < 2:
         return []
-    primary_metric = find_metric(job.recipe.primary_metric)
+    primary_metric = find_metric(job.recipe.primary_metric, job.metrics)
     scored = {
         m: {a.split for given in seeds for a in given if primary_metric.applies(a)} for m, seeds in by_method.items()
     }

@@ -10,7 +10,7 @@ from workbench import files
 from workbench.data import Example, load_splits
 from workbench.data.render import Pairs, Rendered, Renderer, make_renderer, render_all
 from workbench.errors import MethodError, UserError, collected
-from workbench.evaluation import Metric, find_metric
+from workbench.evaluation import Metric, find_metrics
 from workbench.methods import Method, find_method
 from workbench.models import BITS, check_attachment, context_length, load_tokenizer, require_weights
 from workbench.recipe import Recipe, load_recipe
@@ -107,7 +107,7 @@ def prepare(
     recipe = load_recipe(recipe_path)
     recipe = replace(recipe, methods=methods or recipe.methods, checkpoint=model or recipe.checkpoint)
     chosen = [find_method(name) for name in dict.fromkeys(recipe.methods)]
-    metrics = [find_metric(name) for name in recipe.metrics]
+    metrics = find_metrics(recipe.metrics)
     for name in recipe.settings:
         find_method(name)
     check_extra(recipe.training)

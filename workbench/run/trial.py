@@ -143,7 +143,7 @@ def calibrate(job: Job, model: nn.Module, title: str) -> tuple[dict[str, Calibra
     asked = [e for split in job.evaluated.values() for e, _ in split if e.choices]
     if not asked:
         return {}, []
-    primary_metric = find_metric(job.recipe.primary_metric)
+    primary_metric = find_metric(job.recipe.primary_metric, job.metrics)
 
     def better(answers: Sequence[Prediction]) -> float:
         metric = primary_metric if all(map(primary_metric.applies, answers)) else find_metric("accuracy")

@@ -83,8 +83,8 @@ def load_tuned(run: Path, options: Options, name: str | None = None) -> TunedMod
         UserError: the run has no such method, or it failed.
     """
     results = read_results(run)
-    record = _record(results, name)
     recipe = load_recipe(Path(options.recipe))
+    record = _record(results, name, recipe.metrics)
     folder = folder_of(run, options, record["method"], record["seed"])
     method = find_method(record["method"])
     merged = folder / "merged"
@@ -132,7 +132,7 @@ def open_base(options: Options) -> TunedModel:
     )
 
 
-def _record(results: dict[str, Any], name: str | None) -> dict[str, Any]:
+def _record(results: dict[str, Any], name: str | None, metrics: Sequence[Any]) -> dict[str, Any]:
     """The record of the method called `name`, or of the best one; of several seeds the first that is done."""
     runs = [record for record in results["runs"] if not record.get("baseline")]
     if name is not None:
@@ -143,7 +143,7 @@ def _record(results: dict[str, Any], name: str | None) -> dict[str, Any]:
         if not done:
             raise UserError(f"{name} failed: {some[0]['error']}")
         return dict(done[0])
-    metric = find_metric(results["headline"])
+    metric = find_metric(results["headline"], metrics)
     labels = [f"{metric.name}[{split}]" for split in results["evaluated_splits"]]
     done = [r for r in runs if r["status"] == "done" and any(label in r["metrics"] for label in labels)]
     if not done:

@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import cache
 from typing import Any
 
-from workbench.recommendation.movielens import films
+from movielens.ratings import films
 from workbench.sources import fetch_file, package_file
 
 COLUMNS = 'Title, Year, Runtime, Genre, Director, "Cast", Country, Language, Awards'

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from movielens.grounded import unfounded
+from movielens.ratings import liked_by, titles
+from movielens.records import catalogue
 from workbench.errors import UserError
-from workbench.evaluation.metrics.grounded import unfounded
 from workbench.evaluation.reranker import Ranker, ranked
-from workbench.recommendation import catalogue, titles
-from workbench.recommendation.movielens import liked_by
 from workbench.run.entries import RANKER, RANKER_FILE
 from workbench.run.job import folder_of, read_options
 from workbench.run.tuned import load_tuned
@@ -41,7 +41,7 @@ def recommend(run: Path, user: Path, *, method: str | None, top: int) -> list[di
     liked = read_liked(user)
     tuned = load_tuned(run, options, method)
     if tuned.recipe.inference_examples is None or RANK not in tuned.calibration:
-        raise UserError(f"{options.recipe} does not say how films are ranked: see `asks`")
+        raise UserError(f"{options.recipe} does not say how films are ranked: see `inference_examples` of a recipe")
     among = [title for title in titles() if title not in liked]
     (asked,) = tuned.recipe.inference_examples({"id": "viewer", "liked": liked, "among": among})
     answers = tuned.choose([asked], "likelihood of titles")
