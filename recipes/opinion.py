@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import Recipe, Training
+from workbench import Monitoring, Recipe, Training
 from workbench.data import Example, choice
 from workbench.evaluation.baselines import tfidf
 from workbench.sources import SMOLLM2
@@ -64,6 +64,7 @@ recipe = Recipe(
         **dict.fromkeys(("topics", "topics_zh"), lambda row: [topic(row, TOPICS[row["topic"]])]),
     },
     inference_examples=lambda row: [sentiment(row), topic(row)],
+    monitoring=Monitoring(task="sentiment", label="negative", topic_task="topic"),
     methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
     primary_metric="macro_f1",

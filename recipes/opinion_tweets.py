@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from workbench import Recipe, Training
+from workbench import Monitoring, Recipe, Training
 from workbench.data import Example, choice
 from workbench.evaluation.baselines import tfidf
 from workbench.sources import SMOLLM2, fetch_file, package_file
@@ -66,6 +66,7 @@ recipe = Recipe(
     },
     row_to_examples=lambda row: [sentiment(row, row["sentiment"])],
     inference_examples=lambda row: [sentiment(row)],
+    monitoring=Monitoring(task="sentiment", label="negative"),
     methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
     primary_metric="macro_f1",

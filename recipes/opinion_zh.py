@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from workbench import Recipe, Training
+from workbench import Monitoring, Recipe, Training
 from workbench.data import Example, choice
 from workbench.evaluation.baselines import tfidf
 from workbench.sources import SMOLLM2, fetch_file, package_file
@@ -58,6 +58,7 @@ recipe = Recipe(
     data={"train": part(1000, 4000), "validation": part(800, 1000), "test": part(0, 800)},
     row_to_examples=lambda row: [sentiment(row, row["sentiment"])],
     inference_examples=lambda row: [sentiment(row)],
+    monitoring=Monitoring(task="sentiment", label="negative"),
     methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
     primary_metric="macro_f1",

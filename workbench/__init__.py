@@ -3,7 +3,7 @@
 Importing this package is cheap: everything heavy is imported where it is used.
 """
 
-from workbench.recipe import Recipe, Training
+from workbench.recipe import Monitoring, Recipe, Training
 from workbench.version import __version__
 
-__all__ = ["Recipe", "Training", "__version__"]
+__all__ = ["Monitoring", "Recipe", "Training", "__version__"]
