@@ -18,7 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from measure import SMOLLM2, draw_bars, machine, median, ratios, spread
+from measure import draw_bars, machine, median, ratios, spread
+
+from workbench.sources import SMOLLM2
 
 NEW_TOKENS, LABEL_TOKENS = 88, 8  # the recipes' own limits
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import SMOLLM2, Result, Side, keep, machine, own_memory, take_turns
+from measure import Result, Side, keep, machine, own_memory, take_turns
 
 STEPS, BATCH = 20, 8
 OWN = "RssAnon"  # without mapped files
@@ -50,7 +50,7 @@ def small_model(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from workbench.sources import fetch_checkpoint
+    from workbench.sources import SMOLLM2, fetch_checkpoint
 
     tokenizer = AutoTokenizer.from_pretrained(fetch_checkpoint(SMOLLM2).path)
     torch.manual_seed(0)

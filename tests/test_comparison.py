@@ -4,6 +4,7 @@ import pytest
 
 from tiny import metric_info, run_record, tiny_results
 from workbench.compare import compare_methods
+from workbench.compare.charts import figure_of, svg
 from workbench.compare.paired import pareto_front
 from workbench.compare.report import conclude
 from workbench.evaluation import Prediction, find_metric
@@ -92,3 +93,8 @@ def test_the_conclusion_knows_which_way_is_better() -> None:
     assert "more than luck" in text
     assert "prefix may be luck" in conclude(results({"lora": 2.0, "prefix": 2.1}, 0.6))
     assert "Nothing to compare" in conclude(results({"lora": 2.0}, 0.6))
+
+
+def test_a_pictures_description_stands_inside_its_attribute() -> None:
+    figure, _ = figure_of(1, 1, (1, 1))
+    assert 'aria-label="Share of &quot;no&quot; texts"' in svg(figure, 'Share of "no" texts')

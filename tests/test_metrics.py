@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from workbench.errors import UserError
-from workbench.evaluation import Prediction, find_metric, known_metrics, score_all
+from workbench.evaluation import Metric, Prediction, find_metric, find_metrics, known_metrics, score_all
 from workbench.evaluation.intervals import by_source
 from workbench.evaluation.metrics import EvaluateMetric
 from workbench.evaluation.metrics.figures import figures
@@ -110,11 +112,25 @@ def test_each_is_an_evaluate_metric() -> None:
 def test_scores_by_split_and_language_with_intervals() -> None:
     given = answers(ENGLISH) + answers(CHINESE, "zh", "test_unseen")
     scores = score_all([find_metric(name) for name in known_metrics()], given)
-    assert {"bleu", "bleu[test]", "bleu[test_unseen]", "bleu[en]", "bleu[zh]"} <= set(scores)
+    assert {"bleu", "bleu[test]", "bleu[test_unseen]", "bleu[language=en]", "bleu[language=zh]"} <= set(scores)
     for name, score in scores.items():
         assert score.low <= score.value <= score.high, name
     assert scores["bleu[test]"].value == find_metric("bleu").value(answers(ENGLISH))
     assert scores["rouge_l[test]"].low < scores["rouge_l[test]"].high
+
+
+def test_scores_are_broken_down_by_every_group_or_by_those_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    given = [
+        replace(answer, split="zh" if number else "en", groups={"topic": f"t{number % 2}", "firm": f"firm {number}"})
+        for number, answer in enumerate(answers(ENGLISH) * 30)
+    ]
+    scores = score_all([find_metric("bleu")], given)
+    assert set(scores) == {"bleu", "bleu[en]", "bleu[zh]", "bleu[topic=t0]", "bleu[topic=t1]"}
+    assert "group 'firm' has 90 values" in caplog.text
+    asked = score_all([find_metric("bleu")], given, groups=["firm"])
+    assert len(asked) == 3 + 90
+    assert "bleu[firm=firm 7]" in asked
+    assert set(score_all([find_metric("bleu")], given, groups=[])) == {"bleu", "bleu[en]", "bleu[zh]"}
 
 
 def test_the_turns_of_a_conversation_are_drawn_together() -> None:
@@ -125,6 +141,43 @@ def test_the_turns_of_a_conversation_are_drawn_together() -> None:
 def test_a_metric_carries_direction_and_range() -> None:
     for metric in known_metrics().values():
         assert (metric.best > metric.worst) == metric.higher_is_better
+
+
+OWN = Metric(
+    name="length",
+    title="characters",
+    summary="mean length of the answers, in characters.",
+    statistics=lambda answers: np.array([(len(answer.prediction), 1.0) for answer in answers]).reshape(-1, 2),
+    score=lambda total: float(total[0] / total[1]),
+    higher_is_better=False,
+    worst=np.inf,
+    best=0,
+    signature=lambda answers: "code points",
+)
+
+
+def test_a_recipe_may_bring_metrics_of_its_own() -> None:
+    found = find_metrics(("bleu", OWN))
+    assert found == [find_metric("bleu"), OWN]
+    assert find_metric("length", ("bleu", OWN)) is OWN
+    assert score_all(found, answers(ENGLISH))["length[test]"].value == pytest.approx(
+        np.mean([len(prediction) for prediction, _ in ENGLISH])
+    )
+    with pytest.raises(UserError, match="unknown metric 'length'"):
+        find_metric("length", ("bleu",))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ((OWN, replace(OWN, title="another")), "several are called length"),
+        (("bleu", len), "<built-in function len> is neither a metric's name nor"),
+        (("blue", OWN), "unknown metric 'blue'; did you mean bleu"),
+    ],
+)
+def test_metrics_that_cannot_be_told_apart_or_called_are_refused(metrics: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_metrics(metrics)
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest() -> None:

@@ -18,8 +18,10 @@ import pytest
 from scipy.stats import binom, fisher_exact
 
 from tiny import recipe_text, write_rows
+from workbench import Monitoring, Recipe
 from workbench.errors import UserError
 from workbench.monitor.__main__ import main
+from workbench.monitor.counted import what_is_counted
 from workbench.monitor.stream import Line, Spool, batches
 from workbench.monitor.surge import Surges, overdispersion, surge_p_value
 from workbench.monitor.watch import ITEMS, REJECTED, Verdict, Watch
@@ -96,11 +98,19 @@ def asked(row: Any) -> list[Any]:
 
 def told(texts: Any) -> list[Verdict]:
     """A classifier that finds its verdict in the row."""
-    return [Verdict(topic=text.row.get("topic", "all"), sentiment=text.row["says"], probability=0.5) for text in texts]
+    return [Verdict(topic=text.row.get("topic", "all"), label=text.row["says"], probability=0.5) for text in texts]
+
+
+def watch_of(folder: Path, **other: Any) -> Watch:
+    settings = {
+        "stream": "posts", "method": "lora", "window_seconds": HOUR, "false_alarms": 0.01, "history": 24,
+        "monitoring": Monitoring(task="sentiment", label="negative"),
+    }  # fmt: skip
+    return Watch(folder=folder, **{**settings, **other})
 
 
 def watch_in(folder: Path) -> Watch:
-    watch = Watch(folder=folder, stream="posts", method="lora", window_seconds=HOUR, false_alarms=0.01, history=24)
+    watch = watch_of(folder)
     watch.resume()
     return watch
 
@@ -223,9 +233,21 @@ def test_a_late_text_counts_where_it_arrives(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     watch_in(tmp_path).take(lines_of(texts_of(1, -1)), asked, told)
-    other = Watch(folder=tmp_path, stream="b", method="lora", window_seconds=60, false_alarms=0.01, history=24)
     with pytest.raises(UserError, match=r"was begun with stream posts, window seconds 3600\.0: give the same"):
-        other.resume()
+        watch_of(tmp_path, stream="b", window_seconds=60).resume()
+    with pytest.raises(UserError, match=r"was begun with task sentiment, label negative: give the same"):
+        watch_of(tmp_path, monitoring=Monitoring(task="tone", label="angry")).resume()
+
+
+def test_a_watch_that_version_0_1_began_goes_on(tmp_path: Path) -> None:
+    watch_in(tmp_path).take(lines_of(texts_of(1, -1)), asked, told)
+    file = tmp_path / "state.json"
+    state = json.loads(file.read_text())
+    assert (state["settings"].pop("task"), state["settings"].pop("label")) == ("sentiment", "negative")
+    file.write_text(json.dumps({**state, "settings": {**state["settings"], "negative": "negative"}}))
+    assert watch_in(tmp_path).counts["items"] == 10
+    with pytest.raises(UserError, match=r"was begun with label negative: give the same"):
+        watch_of(tmp_path, monitoring=Monitoring(task="sentiment", label="positive")).resume()
 
 
 def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
@@ -330,29 +352,85 @@ def test_killed_at_random_nothing_is_lost_or_repeated(tmp_path: Path) -> None:
     assert json.loads((whole / "alerts.jsonl").read_text())["from"] == "1970-01-06T00:00:00Z"
 
 
+def recipe_with(**fields: Any) -> Recipe:
+    return Recipe(
+        checkpoint="gpt2", data={"train": "a", "validation": "b", "test": "c"}, row_to_examples=lambda row: [],
+        methods=("lora",), metrics=("macro_f1",), primary_metric="macro_f1", **fields,
+    )  # fmt: skip
+
+
+def test_the_recipe_says_what_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    tone = Monitoring(task="tone", label="angry", topic_task="product")
+    recipe = recipe_with(monitoring=tone, inference_examples=asked)
+    assert what_is_counted(recipe, {"tone", "product"}, Path("r.py")) is tone
+    assert not caplog.records
+    with pytest.raises(UserError, match=r"r\.py: monitoring has topic_task='product'; tasks .*: 'sentiment', 'tone'\."):
+        what_is_counted(recipe, {"tone", "sentiment"}, Path("r.py"))
+
+
+def test_a_recipe_of_version_0_1_is_still_watched(caplog: pytest.LogCaptureFixture) -> None:
+    former = recipe_with(inference_examples=asked)
+    for tasks, line in (
+        ({"sentiment"}, 'write monitoring=Monitoring(task="sentiment", label="negative") there'),
+        ({"sentiment", "topic"}, 'write monitoring=Monitoring(task="sentiment", label="negative", topic_task="topic")'),
+    ):
+        caplog.clear()
+        found = what_is_counted(former, tasks, Path("r.py"))
+        assert found == Monitoring(task="sentiment", label="negative", topic_task="topic")
+        assert line in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "tasks", "message"),
+    [
+        ({"inference_examples": asked}, {"tone"}, r"to its recipe .* chooses: 'tone'$"),
+        ({"inference_examples": asked}, set(), "chooses: none$"),
+        ({}, {"sentiment"}, "and inference_examples, which say how a new text is asked, to its recipe"),
+    ],
+)
+def test_a_recipe_that_says_nothing_is_told_what_to_add(fields: Any, tasks: set[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        what_is_counted(recipe_with(**fields), tasks, Path("r.py"))
+    assert "r.py does not say what is counted: add monitoring=Monitoring(" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_monitoring_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(UserError, match=r"(?s)2 problems.*label is empty.*topic_task 'tone' must be another task"):
+        Monitoring(task="tone", label="", topic_task="tone")
+    with pytest.raises(UserError, match="monitoring needs inference_examples"):
+        recipe_with(monitoring=Monitoring(task="tone", label="angry"))
+
+
 RECIPE = """
+from workbench import Monitoring
 from workbench.data import choice
 from dataclasses import replace
 
-def sentiment(row, answer=None):
-    return choice(row, row["text"] + row["firm"], ("negative", "neutral", "positive"), answer, task="sentiment")
+def tone(row, answer=None):
+    return choice(row, row["text"] + row["firm"], ("angry", "calm", "glad"), answer, task="tone")
+
+def product(row, answer=None):
+    return choice(row, row["text"] + row["firm"], ("card", "loan"), answer, task="product")
 
 recipe = replace(recipe, data={s: recipe.data[s] for s in ("train", "validation", "test")},
-    row_to_examples=lambda row: [sentiment(row, row["label"])], inference_examples=lambda row: [sentiment(row)],
-    metrics=("macro_f1",), primary_metric="macro_f1")
+    row_to_examples=lambda row: [tone(row, row["tone"]), product(row, row["product"])],
+    inference_examples=lambda row: [tone(row), product(row)], metrics=("macro_f1",), primary_metric="macro_f1",
+    monitoring=Monitoring(task="tone", label="angry", topic_task="product"))
 """
 
 
 @pytest.fixture
 def opinion_run(checkpoint: Path, tmp_path: Path) -> Path:
-    """A finished run of a recipe that asks for sentiments."""
+    """A finished run of a recipe that asks for tones and products."""
     for split in ("train", "validation", "test"):
         rows = [
             {
                 "id": f"{split}{n}",
                 "text": f"{split} {n}",
                 "firm": "A",
-                "label": ("negative", "neutral", "positive")[n % 3],
+                "tone": ("angry", "calm", "glad")[n % 3],
+                "product": ("card", "loan")[n % 2],
             }
             for n in range(12)
         ]
@@ -382,8 +460,17 @@ def test_a_run_watches_a_file_that_grows(opinion_run: Path, tmp_path: Path, caps
     assert [json.loads(r)["sentiment"] for r in twice.splitlines()] == [
         json.loads(r)["sentiment"] for r in once.splitlines()
     ]
+    items = [json.loads(item) for item in once.splitlines()]
+    assert {item["topic"] for item in items} <= {"card", "loan"}
+    assert {item["sentiment"] for item in items} <= {"angry", "calm", "glad"}
+    for item in items:
+        assert list(item) == ["id", "time", "topic", "sentiment", "probability_negative"]
+        assert item["probability_negative"] <= 1
+        assert item["sentiment"] != "angry" or item["probability_negative"] >= 1 / 3
     page = (tmp_path / "twice" / "trend.html").read_text()
     assert "39 texts" in page
+    assert "Share of angry texts" in page
+    assert "negative" not in page
     assert "<svg" in page
     for wrong, message in (
         (["nothing.jsonl"], "no stream at"),

@@ -86,3 +86,13 @@ def test_the_recipe_asks_for_both() -> None:
     new = recipe.inference_examples({"id": "1", "text": row["text"], "firm": row["firm"]})
     assert [example.prompt for example in new] == [sentiment.prompt, topic.prompt]
     assert [example.completion for example in new] == ["", ""]
+
+
+@pytest.mark.parametrize("name", ["opinion", "opinion_tweets", "opinion_zh"])
+def test_what_is_monitored_is_what_is_asked(name: str) -> None:
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.py")
+    assert recipe.monitoring is not None
+    assert recipe.inference_examples is not None
+    asked = {e.task: e for e in recipe.inference_examples({"id": "1", "text": "Fees rise.", "firm": "Larkmoor"})}
+    assert recipe.monitoring.label in asked[recipe.monitoring.task].choices
+    assert {recipe.monitoring.topic_task} - {None} == asked.keys() - {recipe.monitoring.task}

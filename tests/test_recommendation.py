@@ -1,30 +1,37 @@
 """Recommending: viewers split by time, records put in words, texts held against them, reasons that are true."""
 
 import json
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from workbench.data import Example
-from workbench.errors import UserError
-from workbench.evaluation import Prediction, find_metric
-from workbench.evaluation.metrics.grounded import unfounded
-from workbench.recommendation import (
+import recommend_films
+from movielens import (
+    GROUNDED,
     candidates,
     catalogue,
     features,
     item_knn,
-    movielens,
     popularity,
+    ranking,
+    ratings,
     record,
     records,
     viewings,
 )
-from workbench.recommendation.movielens import usual
-from workbench.run.recommend import in_common, likest, read_liked
+from movielens.grounded import unfounded
+from movielens.ranking import in_common, likest, read_liked
+from movielens.ratings import usual
+from tiny import recipe_text
+from workbench.data import Example
+from workbench.errors import UserError
+from workbench.evaluation import Prediction
+from workbench.run.__main__ import main as run
 
 ROOT = Path(__file__).parent.parent
 FERRY = {
@@ -53,15 +60,15 @@ def movies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     items += [
         f"{n}\tFilm {n}, The\t{1960 + n}\t{'Comedy' if n % 2 else 'Drama Children' + chr(39) + 's'}" for n in range(30)
     ]
-    ratings = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    watched = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     for viewer in range(12):
         mine = [n for n in range(viewer, 24) if n % 2 == viewer % 2][:8]
-        ratings += [f"{viewer}\t{n}\t5\t{100 + time}" for time, n in enumerate(mine)]
-        ratings.append(f"{viewer}\t{29 - viewer % 2}\t1\t50")
-    for name, lines in (("item", items), ("inter", ratings)):
+        watched += [f"{viewer}\t{n}\t5\t{100 + time}" for time, n in enumerate(mine)]
+        watched.append(f"{viewer}\t{29 - viewer % 2}\t1\t50")
+    for name, lines in (("item", items), ("inter", watched)):
         (tmp_path / f"ml.{name}").write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(movielens, "fetch_file", lambda name: tmp_path / f"ml.{name.rpartition('.')[2]}")
-    cached = (movielens.films, movielens.titles, movielens.histories, movielens.liked_by)
+    monkeypatch.setattr(ratings, "fetch_file", lambda name: tmp_path / f"ml.{name.rpartition('.')[2]}")
+    cached = (ratings.films, ratings.titles, ratings.histories, ratings.liked_by)
     for function in cached:
         function.cache_clear()
     yield
@@ -82,10 +89,10 @@ def test_what_is_tested_is_never_trained_on() -> None:
             assert len(viewing.before) == 2
             assert len(among) == len(set(among)) == 10
             # Nothing else among the candidates was ever rated by this viewer.
-            assert set(among) & movielens.histories()[1][viewing.viewer] == {answer}
+            assert set(among) & ratings.histories()[1][viewing.viewer] == {answer}
         assert found == candidates(split, viewers=8, shown=2, count=10)
     last = {v.viewer: v.after[0] for v, _ in candidates("test", 8, 2, 10)}
-    assert all(movielens.histories()[0][viewer][-1] == title for viewer, title in last.items())
+    assert all(ratings.histories()[0][viewer][-1] == title for viewer, title in last.items())
 
 
 @pytest.mark.usefixtures("movies")
@@ -175,7 +182,7 @@ def test_most_references_are_true_to_their_records() -> None:
         for e in examples
     ]
     # Some name a fact of the recommended film a sentence before the film: the metric is strict there.
-    assert find_metric("grounded").value(answers) > 83
+    assert GROUNDED.value(answers) > 83
     assert any("plot" in row and not row["film"]["plot"] for row in rows)
 
 
@@ -203,12 +210,12 @@ def test_reasons_out_of_records_are_the_most_telling(monkeypatch: pytest.MonkeyP
     stranger = {**FERRY, "title": "West", "director": "X", "cast": ["Y"], "genres": ["Western"]}
     assert [film["title"] for film in likest(FERRY, [stranger, other])] == ["Nine Days", "West"]
     assert in_common(FERRY, [other]) == "Like Nine Days: directed by Odile Vassarand, Drama."
-    monkeypatch.setattr(import_module("workbench.run.recommend"), "liked_by", lambda: {"The Ferry": {"1", "2"}})
+    monkeypatch.setattr(ranking, "liked_by", lambda: {"The Ferry": {"1", "2"}})
     assert in_common(FERRY, [stranger]) == "Drama, liked by 2 viewers."
 
 
 def test_a_viewers_file_is_read_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("workbench.run.recommend"), "titles", lambda: ("Fargo", "The Usual Suspects"))
+    monkeypatch.setattr(ranking, "titles", lambda: ("Fargo", "The Usual Suspects"))
     file = tmp_path / "liked"
     file.write_text("fargo\n\nThe usual suspects\nFargo\n")
     assert read_liked(file) == ["Fargo", "The Usual Suspects"]
@@ -225,9 +232,9 @@ def test_a_viewers_file_is_read_or_named(tmp_path: Path, monkeypatch: pytest.Mon
             read_liked(file)
 
 
-def test_the_catalogue_joins_by_title_and_year(movies: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sqlite3
-
+@pytest.fixture
+def film_records(movies: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Records of two of the thirty films, one of them of another film of that title."""
     database: Any = sqlite3.connect(tmp_path / "movies.db")
     database.execute('CREATE TABLE omdb (Title, Year, Runtime, Genre, Director, "Cast", Country, Language, Awards)')
     rows = [
@@ -239,9 +246,86 @@ def test_the_catalogue_joins_by_title_and_year(movies: None, tmp_path: Path, mon
     database.close()
     monkeypatch.setattr(records, "fetch_file", lambda name: tmp_path / "movies.db")
     catalogue.cache_clear()
-    films = catalogue()
+    yield
     catalogue.cache_clear()
+
+
+@pytest.mark.usefixtures("film_records")
+def test_the_catalogue_joins_by_title_and_year() -> None:
+    films = catalogue()
     assert films["The Film 3"]["director"] == "A, B"
     assert films["The Film 3"]["awards"] == "Won 1 Oscar"
     assert films["The Film 3"]["year"] == 1963
     assert "director" not in films["The Film 4"]
+
+
+RECIPE = """
+import sys
+from dataclasses import replace
+sys.path.append({recipes!r})
+from recommend import rank, write
+from movielens import GROUNDED, candidates, features, popularity, record, catalogue
+
+def rows(split):
+    pairs = [
+        {{"id": f"pair-{{split}}-{{n}}", "film": catalogue()[f"The Film {{n}}"], "liked": [catalogue()["The Film 3"]],
+         "text": f"A film: The Film {{n}}."}}
+        for n in (range(10, 20) if split == "train" else range(20, 24))
+    ]
+    ranked = [
+        {{"id": f"{{split}}-{{one.viewer}}", "liked": list(one.before), "answer": one.after[0], "among": among}}
+        for one, among in candidates("test" if split == "test" else "validation", 8, 2, 10)
+    ]
+    return pairs if split == "train" else [*pairs, *ranked]
+
+recipe = replace(
+    recipe, data={{s: (lambda s=s: rows(s)) for s in ("train", "validation", "test")}},
+    row_to_examples=lambda row: [write(row) if "film" in row else rank(row)],
+    inference_examples=lambda row: [write(row) if "film" in row else rank(row)],
+    metrics=("auc", "bleu", GROUNDED), primary_metric="auc", baselines={{"popularity": popularity}}, features=features,
+    max_tokens=240, max_new_tokens=8)
+"""
+
+
+@pytest.mark.parametrize("kind", ["llama"])
+@pytest.mark.usefixtures("film_records")
+def test_a_run_ranks_films_for_a_viewer(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "films.py"
+    path.write_text(recipe_text(checkpoint, tmp_path) + RECIPE.format(recipes=str(ROOT / "recipes")))
+    folder = tmp_path / "run"
+    assert run([str(path), "--methods", "lora", "--bits", "32", "--out", str(folder)]) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert results["metrics"]["grounded"]["title"] == "true to the record"
+    assert {record["method"] for record in results["runs"]} == {"lora", "popularity", "ranker-lora"}
+    user = tmp_path / "liked.txt"
+    user.write_text("the film 3\nThe Film 5\n")
+    capsys.readouterr()
+    assert recommend_films.main([str(folder), "--user", str(user), "--top", "28", "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {one["title"] for one in found} == {f"The Film {n}" for n in range(30)} - {"The Film 3", "The Film 5"}
+    assert [one["probability"] for one in found] == sorted((one["probability"] for one in found), reverse=True)
+    assert sum(one["probability"] for one in found) == pytest.approx(1, abs=1e-4)
+    assert all(one["reason"] and not one["written"] for one in found)  # so small a model writes nothing true
+    assert recommend_films.main([str(folder), "--user", str(user), "--top", "2"]) == 0
+    best = found[0]
+    assert capsys.readouterr().out.startswith(f"1. {best['title']} ({best['year']})\n   {best['reason']}\n2. ")
+    for options, message in (
+        (["--top", "0"], "--top 0 is less than 1"),
+        (["--method", "prefix"], "unknown method of this run 'prefix'"),
+        (["--user", str(tmp_path / "nobody")], "no file at"),
+    ):
+        assert recommend_films.main([str(folder), "--user", str(user), *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_script_answers_for_help_at_once() -> None:
+    code = (
+        "import runpy, sys\nsys.argv = ['recommend_films.py', '--help']\n"
+        f"try:\n    runpy.run_path({str(ROOT / 'recipes' / 'recommend_films.py')!r}, run_name='__main__')\n"
+        "except SystemExit as e:\n    assert e.code == 0\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: python recipes/recommend_films.py")
+    assert "exit codes: 0 done; 2 a mistake" in result.stdout

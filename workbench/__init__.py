@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
-from workbench.recipe import Recipe, Training
+from workbench.recipe import Monitoring, Recipe, Training
 from workbench.version import __version__
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Example",
+    "Monitoring",
     "Recipe",
     "Run",
     "Sampling",

@@ -7,7 +7,6 @@ COMMANDS = {
     "run": "adapt a checkpoint with several methods, compare them, ship the result",
     "export": "make a plain checkpoint of a method of a finished run, and prove it",
     "chat": "talk to a tuned model in the terminal",
-    "recommend": "rank films for a viewer, with a reason for each",
     "monitor": "watch a stream of texts with a tuned model, and tell when opinion turns",
 }
 

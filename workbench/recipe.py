@@ -115,6 +115,31 @@ class Training:
             raise collected("Training", wrong)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """What `python -m workbench.monitor` counts in a stream of new texts.
+
+    Attributes:
+        task: the task (`Example.task`) whose label of a text is looked at; one in which the model chooses.
+        label: the one of its choices that is counted, such as "negative".
+        topic_task: the task whose choice says what a text is about; None counts all texts together.
+
+    Raises:
+        UserError: values that don't fit each other.
+    """
+
+    task: str
+    label: str
+    topic_task: str | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [] if self.label else ["label is empty: it must be one of the choices of the task"]
+        if self.topic_task == self.task:
+            wrong.append(f"topic_task {self.topic_task!r} must be another task than task, or None")
+        if wrong:
+            raise collected("Monitoring", wrong)
+
+
 @former_names(examples="row_to_examples", asks="inference_examples", headline="primary_metric")
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -144,6 +169,8 @@ class Recipe:
         baselines: name -> what stands in the table beside the language models, see `workbench.evaluation.baselines`.
         report_groups: names of the examples' groups by which every score is broken down, such as
             `bleu[language=zh]`; None takes all groups that the examples name.
+        monitoring: what is counted where a run watches a stream of new texts, see `Monitoring`; it needs
+            `inference_examples`.
 
     Raises:
         UserError: fields that don't fit each other; all of them are named.
@@ -165,6 +192,7 @@ class Recipe:
     features: Callable[[Any], Mapping[str, Sequence[float]]] | None = None
     baselines: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: NOTHING)
     report_groups: Sequence[str] | None = None
+    monitoring: Monitoring | None = None
 
     def __post_init__(self) -> None:
         wrong = [f"data names no {split!r} split" for split in ("train", "validation") if split not in self.data]
@@ -182,6 +210,8 @@ class Recipe:
             wrong.append(f"primary_metric {self.primary_metric!r} is none of metrics {', '.join(names)}")
         if not 0 < self.max_new_tokens < self.max_tokens:
             wrong.append(f"max_new_tokens {self.max_new_tokens} must lie between 0 and max_tokens {self.max_tokens}")
+        if self.monitoring is not None and self.inference_examples is None:
+            wrong.append("monitoring needs inference_examples, which say how a new text is asked")
         if wrong:
             raise collected("Recipe", wrong)
 
@@ -235,7 +265,7 @@ def _explained(error: Exception, path: Path) -> str:
         line = frames[-1].lineno if frames else None
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if typo := re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text):
-        owner = {"Recipe": Recipe, "Training": Training}.get(typo[1])
+        owner = {"Recipe": Recipe, "Training": Training, "Monitoring": Monitoring}.get(typo[1])
         if owner:
             text = f"{typo[1]}: {unknown('field', typo[2], (f.name for f in fields(owner)))}"
     return f"{path}:{line or 1}: {text}"

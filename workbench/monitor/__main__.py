@@ -21,9 +21,10 @@ examples:
 Each line is a JSON object with `id`, `time` (ISO 8601, or seconds since 1970), `text`, and whatever else the recipe
 asks with, such as `firm`. Lines that are none go to rejected.jsonl with the reason.
 
-The model says of each text what it is about and whether it is negative. A window of time is over when a text of a later
-one comes. Then the share of negative texts of each topic is held against the topic's last quiet windows by an exact
-test, which a quiet topic fails with a chance of at most --false-alarms in each window. Alerts are JSON lines on stdout.
+The model says of each text what it is about and which label it has. The recipe's `monitoring` names the label that is
+counted, such as negative. A window of time is over when a text of a later one comes. Then the share of such texts of
+each topic is held against the topic's last quiet windows by an exact test, which a quiet topic fails with a chance of
+at most --false-alarms in each window. Alerts are JSON lines on stdout.
 
 In the output folder: items.jsonl (what the model made of each text), alerts.jsonl, rejected.jsonl, trend.html (open it
 in a browser; it renews itself) and state.json. Stopped or killed at any time, the same command goes on where it was: no
@@ -46,7 +47,12 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("run", type=Path, metavar="RUN", help="output folder of a run of recipes/opinion.py or the like")
+    p.add_argument(
+        "run",
+        type=Path,
+        metavar="RUN",
+        help="output folder of a run whose recipe has `monitoring`, such as recipes/opinion.py",
+    )
     p.add_argument("stream", metavar="STREAM", help="a file of JSON lines, or - for standard input")
     p.add_argument("--method", metavar="NAME", help="a method of that run (default: its best)")
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: RUN/monitor-STREAM)")

@@ -26,12 +26,13 @@ def write_page(watch: Watch, alerts: Sequence[Mapping[str, Any]]) -> None:
     page = template("workbench.monitor", "trend.html.jinja").render(
         renew_seconds=RENEW_SECONDS,
         name=Path(watch.stream).name,
+        label=watch.monitoring.label,
         source=watch.stream,
         counts=watch.counts,
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
         window=_duration(watch.window_seconds),
         false_alarms=f"{watch.false_alarms:g}",
-        picture=svg(_picture(watch, topics), "Share of negative texts by topic") if topics else "",
+        picture=svg(_picture(watch, topics), f"Share of {watch.monitoring.label} texts by topic") if topics else "",
         alerts=list(alerts)[-ALERTS_SHOWN:],
     )
     files.write_text(watch.folder / PAGE, page)

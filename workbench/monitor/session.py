@@ -14,17 +14,18 @@ from filelock import FileLock, Timeout
 
 from workbench.data import Example
 from workbench.errors import UserError
+from workbench.monitor.counted import what_is_counted
 from workbench.monitor.page import ALERTS_SHOWN, PAGE, RENEW_SECONDS, write_page
 from workbench.monitor.stream import Spool, batches
 from workbench.monitor.watch import ALERTS, Text, Verdict, Watch
+from workbench.recipe import Monitoring
 from workbench.run.folder import RunFolder
 from workbench.run.tuned import TunedModel, load_tuned
 
-SENTIMENT, TOPIC, NEGATIVE = "sentiment", "topic", "negative"
 SPOOL = "stream.jsonl"
 STANDARD_INPUT = "standard input"
-# The topic of all texts, where the recipe asks for none.
-EVERYTHING = "all"
+# The topic of texts that are not asked for one.
+ALL_TEXTS = "all"
 
 
 def monitor(
@@ -40,10 +41,10 @@ def monitor(
     batch: int,
     alerts: IO[str],
 ) -> None:
-    """Classify the texts of a stream, and tell when the negative share of a topic is beyond what its history explains.
+    """Classify the texts of a stream, and tell when the share of a label is beyond what a topic's history explains.
 
     Args:
-        run: folder of a run whose recipe `asks` for the sentiment of a text, and maybe for its topic.
+        run: folder of a run whose recipe has `monitoring`, which names the label.
         stream: JSON lines; None reads standard input.
         out: where everything goes.
         method: of the run; None takes the best.
@@ -57,11 +58,9 @@ def monitor(
     Raises:
         UserError: the run can't be used so, or `out` belongs to another watch.
     """
-    tuned = load_tuned(RunFolder.open(run), method)
-    if tuned.recipe.inference_examples is None or SENTIMENT not in tuned.calibrations:
-        raise UserError(
-            f"{tuned.recipe.name} does not say how a new text is asked for its {SENTIMENT}: see `inference_examples`"
-        )
+    folder = RunFolder.open(run)
+    tuned = load_tuned(folder, method)
+    monitoring = what_is_counted(tuned.recipe, tuned.calibrations, folder.options.recipe or tuned.recipe.name)
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".lock", timeout=0)
@@ -71,13 +70,14 @@ def monitor(
     except OSError as error:
         raise UserError(f"can't write to {out}: {error.strerror}") from error
     try:
-        _watch(tuned, stream, out, follow, batch, alerts, window_seconds, false_alarms, history)
+        _watch(tuned, monitoring, stream, out, follow, batch, alerts, window_seconds, false_alarms, history)
     finally:
         lock.release()
 
 
 def _watch(
     tuned: TunedModel,
+    monitoring: Monitoring,
     stream: Path | None,
     out: Path,
     follow: bool,
@@ -94,7 +94,7 @@ def _watch(
         window_seconds=window_seconds,
         false_alarms=false_alarms,
         history=history,
-        negative=NEGATIVE,
+        monitoring=monitoring,
     )
     state.resume()
     path = out / SPOOL if stream is None else stream
@@ -113,7 +113,9 @@ def _watch(
     )
     drawn = 0.0
     for lines in batches(path, state.offset, batch, end):
-        new = state.take(lines, lambda row: _asked(tuned, row), lambda texts: _verdicts(tuned, texts))
+        new = state.take(
+            lines, lambda row: _asked(tuned, monitoring, row), lambda texts: _verdicts(tuned, monitoring, texts)
+        )
         for alert in new:
             print(json.dumps(alert, ensure_ascii=False), file=alerts, flush=True)
         last.extend(new)
@@ -133,16 +135,16 @@ def _counted(state: Watch) -> str:
     return f"{counts['items']:,} texts, {counts['rejected']:,} lines left out{more}, {counts['alerts']:,} alerts"
 
 
-def _asked(tuned: TunedModel, row: Mapping[str, Any]) -> list[Example]:
+def _asked(tuned: TunedModel, monitoring: Monitoring, row: Mapping[str, Any]) -> list[Example]:
     """What is asked of a row of the stream.
 
     Raises:
-        ValueError: it is longer than what the model was tuned on, or is not asked for a sentiment as it should be.
+        ValueError: it is longer than what the model was tuned on, or is not asked for the label that is counted.
     """
     asked = tuned.inference_examples(row)
     renderer = tuned.language_model.renderer
-    if not any(example.task == SENTIMENT and NEGATIVE in example.choices for example in asked):
-        raise ValueError(f"the recipe does not ask whether its {SENTIMENT} is {NEGATIVE}")
+    if not any(example.task == monitoring.task and monitoring.label in example.choices for example in asked):
+        raise ValueError(f"the recipe does not ask whether its {monitoring.task} is {monitoring.label}")
     for example in asked:
         length = len(renderer.tokens(renderer.prompt(example.prompt)))
         if length > tuned.recipe.max_tokens:
@@ -150,17 +152,18 @@ def _asked(tuned: TunedModel, row: Mapping[str, Any]) -> list[Example]:
     return asked
 
 
-def _verdicts(tuned: TunedModel, texts: Sequence[Text]) -> list[Verdict]:
+def _verdicts(tuned: TunedModel, monitoring: Monitoring, texts: Sequence[Text]) -> list[Verdict]:
     answers = iter(tuned.choose([example for text in texts for example in text.asked]))
     found = []
     for text in texts:
         by_task = {example.task: next(answers) for example in text.asked}
-        sentiment, topic = by_task[SENTIMENT], by_task.get(TOPIC)
+        labelled = by_task[monitoring.task]
+        topic = by_task.get(monitoring.topic_task) if monitoring.topic_task is not None else None
         found.append(
             Verdict(
-                topic=topic.prediction if topic else EVERYTHING,
-                sentiment=sentiment.prediction,
-                probability=math.exp(sentiment.choices[NEGATIVE]),
+                topic=topic.prediction if topic else ALL_TEXTS,
+                label=labelled.prediction,
+                probability=math.exp(labelled.choices[monitoring.label]),
             )
         )
     return found

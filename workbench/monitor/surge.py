@@ -1,5 +1,7 @@
 """Is a window's share of negative texts more than its history explains?
 
+Called negative here are the texts with the label that is counted, whichever a recipe's `monitoring` names.
+
 A window with k negative texts of n is held against a history with K of N by Fisher's exact test: if nothing has
 changed, which k of the K + k negative texts fell into the window is a draw without replacement, whatever the topic's
 own share of negative texts is (Fisher 1935; conditional tests of two binomials, Lehmann and Romano, section 4.5). So
@@ -38,7 +40,7 @@ class Window:
 
     Attributes:
         start: seconds since 1970.
-        texts, negative: how many there were.
+        texts, negative: how many there were, and how many of them have the label that is counted.
         surge: whether it was beyond what history explains.
     """
 

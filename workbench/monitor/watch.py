@@ -2,6 +2,14 @@
 
 Each batch is committed in one step: outputs are appended and synced, then `state.json`, which names how far the stream
 was read and how long the outputs are, is replaced. A restart cuts the outputs to that length and reads on from there.
+
+Outputs have the same keys whatever a recipe's `monitoring` counts; they have the names they got for opinions of firms:
+
+- `items.jsonl`, a text a line: `id`, `time`, `topic` (the model's choice in `topic_task`, "all" where there is none),
+  `sentiment` (its choice in `task`) and `probability_negative` (the probability of the `label` that is counted).
+- `alerts.jsonl`, a surge a line: `topic`, `from`, `to`, `texts`, `negative` (texts with that label), `share`,
+  `share_before`, `p_value` and `new_level`.
+- `rejected.jsonl`: `reason` and `line`.
 """
 
 import hashlib
@@ -20,6 +28,7 @@ from workbench.data import Example
 from workbench.errors import UserError
 from workbench.monitor.stream import Line
 from workbench.monitor.surge import Judgement, Surges, Window
+from workbench.recipe import Monitoring
 
 STATE = "state.json"
 ITEMS, ALERTS, REJECTED = "items.jsonl", "alerts.jsonl", "rejected.jsonl"
@@ -31,6 +40,8 @@ RECENT = 10_000
 AHEAD_SECONDS = 86400.0
 # 1 January 3000: a number beyond it counts milliseconds.
 LATEST = 32503680000
+# Names in a state that version 0.1 left.
+FORMER_SETTINGS = {"negative": "label"}
 COUNTS = ("items", "rejected", "repeated", "late", "alerts")
 
 
@@ -55,12 +66,12 @@ class Verdict:
 
     Attributes:
         topic: what it is about.
-        sentiment: the likeliest.
-        probability: that it is negative.
+        label: the likeliest in the task that is watched.
+        probability: of the label that is counted.
     """
 
     topic: str
-    sentiment: str
+    label: str
     probability: float
 
 
@@ -70,7 +81,13 @@ Classify = Callable[[Sequence[Text]], Sequence[Verdict]]
 
 @dataclass
 class Topic:
-    """What is known of a topic: what came in the open window, and the windows before."""
+    """What is known of a topic: what came in the open window, and the windows before.
+
+    Attributes:
+        surges: the test, and the windows it holds against each other.
+        texts, negative: texts in the open window, and those of them with the label that is counted.
+        shown: windows that are over, for the picture.
+    """
 
     surges: Surges
     texts: int = 0
@@ -88,7 +105,7 @@ class Watch:
         window_seconds: length of a window.
         false_alarms: chance that a quiet topic raises an alert in a window.
         history: quiet windows that a new one is held against, at most.
-        negative: the sentiment that is counted.
+        monitoring: which label of which task is counted.
         offset: bytes of the stream that have been dealt with.
         mark: where the last line dealt with begins, and its sha256: whether it is the same stream.
         start: of the open window, which is that of the latest text; None before the first.
@@ -102,7 +119,7 @@ class Watch:
     window_seconds: float
     false_alarms: float
     history: int
-    negative: str = "negative"
+    monitoring: Monitoring
     offset: int = 0
     mark: tuple[int, str] = (0, "")
     start: float | None = None
@@ -119,7 +136,8 @@ class Watch:
             "window_seconds": self.window_seconds,
             "false_alarms": self.false_alarms,
             "history": self.history,
-            "negative": self.negative,
+            "task": self.monitoring.task,
+            "label": self.monitoring.label,
         }
 
     def resume(self) -> None:
@@ -132,7 +150,8 @@ class Watch:
         file = self.folder / STATE
         if file.is_file():
             state = json.loads(file.read_text(encoding="utf-8"))
-            if changed := {k: v for k, v in state["settings"].items() if v != self.settings()[k]}:
+            begun = {FORMER_SETTINGS.get(name, name): value for name, value in state["settings"].items()}
+            if changed := {k: v for k, v in begun.items() if v != self.settings()[k]}:
                 named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())
                 raise UserError(f"{self.folder} was begun with {named}: give the same, or another --out")
             self.offset, self.counts, self.lengths = state["offset"], state["counts"], state["lengths"]
@@ -196,7 +215,7 @@ class Watch:
                     "id": text.row["id"],
                     "time": iso(text.seconds),
                     "topic": verdict.topic,
-                    "sentiment": verdict.sentiment,
+                    "sentiment": verdict.label,
                     "probability_negative": round(verdict.probability, 4),
                 }
             )
@@ -227,7 +246,7 @@ class Watch:
         self.counts["late"] += start < self.start  # its window is over: it counts where it arrives
         topic = self.topics.setdefault(verdict.topic, self._topic())
         topic.texts += 1
-        topic.negative += verdict.sentiment == self.negative
+        topic.negative += verdict.label == self.monitoring.label
 
     def _close(self, name: str, topic: Topic) -> Iterator[dict[str, Any]]:
         """Judge the open window of a topic, if it has any text."""

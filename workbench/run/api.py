@@ -176,7 +176,8 @@ def compare_runs(*paths: str | Path) -> list[Comparison]:
             if run.done and found.compared_label in run.metrics:
                 given = read_predictions(folder.trial(run.method, run.seed).path)
                 predictions.setdefault(f"{folder.path}/{run.method}", []).append(given)
-    metric = find_metric(results[0].headline)
+    own = folders[0].recipe.metrics if folders[0].options.recipe else ()
+    metric = find_metric(results[0].headline, own)
     counts = {len(seeds) for seeds in predictions.values()}
     if len(counts) > 1:
         raise UserError(f"the runs have {' and '.join(map(str, sorted(counts)))} seeds: compare runs of as many")

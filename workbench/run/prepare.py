@@ -8,7 +8,7 @@ from typing import Any
 from workbench.data import Example, load_splits
 from workbench.data.render import Pairs, Rendered, Renderer, make_renderer, render_all
 from workbench.errors import MethodError, UserError, collected
-from workbench.evaluation import Metric, find_metric
+from workbench.evaluation import Metric, find_metrics
 from workbench.methods import Mergeability, Mergeable, Method, NotMergeable, find_method
 from workbench.models import (
     BITS,
@@ -137,7 +137,7 @@ def prepare(
     """
     recipe = replace(recipe, methods=methods or recipe.methods, checkpoint=model or recipe.checkpoint)
     entries = entries_of(recipe)
-    metrics = [find_metric(name) for name in recipe.metrics]
+    metrics = find_metrics(recipe.metrics)
     for name in recipe.settings:
         find_method(name)
     check_extra(recipe.training)

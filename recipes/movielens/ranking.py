@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from movielens.grounded import unfounded
+from movielens.ratings import liked_by, titles
+from movielens.records import catalogue
 from workbench.errors import UserError
-from workbench.evaluation.metrics.grounded import unfounded
-from workbench.recommendation import catalogue, titles
-from workbench.recommendation.movielens import liked_by
 from workbench.run.folder import RunFolder
 from workbench.run.tuned import load_tuned
 

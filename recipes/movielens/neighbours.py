@@ -7,10 +7,10 @@ from functools import cache
 
 import numpy as np
 
+from movielens.ratings import films, histories, liked_by
 from workbench.data import Example
 from workbench.evaluation.baselines import Guesses
 from workbench.evaluation.calibration import log_softmax
-from workbench.recommendation.movielens import films, histories, liked_by
 
 
 def shown(example: Example) -> list[str]:

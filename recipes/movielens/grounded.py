@@ -12,9 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from workbench.evaluation import Metric, Prediction
 from workbench.evaluation.metrics.choice import percent
-from workbench.evaluation.metrics.metric import Metric
-from workbench.evaluation.prediction import Prediction
 
 NUMBER_WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 COUNTED = re.compile(rf"\b({'|'.join(NUMBER_WORDS)}) (?:awards?|oscars?|nominations?)\b", re.IGNORECASE)
@@ -161,20 +160,18 @@ def grounded_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     ).reshape(-1, 2)
 
 
-METRICS = (
-    Metric(
-        name="grounded",
-        title="true to the record",
-        summary="share of texts all of whose numbers, names and genres stand in the record of the film told of, "
-        "in percent.",
-        statistics=grounded_statistics,
-        score=percent,
-        higher_is_better=True,
-        worst=0,
-        best=100,
-        signature=lambda answers: (
-            "numbers, capitalised names, genre words and awards of the answer, looked up in the prompt, "
-            "in the record of the film that the clause or sentence names"
-        ),
+GROUNDED = Metric(
+    name="grounded",
+    title="true to the record",
+    summary="share of texts all of whose numbers, names and genres stand in the record of the film told of, "
+    "in percent.",
+    statistics=grounded_statistics,
+    score=percent,
+    higher_is_better=True,
+    worst=0,
+    best=100,
+    signature=lambda answers: (
+        "numbers, capitalised names, genre words and awards of the answer, looked up in the prompt, "
+        "in the record of the film that the clause or sentence names"
     ),
 )

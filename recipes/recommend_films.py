@@ -1,6 +1,6 @@
 """Rank films for a viewer with a tuned model, and give a reason for each.
 
-python -m workbench.recommend runs/recommend/2026-01-31-0900 --user liked.txt
+python recipes/recommend_films.py runs/recommend/2026-01-31-0900 --user liked.txt
 """
 
 import argparse
@@ -28,7 +28,7 @@ exit codes: 0 done; 2 a mistake in what was asked for.
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="workbench recommend",
+        prog="python recipes/recommend_films.py",
         description="Rank films for a viewer with a tuned model, and give a reason for each.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.user.is_file():
         raise UserError(f"no file at {arguments.user}")
 
-    from workbench.run.recommend import recommend
+    from movielens.ranking import recommend
 
     for place, one in enumerate(
         recommend(arguments.run, arguments.user, method=arguments.method, top=arguments.top), 1
