@@ -43,7 +43,6 @@ def talk_to(
     return code, printed.out, printed.err
 
 
-@pytest.mark.parametrize("kind", ["llama"])
 def test_a_run_is_talked_to(done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for method in ("lora", "prefix"):
         tuned = load_tuned(RunFolder.open(done), method)
@@ -78,7 +77,6 @@ def test_a_run_is_talked_to(done: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert [line.partition(">")[0] for line in out.splitlines() if "> " in line][-1] == "base"
 
 
-@pytest.mark.parametrize("kind", ["llama"])
 def test_mistakes_are_one_line(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

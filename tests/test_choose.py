@@ -266,6 +266,7 @@ recipe = replace(recipe, data={s: recipe.data[s] for s in ("train", "validation"
 """
 
 
+@pytest.mark.parametrize("checkpoint_kind", ["gpt2", "llama"])
 def test_a_recipe_that_chooses_to_the_end(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split, count in (("train", 24), ("validation", 9), ("test", 12)):
         rows = [

@@ -441,7 +441,6 @@ def opinion_run(checkpoint: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("kind", ["llama"])
 def test_a_run_watches_a_file_that_grows(opinion_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line(n, n * 600, firm="Larkmoor") for n in range(40)]
     rows[5].pop("firm")

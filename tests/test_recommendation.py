@@ -287,7 +287,6 @@ recipe = replace(
 """
 
 
-@pytest.mark.parametrize("kind", ["llama"])
 @pytest.mark.usefixtures("film_records")
 def test_a_run_ranks_films_for_a_viewer(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "films.py"

@@ -26,6 +26,7 @@ def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, st
     return code, captured.out, captured.err
 
 
+@pytest.mark.parametrize("checkpoint_kind", ["gpt2", "llama"])
 def test_every_method_to_the_end(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     code, printed, _ = run(recipe_file, "--methods", ALL, "--bits", 32, "--out", out, capsys=capsys)
@@ -68,7 +69,6 @@ recipe = replace(recipe, metrics=("bleu", length), primary_metric="length")
 """
 
 
-@pytest.mark.parametrize("kind", ["llama"])
 def test_a_recipes_own_metric_ranks_its_run(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +134,7 @@ def test_several_seeds_stand_beside_each_other(
     assert [record["seed"] for record in json.loads((out / "results.json").read_text())["runs"]] == [0, 1]
 
 
+@pytest.mark.parametrize("checkpoint_kind", ["gpt2", "llama"])
 def test_an_interrupted_run_is_resumed_without_repeating(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_method_that_fails_is_recorded_and_the_others_go_on(
     assert "failed: 100 virtual tokens" in printed
 
 
+@pytest.mark.parametrize("checkpoint_kind", ["gpt2", "llama"])
 def test_check_shows_and_trains_nothing(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, printed, _ = run(recipe_file, "--check", "--methods", ALL, capsys=capsys)
     assert code == 0
@@ -290,6 +292,7 @@ def test_a_changed_recipe_is_not_resumed(recipe_file: Path, tmp_path: Path, caps
     assert "has changed since" in err
 
 
+@pytest.mark.parametrize("checkpoint_kind", ["gpt2", "llama"])
 def test_adapters_on_a_base_of_8_bits(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     methods = "untuned,lora,houlsby,prefix"
@@ -306,6 +309,7 @@ def test_adapters_on_a_base_of_8_bits(recipe_file: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize("checkpoint_kind", ["gpt2", "llama"])
 def test_the_loading_that_the_card_shows_works(
     recipe_file: Path, checkpoint: Path, bits: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
