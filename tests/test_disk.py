@@ -50,7 +50,7 @@ def test_its_file_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_an_example_survives_it() -> None:
     example = Example(
         id="1", prompt=({"role": "user", "content": "Gut?\n✓"},), completion="ja", groups={"language": "de"},
-        source="s", choices=("ja", "nein"), task="t",
+        source="s", choices=("ja", "nein"), task="t", references=("doch", "jawohl"),
     )  # fmt: skip
     assert Example.from_json(example.to_json()) == example
 

@@ -1,5 +1,6 @@
 """Reading data: every wrong row is named by file and line."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def test_every_turn_of_the_agent_is_an_example() -> None:
     first, second = conversation(row, system="You help.")
     assert [m["role"] for m in second.prompt] == ["system", "user", "assistant", "user"]
     assert (first.id, second.id, second.completion) == ("row-0", "row-0#2", "More.")
+
+
+def test_references_that_are_one_text_are_named(tmp_path: Path) -> None:
+    given = splits(tmp_path, train=rows(1), validation=rows(1, 50), test=rows(1, 60))
+    with pytest.raises(UserError, match=r"train.jsonl:1: references of 'row-0' must be a tuple of texts, not 'one'"):
+        load_splits(given, lambda row: [replace(example, references="one") for example in conversation(row)])
 
 
 def test_a_function_gives_rows_of_any_form() -> None:

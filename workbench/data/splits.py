@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -147,11 +148,14 @@ def _line(example: Example) -> str:
     """An example as it is kept.
 
     Raises:
-        ValueError: its id is no text, or a text of it is no Unicode.
+        ValueError: its id is no text, its references are not several texts, or a text of it is no Unicode.
         TypeError: it holds something that JSON can't.
     """
     if not isinstance(example.id, str):
         raise ValueError(f"id {example.id!r} is no text")
+    further: Any = example.references
+    if not isinstance(further, (list, tuple)) or not all(isinstance(text, str) for text in further):
+        raise ValueError(f"references of {example.id!r} must be a tuple of texts, not {further!r}")
     line = example.to_json()
     line.encode()
     return line
