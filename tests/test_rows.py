@@ -78,6 +78,28 @@ def test_repeated_and_leaked_training_rows_are_left_out(tmp_path: Path) -> None:
     assert [example.id for example in found.examples["train"]] == ["row-0", "row-1", "row-2"]
 
 
+def with_system(given: list[dict], text: str = "Policy {number}.") -> list[dict]:
+    for number, row in enumerate(given):
+        row["messages"].insert(0, {"role": "system", "content": text.format(number=number)})
+        row["messages"][1]["content"] = "What does a parcel cost?"
+    return given
+
+
+def test_a_document_in_the_system_message_tells_rows_apart(tmp_path: Path) -> None:
+    data = splits(tmp_path, train=with_system(rows(5))[:3], validation=rows(1, 50), test=with_system(rows(5))[3:])
+    found = load_splits(data, conversation)
+    assert (found.repeated, found.leaked, len(found.examples["train"])) == (0, 0, 3)
+    data = splits(tmp_path, train=with_system(rows(3), "Be kind."), validation=rows(1, 50), test=rows(1, 60))
+    assert load_splits(data, conversation).repeated == 0  # the answers differ
+    leaked = splits(
+        tmp_path,
+        train=[*rows(1), *with_system(rows(3, 1), "Be kind.")],
+        validation=rows(1, 50),
+        test=with_system(rows(1, 60), "Be kind."),
+    )
+    assert load_splits(leaked, conversation).leaked == 3
+
+
 def test_every_turn_of_the_agent_is_an_example() -> None:
     row = rows(1)[0]
     row["messages"] += [{"role": "user", "content": "And abroad?"}, {"role": "assistant", "content": "More."}]

@@ -42,8 +42,16 @@ class Example:
 
     @property
     def question(self) -> str:
-        """The prompt's messages but the system's, folded to one line: what tells examples apart."""
+        """The prompt's messages but the system's, folded to one line: what is read by baselines that count words."""
         return " ".join(" ".join(m["content"] for m in self.prompt if m["role"] != "system").lower().split())
+
+    @property
+    def folded_prompt(self) -> str:
+        """All messages of the prompt, without upper case and each on one line: what tells examples apart.
+
+        The system's is among them, since the document that is asked about may stand there.
+        """
+        return "\n".join(" ".join(message["content"].lower().split()) for message in self.prompt)
 
     def to_json(self) -> str:
         """All of it in one line, for `from_json`."""

@@ -23,7 +23,8 @@ class Splits:
     Attributes:
         examples: split name -> examples, in the order of the source; they lie on disk.
         repeated: training examples left out because the same question and answer stood before.
-        leaked: training examples left out because their question stands in another split.
+        leaked: training examples left out because their question stands in another split. Questions are the same
+            where all messages of the prompt are, the system's too.
         fingerprints: split name -> what its rows were, see `workbench.sources.Fingerprint`.
     """
 
@@ -119,7 +120,7 @@ class _Split:
                     problems.append(f"{row.place}: {example.completion!r} is none of the choices of {example.id!r}")
                 if not example.completion:
                     problems.append(f"{row.place}: {example.id!r} has no answer")
-                question = example.question
+                question = example.folded_prompt
                 self._ids.append(hash(example.id))
                 self._questions.append(hash(question))
                 self._answers.append(hash((question, example.completion)))
