@@ -60,8 +60,10 @@ def prepared(folder: Path, count: int) -> Any:
         for number in range(count):
             yield from rows(1, 10_000 + number)
 
-    held_out = write_rows(folder / "held_out.jsonl", rows(4))
-    splits = load_splits({"train": many, "validation": held_out, "test": held_out}, conversation)
+    held_out = {
+        split: write_rows(folder / f"{split}.jsonl", rows(4, 10 * n)) for n, split in enumerate(("validation", "test"))
+    }
+    splits = load_splits({"train": many, **held_out}, conversation)
     pairs = {
         split: render_all(make_renderer(make_tokenizer()), given, 200)[0] for split, given in splits.examples.items()
     }

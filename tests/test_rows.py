@@ -100,6 +100,32 @@ def test_a_document_in_the_system_message_tells_rows_apart(tmp_path: Path) -> No
     assert load_splits(leaked, conversation).leaked == 3
 
 
+def test_a_validation_row_that_is_scored_too_is_an_error(tmp_path: Path) -> None:
+    shared = [*rows(4, 50), {**rows(1, 60)[0], "id": "kept"}]
+    data = splits(tmp_path, train=rows(3), validation=shared, test=[*rows(2, 70), *rows(4, 50)], other=rows(1, 60))
+    with pytest.raises(UserError) as caught:
+        load_splits(data, conversation, limit=1)
+    text = str(caught.value)
+    assert "4 of 5 validation examples stand in the evaluated split 'test' too" in text
+    places = (
+        "validation.jsonl:1 is test.jsonl:3, validation.jsonl:2 is test.jsonl:4, validation.jsonl:3 is test.jsonl:5"
+    )
+    assert f"({places}, ...)" in text
+    assert "1 of 5 validation examples stand in the evaluated split 'other' too" in text
+    assert "(validation.jsonl:5 is other.jsonl:1)" in text
+    assert "allow_leaks=('other',)" in text
+    with pytest.raises(UserError, match="'other'"):
+        load_splits(data, conversation, allow_leaks=("test",))
+    assert len(load_splits(data, conversation, allow_leaks=("test", "other")).examples["validation"]) == 5
+
+
+def test_a_question_with_another_answer_and_two_tests_of_one_file_are_no_leak(tmp_path: Path) -> None:
+    other = rows(1, 50)
+    other[0]["messages"][1]["content"] = "Nothing."
+    data = splits(tmp_path, train=rows(3), validation=rows(1, 50), test=other)
+    assert load_splits({**data, "again": data["test"]}, conversation).leaked == 0
+
+
 def test_every_turn_of_the_agent_is_an_example() -> None:
     row = rows(1)[0]
     row["messages"] += [{"role": "user", "content": "And abroad?"}, {"role": "assistant", "content": "More."}]

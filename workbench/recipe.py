@@ -144,6 +144,8 @@ class Recipe:
         baselines: name -> what stands in the table beside the language models, see `workbench.evaluation.baselines`.
         report_groups: names of the examples' groups by which every score is broken down, such as
             `bleu[language=zh]`; None takes all groups that the examples name.
+        allow_leaks: evaluated splits that may hold examples of `validation`; by default that is an error, since a
+            model that was chosen by them would be scored by them.
 
     Raises:
         UserError: fields that don't fit each other; all of them are named.
@@ -165,6 +167,7 @@ class Recipe:
     features: Callable[[Any], Mapping[str, Sequence[float]]] | None = None
     baselines: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: NOTHING)
     report_groups: Sequence[str] | None = None
+    allow_leaks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         wrong = [f"data names no {split!r} split" for split in ("train", "validation") if split not in self.data]
@@ -182,6 +185,11 @@ class Recipe:
             wrong.append(f"primary_metric {self.primary_metric!r} is none of metrics {', '.join(names)}")
         if not 0 < self.max_new_tokens < self.max_tokens:
             wrong.append(f"max_new_tokens {self.max_new_tokens} must lie between 0 and max_tokens {self.max_tokens}")
+        if unknown_splits := [split for split in self.allow_leaks if split not in self.evaluated_splits]:
+            wrong.append(
+                f"allow_leaks names {', '.join(map(repr, unknown_splits))}, not among the evaluated splits "
+                f"{', '.join(self.evaluated_splits)}"
+            )
         if wrong:
             raise collected("Recipe", wrong)
 

@@ -13,6 +13,8 @@ from workbench.data.store import OnDisk, write_dataset
 from workbench.errors import collected
 from workbench.sources import Fingerprint, Source, read_rows
 
+# Places that a message about leaked examples names.
+PLACES_SHOWN = 3
 SCHEMA = {"example": pyarrow.string(), "place": pyarrow.string()}
 
 
@@ -38,6 +40,7 @@ def load_splits(
     data: Mapping[str, Source],
     examples: MakeExamples | Mapping[str, MakeExamples],
     limit: int | None = None,
+    allow_leaks: Sequence[str] = (),
 ) -> Splits:
     """Read, check and deduplicate every split; in memory are a few numbers for each example.
 
@@ -46,9 +49,11 @@ def load_splits(
         examples: row -> examples, or such a function for each split; a ValueError of its names what is wrong with
             the row.
         limit: at most so many examples of each split, the first ones.
+        allow_leaks: evaluated splits that may share examples with the validation split.
 
     Raises:
-        UserError: a source can't be read, or rows are wrong; every wrong row is named by file and line.
+        UserError: a source can't be read, rows are wrong, or validation examples stand in an evaluated split; every
+            wrong row is named by file and line.
     """
     problems: list[str] = []
     read: dict[str, _Split] = {}
@@ -64,15 +69,37 @@ def load_splits(
         if split != "train":
             leaked |= np.isin(train.questions[kept], one.questions)
     places["train"] = kept[~leaked]
-    empty = [split for split in read if not len(places[split])]
-    if empty:
-        raise collected("data", [f"split {split!r} has no examples left" for split in empty])
+    problems = _validation_leaks(read, allow_leaks)
+    problems += [f"split {split!r} has no examples left" for split in read if not len(places[split])]
+    if problems:
+        raise collected("data", problems)
     return Splits(
         examples={split: one.at(places[split][:limit]) for split, one in read.items()},
         repeated=len(train) - len(kept),
         leaked=int(leaked.sum()),
         fingerprints={split: one.fingerprint for split, one in read.items()},
     )
+
+
+def _validation_leaks(read: Mapping[str, "_Split"], allowed: Sequence[str]) -> list[str]:
+    """What is wrong with evaluated splits that share examples with the validation split."""
+    validation = read["validation"]
+    problems = []
+    for split, one in read.items():
+        if split in ("train", "validation", *allowed):
+            continue
+        shared = np.flatnonzero(np.isin(validation.answers, one.answers))
+        if not len(shared):
+            continue
+        firsts = [np.flatnonzero(one.answers == validation.answers[here])[0] for here in shared[:PLACES_SHOWN]]
+        places = [f"{validation.place(h)} is {one.place(t)}" for h, t in zip(shared, firsts, strict=False)]
+        more = ", ..." * (len(shared) > PLACES_SHOWN)
+        problems.append(
+            f"{len(shared)} of {len(validation)} validation examples stand in the evaluated split {split!r} too, with "
+            f"the same answer ({', '.join(places)}{more}): a model that was chosen by them would be scored by them. "
+            f"Leave them out of one of the two, or allow it in the recipe: allow_leaks=({split!r},)"
+        )
+    return problems
 
 
 class _Split:
@@ -97,6 +124,10 @@ class _Split:
     def answers(self) -> np.ndarray:
         """A number for each question with its answer, (examples,)."""
         return np.frombuffer(self._answers, dtype=np.int64)
+
+    def place(self, index: int | np.integer) -> str:
+        """Where the row of an example stands."""
+        return str(self._dataset[int(index)]["place"])
 
     def at(self, places: np.ndarray) -> OnDisk[Example]:
         """The examples at `places`, in their order."""

@@ -118,7 +118,7 @@ def prepare(
             f"{', '.join(whole)} trains the base's own weights, which can't be held at {bits} bits: "
             "leave it out with --methods, or take --bits 16"
         )
-    splits = load_splits(recipe.data, recipe.row_to_examples, limit)
+    splits = load_splits(recipe.data, recipe.row_to_examples, limit, recipe.allow_leaks)
     checkpoint = fetch_checkpoint(recipe.checkpoint)
     require_weights(checkpoint.path, bits)
     renderer = make_renderer(load_tokenizer(checkpoint.path))
