@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow
 
 from workbench.data.examples import Example, MakeExamples
-from workbench.data.store import OnDisk, write_dataset
+from workbench.data.pairs import EXAMPLES_SCHEMA, Examples
+from workbench.data.store import Store
 from workbench.errors import collected
 from workbench.sources import Fingerprint, Source, read_rows
 
 # Places that a message about leaked examples names.
 PLACES_SHOWN = 3
-SCHEMA = {"example": pyarrow.string(), "place": pyarrow.string()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class Splits:
         fingerprints: split name -> what its rows were, see `workbench.sources.Fingerprint`.
     """
 
-    examples: Mapping[str, Sequence[Example]]
+    examples: Mapping[str, Examples]
     repeated: int = 0
     leaked: int = 0
     fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +40,8 @@ def load_splits(
     examples: MakeExamples | Mapping[str, MakeExamples],
     limit: int | None = None,
     allow_leaks: Sequence[str] = (),
+    store: Store | None = None,
+    prefix: str = "",
 ) -> Splits:
     """Read, check and deduplicate every split; in memory are a few numbers for each example.
 
@@ -50,31 +51,35 @@ def load_splits(
             the row.
         limit: at most so many examples of each split, the first ones.
         allow_leaks: evaluated splits that may share examples with the validation split.
+        store: where the examples go, all that were read; None takes a temporary one.
+        prefix: they are called `<prefix><split>.examples` there.
 
     Raises:
         UserError: a source can't be read, rows are wrong, or validation examples stand in an evaluated split; every
             wrong row is named by file and line.
     """
+    store = store or Store.temporary()
     problems: list[str] = []
     read: dict[str, _Split] = {}
     for split, source in data.items():
-        read[split] = _Split(source, examples[split] if isinstance(examples, Mapping) else examples, problems)
+        make = examples[split] if isinstance(examples, Mapping) else examples
+        read[split] = _Split(source, make, problems, store, f"{prefix}{split}.examples")
     if problems:
         raise collected("data", problems)
-    places = {split: np.arange(len(one)) for split, one in read.items()}
+    indices = {split: np.arange(len(one)) for split, one in read.items()}
     train = read["train"]
     kept = np.sort(np.unique(train.answers, return_index=True)[1])
     leaked = np.zeros(len(kept), dtype=bool)
     for split, one in read.items():
         if split != "train":
             leaked |= np.isin(train.questions[kept], one.questions)
-    places["train"] = kept[~leaked]
+    indices["train"] = kept[~leaked]
     problems = _validation_leaks(read, allow_leaks)
-    problems += [f"split {split!r} has no examples left" for split in read if not len(places[split])]
+    problems += [f"split {split!r} has no examples left" for split in read if not len(indices[split])]
     if problems:
         raise collected("data", problems)
     return Splits(
-        examples={split: one.at(places[split][:limit]) for split, one in read.items()},
+        examples={split: one.at(indices[split][:limit]) for split, one in read.items()},
         repeated=len(train) - len(kept),
         leaked=int(leaked.sum()),
         fingerprints={split: one.fingerprint for split, one in read.items()},
@@ -105,10 +110,10 @@ def _validation_leaks(read: Mapping[str, "_Split"], allowed: Sequence[str]) -> l
 class _Split:
     """The examples of a source, and what tells them apart as numbers of 64 bits."""
 
-    def __init__(self, source: Source, make: MakeExamples, problems: list[str]) -> None:
+    def __init__(self, source: Source, make: MakeExamples, problems: list[str], store: Store, name: str) -> None:
         self._ids, self._questions, self._answers = array("q"), array("q"), array("q")
         fingerprint = Fingerprint(source)
-        self._dataset = write_dataset(self._records(source, make, fingerprint, problems), SCHEMA)
+        self._dataset = store.write(name, self._records(source, make, fingerprint, problems), EXAMPLES_SCHEMA)
         self.fingerprint = str(fingerprint)
         problems += self._repeated_ids()
 
@@ -129,10 +134,9 @@ class _Split:
         """Where the row of an example stands."""
         return str(self._dataset[int(index)]["place"])
 
-    def at(self, places: np.ndarray) -> OnDisk[Example]:
-        """The examples at `places`, in their order."""
-        chosen = self._dataset if len(places) == len(self) else self._dataset.select(places)
-        return OnDisk(chosen, lambda record: Example.from_json(record["example"]))
+    def at(self, indices: np.ndarray) -> Examples:
+        """The examples at `indices`, in their order."""
+        return Examples(self._dataset, indices)
 
     def _records(
         self, source: Source, make: MakeExamples, fingerprint: Fingerprint, problems: list[str]
