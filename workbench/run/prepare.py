@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
-from workbench.data import Example, load_splits
-from workbench.data.render import Pairs, Rendered, Renderer, make_renderer, render_all
+from workbench.data import Example, prepare_data
+from workbench.data.pairs import Pairs, Rendered
+from workbench.data.render import Renderer, make_renderer
 from workbench.errors import MethodError, UserError, collected
 from workbench.evaluation import Metric, find_metric
 from workbench.methods import Method, find_method
@@ -118,7 +119,6 @@ def prepare(
             f"{', '.join(whole)} trains the base's own weights, which can't be held at {bits} bits: "
             "leave it out with --methods, or take --bits 16"
         )
-    splits = load_splits(recipe.data, recipe.row_to_examples, limit, recipe.allow_leaks)
     checkpoint = fetch_checkpoint(recipe.checkpoint)
     require_weights(checkpoint.path, bits)
     renderer = make_renderer(load_tokenizer(checkpoint.path))
@@ -129,24 +129,9 @@ def prepare(
             f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and {virtual} virtual tokens are "
             f"more than the {most} tokens that {recipe.checkpoint} can read"
         )
-    pairs: dict[str, Pairs] = {}
-    too_long: dict[str, list[str]] = {}
-    for split, examples in splits.examples.items():
-        pairs[split], left_out = render_all(renderer, examples, recipe.max_tokens)
-        too_long[split] = left_out
-        if left_out:
-            logger.warning(
-                "%s: %d of %d examples have more than max_tokens=%d and are left out (%s%s)",
-                split, len(left_out), len(examples), recipe.max_tokens,
-                ", ".join(left_out[:3]), ", ..." * (len(left_out) > 3),
-            )  # fmt: skip
-        if not pairs[split]:
-            raise UserError(f"{split}: every example has more than max_tokens={recipe.max_tokens} tokens")
-    if splits.repeated or splits.leaked:
-        logger.warning(
-            "train: left out %d repeated examples and %d whose question stands in another split",
-            splits.repeated, splits.leaked,
-        )  # fmt: skip
+    sha256 = files.sha256_of(recipe_path)
+    data = prepare_data(recipe, renderer, limit, recipe_sha256=sha256)
+    pairs = data.pairs
     asked = {e.task for split in recipe.evaluated_splits for e, _ in pairs[split] if e.choices}
     if missing := asked - {e.task for e, _ in pairs["validation"] if e.choices}:
         raise UserError(
@@ -156,18 +141,18 @@ def prepare(
     job = Job(
         recipe=recipe,
         path=recipe_path,
-        sha256=files.sha256_of(recipe_path),
+        sha256=sha256,
         checkpoint=checkpoint,
         renderer=renderer,
         methods=chosen,
         metrics=metrics,
         bits=bits,
         pairs=pairs,
-        rows=training_rows(pairs["train"].rendered, pairs["validation"].rendered),
-        too_long=too_long,
-        repeated=splits.repeated,
-        leaked=splits.leaked,
-        sources=splits.fingerprints,
+        rows=training_rows(pairs["train"].rendered, pairs["validation"].rendered, data.store, data.content),
+        too_long=data.too_long,
+        repeated=data.repeated,
+        leaked=data.leaked,
+        sources=data.fingerprints,
     )
     return replace(job, adapter_only=_rehearsed(job))
 
