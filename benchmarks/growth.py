@@ -35,6 +35,7 @@ from workbench.data import conversation
 recipe = Recipe(
     checkpoint={checkpoint!r},
     data={{"train": {train!r}, "validation": {held_out!r}, "test": {held_out!r}}},
+    allow_leaks=("test",),
     row_to_examples=conversation,
     methods=("lora",),
     metrics=("bleu",),

@@ -1,5 +1,9 @@
 """Data on disk: the same as in memory, and memory doesn't grow with them."""
 
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
@@ -12,14 +16,21 @@ import pytest
 from tiny import make_tokenizer, rows, write_rows
 from workbench.data import Example, conversation, load_splits
 from workbench.data.render import make_renderer, render_all
-from workbench.data.store import TOGETHER, OnDisk, write_dataset
+from workbench.data.store import TOGETHER, OnDisk, Store
+from workbench.errors import UserError
 from workbench.training import training_rows
 from workbench.training.rows import count_labels, lengths
 
+SCHEMA = {"number": pyarrow.int64()}
+
+
+def records(count: int) -> Iterator[dict[str, int]]:
+    return ({"number": number} for number in range(count))
+
 
 def numbers(count: int) -> OnDisk[int]:
-    dataset = write_dataset(({"number": number} for number in range(count)), {"number": pyarrow.int64()})
-    return OnDisk(dataset, lambda record: int(record["number"]))
+    dataset = Store.temporary().write("numbers", records(count), SCHEMA)
+    return OnDisk(dataset, lambda some: [int(record["number"]) for record in some])
 
 
 def test_it_is_a_sequence() -> None:
@@ -32,25 +43,114 @@ def test_it_is_a_sequence() -> None:
         found[count]
 
 
-def test_its_file_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    found = numbers(10)
-    assert not list(tmp_path.iterdir())
-    assert found[3] == 3
+def in_a_new_process(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `code` where `folder` is the argument and the folder of temporary files."""
+    imports = "import sys\nfrom pathlib import Path\nfrom workbench.data import Store\n"
+    return subprocess.run(
+        [sys.executable, "-c", imports + code, folder],
+        env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_another_process_opens_it_by_name(tmp_path: Path) -> None:
+    store = Store(tmp_path / "made when needed")
+    store.write("a/b: ü", records(2500), SCHEMA)
+    code = "print(sum(Store(Path(sys.argv[1])).open('a/b: \xfc')['number']))"
+    assert in_a_new_process(code, store.folder).stdout == f"{sum(range(2500))}\n"
+
+
+def test_what_is_written_anew_replaces_the_older_and_leaves_it_to_its_readers(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    older, other = store.write("a", records(10), SCHEMA), store.write("a-b", records(3), SCHEMA)
+    first = store.sha256("a")
+    newer = store.write("a", records(20), SCHEMA)
+    assert (len(older["number"]), len(newer), len(store.open("a")), len(store.open("a-b"))) == (10, 20, 20, len(other))
+    assert len(list(tmp_path.glob("*.arrow"))) == 2
+    store.write("a", records(10), SCHEMA)
+    assert store.sha256("a") == first
+    assert ("a" in store, "b" in store) == (True, False)
+
+
+def test_what_can_not_be_written_whole_leaves_what_was_there(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("a", records(10), SCHEMA)
+    before = sorted(path.name for path in tmp_path.iterdir())
 
     def broken() -> Iterator[dict[str, int]]:
-        yield {"number": 1}
+        yield from records(TOGETHER + 1)
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        write_dataset(broken(), {"number": pyarrow.int64()})
+        store.write("a", broken(), SCHEMA)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert len(store.open("a")) == 10
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (flip, "has another sha256"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-8]), r"has \d+ bytes, and was written with \d+"),
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: (path.parent / "a.json").unlink(), "there is nothing called 'a'"),
+        (lambda path: (path.parent / "a.json").write_text("{", encoding="utf-8"), "a.json can't be read"),
+    ],
+)
+def test_damage_is_found_when_it_is_opened(damage: Any, expected: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("a", records(100), SCHEMA)
+    (path,) = tmp_path.glob("*.arrow")
+    damage(path)
+    with pytest.raises(UserError, match=f"{expected}.*Remove that folder"):
+        store.open("a")
+    assert len(store.write("a", records(100), SCHEMA)) == len(store.open("a")) == 100
+
+
+def test_a_temporary_store_goes_with_its_process(tmp_path: Path) -> None:
+    code = """
+import pyarrow, os
+stores = [Store.temporary(), Store.temporary()]
+for store in stores:
+    store.write("a", [{"number": 1}], {"number": pyarrow.int64()})
+if os.fork() == 0:
+    sys.exit()  # a child that ends before its parent
+os.wait()
+print([len(store.open("a")) for store in stores])
+"""
+    found = in_a_new_process(code, tmp_path)
+    assert found.stdout == "[1, 1]\n", found.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_temporary_store_of_a_process_that_was_killed_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"""
+import pyarrow, os
+Store.temporary().write("a", [{{"number": 1}}], {{"number": pyarrow.int64()}})
+os.kill(os.getpid(), {signal.SIGKILL:d})
+"""
+    assert in_a_new_process(code, tmp_path).returncode == -signal.SIGKILL
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = Store.temporary()
+    store.write("a", records(3), SCHEMA)
+    assert not left & {path.name for path in tmp_path.iterdir()}
+    Store.temporary()
+    assert len(store.open("a")) == 3  # what lives stays
 
 
 def test_an_example_survives_it() -> None:
     example = Example(
         id="1", prompt=({"role": "user", "content": "Gut?\n✓"},), completion="ja", groups={"language": "de"},
-        source="s", choices=("ja", "nein"), task="t",
+        source="s", choices=("ja", "nein"), task="t", references=("doch", "jawohl"),
     )  # fmt: skip
     assert Example.from_json(example.to_json()) == example
 
@@ -60,8 +160,10 @@ def prepared(folder: Path, count: int) -> Any:
         for number in range(count):
             yield from rows(1, 10_000 + number)
 
-    held_out = write_rows(folder / "held_out.jsonl", rows(4))
-    splits = load_splits({"train": many, "validation": held_out, "test": held_out}, conversation)
+    held_out = {
+        split: write_rows(folder / f"{split}.jsonl", rows(4, 10 * n)) for n, split in enumerate(("validation", "test"))
+    }
+    splits = load_splits({"train": many, **held_out}, conversation)
     pairs = {
         split: render_all(make_renderer(make_tokenizer()), given, 200)[0] for split, given in splits.examples.items()
     }

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU, CHRF
 
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, find_metric, find_metrics, known_metrics, score_all
@@ -68,6 +71,45 @@ def test_bleu_and_chrf_are_what_the_sacrebleu_command_prints(
     metric = find_metric(name)
     assert round(metric.value(answers(pairs, language)), 4) == printed["score"]
     assert metric.signature(answers(pairs, language)) == printed["signature"]
+
+
+# Prediction and references, of different numbers.
+SEVERAL = [
+    ("It costs €15 for a transfer.", ("The fee is €15.", "It costs €15.", "A transfer costs you €15 in all, always.")),
+    ("Freeze the card in the app.", ("Freeze it under Cards in our app, then call us.", "Freeze the card in the app.")),
+    ("By phone, or by post.", ("By post or by phone.",)),
+    ("the the the the", ("the cat", "the the mat")),
+]
+
+
+def with_several(given: Sequence[tuple[str, Sequence[str]]]) -> list[Prediction]:
+    first = answers([(prediction, references[0]) for prediction, references in given])
+    return [replace(a, references=tuple(texts[1:])) for a, (_, texts) in zip(first, given, strict=True)]
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("bleu", BLEU()), ("chrf", CHRF())])
+@pytest.mark.parametrize("given", [SEVERAL, SEVERAL[:1], SEVERAL[2:3]], ids=["of different numbers", "three", "one"])
+def test_several_references_are_scored_as_sacrebleu_does(name: str, theirs: Any, given: list[Any]) -> None:
+    predictions = [prediction for prediction, _ in given]
+    streams = list(zip_longest(*(references for _, references in given)))
+    metric, found = find_metric(name), with_several(given)
+    assert metric.value(found) == theirs.corpus_score(predictions, streams).score
+    assert metric.signature(found) == str(theirs.get_signature())
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "rouge_l"])
+def test_a_further_reference_counts_and_figures_stay_with_the_first(name: str) -> None:
+    found = with_several(SEVERAL)
+    one = [replace(answer, references=()) for answer in found]
+    assert find_metric(name).value(found) > find_metric(name).value(one)
+    assert find_metric("figures").value(found) == find_metric("figures").value(one)
+
+
+def test_rouge_l_takes_the_best_reference() -> None:
+    scorer = RougeScorer(["rougeL"])
+    best = [scorer.score_multi(list(references), said)["rougeL"].fmeasure for said, references in SEVERAL]
+    assert find_metric("rouge_l").value(with_several(SEVERAL)) == pytest.approx(100 * np.mean(best))
+    assert find_metric("rouge_l").value(with_several(SEVERAL[1:2])) == 100
 
 
 def test_rouge_l_reads_chinese() -> None:

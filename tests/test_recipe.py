@@ -64,6 +64,21 @@ def test_every_problem_of_a_recipe_is_told_at_once() -> None:
         assert word in str(caught.value)
 
 
+def test_leaks_are_allowed_for_evaluated_splits_only() -> None:
+    with pytest.raises(
+        UserError, match="allow_leaks names 'tset', 'train', not among the evaluated splits test, unseen"
+    ):
+        Recipe(
+            checkpoint="x",
+            data=dict.fromkeys(("train", "validation", "test", "unseen"), "a"),
+            row_to_examples=lambda row: [],
+            methods=("lora",),
+            metrics=("bleu",),
+            primary_metric="bleu",
+            allow_leaks=("tset", "train", "unseen"),
+        )
+
+
 def test_accumulation_must_divide_the_batch() -> None:
     with pytest.raises(UserError, match="must divide"):
         Training(batch_size=8, gradient_accumulation_steps=3)

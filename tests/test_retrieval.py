@@ -1,6 +1,7 @@
 """Retrieval: statements with their headings, found by their words, and put where the model reads them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,7 @@ def test_figures_are_replaced_in_context_and_answer_alike() -> None:
     assert (large, small) != ("220", "90")
     assert len({small, large, *times}) == 4
     assert (len(large), large[-1], small[-1]) == (3, "0", "0")
+    assert with_other_figures(replace(before, references=("It is €220.",))).references == (f"It is €{large}.",)
     assert [time[-3:] for time in times] == [":30", ":00"]
 
 

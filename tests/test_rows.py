@@ -1,5 +1,6 @@
 """Reading data: every wrong row is named by file and line."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,66 @@ def test_repeated_and_leaked_training_rows_are_left_out(tmp_path: Path) -> None:
     assert [example.id for example in found.examples["train"]] == ["row-0", "row-1", "row-2"]
 
 
+def with_system(given: list[dict], text: str = "Policy {number}.") -> list[dict]:
+    for number, row in enumerate(given):
+        row["messages"].insert(0, {"role": "system", "content": text.format(number=number)})
+        row["messages"][1]["content"] = "What does a parcel cost?"
+    return given
+
+
+def test_a_document_in_the_system_message_tells_rows_apart(tmp_path: Path) -> None:
+    data = splits(tmp_path, train=with_system(rows(5))[:3], validation=rows(1, 50), test=with_system(rows(5))[3:])
+    found = load_splits(data, conversation)
+    assert (found.repeated, found.leaked, len(found.examples["train"])) == (0, 0, 3)
+    data = splits(tmp_path, train=with_system(rows(3), "Be kind."), validation=rows(1, 50), test=rows(1, 60))
+    assert load_splits(data, conversation).repeated == 0  # the answers differ
+    leaked = splits(
+        tmp_path,
+        train=[*rows(1), *with_system(rows(3, 1), "Be kind.")],
+        validation=rows(1, 50),
+        test=with_system(rows(1, 60), "Be kind."),
+    )
+    assert load_splits(leaked, conversation).leaked == 3
+
+
+def test_a_validation_row_that_is_scored_too_is_an_error(tmp_path: Path) -> None:
+    shared = [*rows(4, 50), {**rows(1, 60)[0], "id": "kept"}]
+    data = splits(tmp_path, train=rows(3), validation=shared, test=[*rows(2, 70), *rows(4, 50)], other=rows(1, 60))
+    with pytest.raises(UserError) as caught:
+        load_splits(data, conversation, limit=1)
+    text = str(caught.value)
+    assert "4 of 5 validation examples stand in the evaluated split 'test' too" in text
+    places = (
+        "validation.jsonl:1 is test.jsonl:3, validation.jsonl:2 is test.jsonl:4, validation.jsonl:3 is test.jsonl:5"
+    )
+    assert f"({places}, ...)" in text
+    assert "1 of 5 validation examples stand in the evaluated split 'other' too" in text
+    assert "(validation.jsonl:5 is other.jsonl:1)" in text
+    assert "allow_leaks=('other',)" in text
+    with pytest.raises(UserError, match="'other'"):
+        load_splits(data, conversation, allow_leaks=("test",))
+    assert len(load_splits(data, conversation, allow_leaks=("test", "other")).examples["validation"]) == 5
+
+
+def test_a_question_with_another_answer_and_two_tests_of_one_file_are_no_leak(tmp_path: Path) -> None:
+    other = rows(1, 50)
+    other[0]["messages"][1]["content"] = "Nothing."
+    data = splits(tmp_path, train=rows(3), validation=rows(1, 50), test=other)
+    assert load_splits({**data, "again": data["test"]}, conversation).leaked == 0
+
+
 def test_every_turn_of_the_agent_is_an_example() -> None:
     row = rows(1)[0]
     row["messages"] += [{"role": "user", "content": "And abroad?"}, {"role": "assistant", "content": "More."}]
     first, second = conversation(row, system="You help.")
     assert [m["role"] for m in second.prompt] == ["system", "user", "assistant", "user"]
     assert (first.id, second.id, second.completion) == ("row-0", "row-0#2", "More.")
+
+
+def test_references_that_are_one_text_are_named(tmp_path: Path) -> None:
+    given = splits(tmp_path, train=rows(1), validation=rows(1, 50), test=rows(1, 60))
+    with pytest.raises(UserError, match=r"train.jsonl:1: references of 'row-0' must be a tuple of texts, not 'one'"):
+        load_splits(given, lambda row: [replace(example, references="one") for example in conversation(row)])
 
 
 def test_a_function_gives_rows_of_any_form() -> None:

@@ -171,6 +171,8 @@ class Recipe:
             `bleu[language=zh]`; None takes all groups that the examples name.
         monitoring: what is counted where a run watches a stream of new texts, see `Monitoring`; it needs
             `inference_examples`.
+        allow_leaks: evaluated splits that may hold examples of `validation`; by default that is an error, since a
+            model that was chosen by them would be scored by them.
 
     Raises:
         UserError: fields that don't fit each other; all of them are named.
@@ -193,6 +195,7 @@ class Recipe:
     baselines: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: NOTHING)
     report_groups: Sequence[str] | None = None
     monitoring: Monitoring | None = None
+    allow_leaks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         wrong = [f"data names no {split!r} split" for split in ("train", "validation") if split not in self.data]
@@ -212,6 +215,11 @@ class Recipe:
             wrong.append(f"max_new_tokens {self.max_new_tokens} must lie between 0 and max_tokens {self.max_tokens}")
         if self.monitoring is not None and self.inference_examples is None:
             wrong.append("monitoring needs inference_examples, which say how a new text is asked")
+        if unknown_splits := [split for split in self.allow_leaks if split not in self.evaluated_splits]:
+            wrong.append(
+                f"allow_leaks names {', '.join(map(repr, unknown_splits))}, not among the evaluated splits "
+                f"{', '.join(self.evaluated_splits)}"
+            )
         if wrong:
             raise collected("Recipe", wrong)
 

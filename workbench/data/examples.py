@@ -22,7 +22,8 @@ class Example:
     Attributes:
         id: unique in its split; stands in `predictions.jsonl`.
         prompt: the conversation up to the answer, the last message being the user's.
-        completion: the answer.
+        completion: the answer; the one that is trained on.
+        references: further right answers, beside which a written one is scored, too.
         groups: attributes by which scores are broken down, such as `{"language": "en"}`.
         source: what it is a part of, such as the conversation of which it is a turn: examples of one source are
             not independent, and are resampled together. Empty: it stands alone.
@@ -37,11 +38,20 @@ class Example:
     source: str = ""
     choices: tuple[str, ...] = ()
     task: str = ""
+    references: tuple[str, ...] = ()
 
     @property
     def question(self) -> str:
-        """The prompt's messages but the system's, folded to one line: what tells examples apart."""
+        """The prompt's messages but the system's, folded to one line: what is read by baselines that count words."""
         return " ".join(" ".join(m["content"] for m in self.prompt if m["role"] != "system").lower().split())
+
+    @property
+    def folded_prompt(self) -> str:
+        """All messages of the prompt, without upper case and each on one line: what tells examples apart.
+
+        The system's is among them, since the document that is asked about may stand there.
+        """
+        return "\n".join(" ".join(message["content"].lower().split()) for message in self.prompt)
 
     def to_json(self) -> str:
         """All of it in one line, for `from_json`."""
@@ -51,7 +61,8 @@ class Example:
     def from_json(cls, line: str) -> "Example":
         """The example that `to_json` gave the line of."""
         values = json.loads(line)
-        return cls(**{**values, "prompt": tuple(values["prompt"]), "choices": tuple(values["choices"])})
+        tuples = {name: tuple(values[name]) for name in ("prompt", "choices", "references")}
+        return cls(**{**values, **tuples})
 
 
 MakeExamples = Callable[[Mapping[str, Any]], Iterable[Example]]

@@ -40,7 +40,12 @@ def with_other_figures(example: Example) -> Example:
         return FIGURE.sub(lambda match: others.get(match[0], match[0]), text)
 
     prompt = tuple(Message(role=message["role"], content=replaced(message["content"])) for message in example.prompt)
-    return replace(example, prompt=prompt, completion=replaced(example.completion))
+    return replace(
+        example,
+        prompt=prompt,
+        completion=replaced(example.completion),
+        references=tuple(map(replaced, example.references)),
+    )
 
 
 def _other(figure: str, drawn: random.Random, taken: set[str]) -> str:

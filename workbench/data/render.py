@@ -1,15 +1,12 @@
 """The one place where messages become text and tokens: training, evaluation, serving and export use it alike."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow
-import pyarrow.compute
-
 from workbench.data.examples import Example, Message
-from workbench.data.store import TOGETHER, OnDisk, in_parts, write_dataset
+from workbench.data.pairs import TOKENS_SCHEMA, Examples, Pairs, Rendered, write_examples
+from workbench.data.store import TOGETHER, Store
 from workbench.errors import UserError, collected
 
 # For checkpoints that bring no chat template, such as GPT-2: roles in words, the end-of-text token after each turn.
@@ -22,38 +19,8 @@ FALLBACK_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
-SCHEMA = {
-    "example": pyarrow.string(),
-    "id": pyarrow.string(),
-    "text": pyarrow.string(),
-    "prompt_ids": pyarrow.list_(pyarrow.int32()),
-    "completion_ids": pyarrow.list_(pyarrow.int32()),
-}
-
 PROBE_PROMPT: tuple[Message, ...] = ({"role": "user", "content": "Question"},)
 PROBE_ANSWER = "Answer"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rendered:
-    """An example as the model sees it.
-
-    Attributes:
-        id: the example's.
-        text: the exact prompt text, template included.
-        prompt_ids: tokens of the prompt.
-        completion_ids: tokens of the answer, the end-of-turn token last; only these are trained on.
-    """
-
-    id: str
-    text: str
-    prompt_ids: list[int]
-    completion_ids: list[int]
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and completion together."""
-        return len(self.prompt_ids) + len(self.completion_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,40 +150,14 @@ def make_renderer(tokenizer: Any) -> Renderer:
     return Renderer(tokenizer=tokenizer, end_of_turn=behind[0])
 
 
-class Pairs(OnDisk[tuple[Example, Rendered]]):
-    """Examples with their tokens, on disk."""
-
-    def __init__(self, pairs: Iterable[tuple[Example, Rendered]]) -> None:
-        records = ({"example": example.to_json(), **vars(rendered)} for example, rendered in pairs)
-        super().__init__(write_dataset(records, SCHEMA), _pair)
-
-    @property
-    def rendered(self) -> OnDisk[Rendered]:
-        """The tokens alone."""
-        return OnDisk(self.dataset.remove_columns("example"), lambda record: Rendered(**record))
-
-    @property
-    def completion_lengths(self) -> np.ndarray:
-        """Tokens of each completion, (examples,)."""
-        return self._lengths("completion_ids")
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each prompt and completion together, (examples,)."""
-        return self._lengths("prompt_ids") + self.completion_lengths
-
-    def _lengths(self, column: str) -> np.ndarray:
-        lengths: np.ndarray = pyarrow.compute.list_value_length(self.dataset.data.column(column)).to_numpy()
-        return lengths
-
-
-def _pair(record: Mapping[str, Any]) -> tuple[Example, Rendered]:
-    rest = {name: value for name, value in record.items() if name != "example"}
-    return Example.from_json(record["example"]), Rendered(**rest)
-
-
-def render_all(renderer: Renderer, examples: Iterable[Example], max_tokens: int) -> tuple[Pairs, list[str]]:
+def render_all(
+    renderer: Renderer, examples: Iterable[Example], max_tokens: int, store: Store | None = None, name: str = "rendered"
+) -> tuple[Pairs, list[str]]:
     """Render `examples`.
+
+    Args:
+        examples: written to `store` first, unless they lie on disk already.
+        store: where the tokens go, as `<name>.tokens`; None takes a temporary one.
 
     Returns:
         What fits into `max_tokens`, and the ids of the examples that don't.
@@ -224,20 +165,24 @@ def render_all(renderer: Renderer, examples: Iterable[Example], max_tokens: int)
     Raises:
         UserError: naming every example that can't be rendered.
     """
+    store = store or Store.temporary()
+    given = examples if isinstance(examples, Examples) else write_examples(store, f"{name}.examples", examples)
     too_long: list[str] = []
     problems: list[str] = []
 
-    def fitting() -> Iterator[tuple[Example, Rendered]]:
-        for some in in_parts(examples, TOGETHER):
-            for example, rendered in zip(some, renderer.render_together(some), strict=True):
+    def fitting() -> Iterator[dict[str, Any]]:
+        for start in range(0, len(given), TOGETHER):
+            some = given[start : start + TOGETHER]
+            indices = given.indices[start : start + TOGETHER].tolist()
+            for index, example, rendered in zip(indices, some, renderer.render_together(some), strict=True):
                 if isinstance(rendered, ValueError):
                     problems.append(f"{example.id}: {rendered}")
                 elif rendered.length > max_tokens:
                     too_long.append(example.id)
                 else:
-                    yield example, rendered
+                    yield {"index": index, **vars(rendered)}
 
-    pairs = Pairs(fitting())
+    tokens = store.write(f"{name}.tokens", fitting(), TOKENS_SCHEMA)
     if problems:
         raise collected("chat template", problems)
-    return pairs, too_long
+    return Pairs(tokens, given.whole), too_long

@@ -3,16 +3,18 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import pyarrow
 
 from workbench.data.examples import Example, MakeExamples
-from workbench.data.store import OnDisk, write_dataset
+from workbench.data.pairs import EXAMPLES_SCHEMA, Examples
+from workbench.data.store import Store
 from workbench.errors import collected
 from workbench.sources import Fingerprint, Source, read_rows
 
-SCHEMA = {"example": pyarrow.string(), "place": pyarrow.string()}
+# Places that a message about leaked examples names.
+PLACES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +24,12 @@ class Splits:
     Attributes:
         examples: split name -> examples, in the order of the source; they lie on disk.
         repeated: training examples left out because the same question and answer stood before.
-        leaked: training examples left out because their question stands in another split.
+        leaked: training examples left out because their question stands in another split. Questions are the same
+            where all messages of the prompt are, the system's too.
         fingerprints: split name -> what its rows were, see `workbench.sources.Fingerprint`.
     """
 
-    examples: Mapping[str, Sequence[Example]]
+    examples: Mapping[str, Examples]
     repeated: int = 0
     leaked: int = 0
     fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -36,6 +39,9 @@ def load_splits(
     data: Mapping[str, Source],
     examples: MakeExamples | Mapping[str, MakeExamples],
     limit: int | None = None,
+    allow_leaks: Sequence[str] = (),
+    store: Store | None = None,
+    prefix: str = "",
 ) -> Splits:
     """Read, check and deduplicate every split; in memory are a few numbers for each example.
 
@@ -44,42 +50,70 @@ def load_splits(
         examples: row -> examples, or such a function for each split; a ValueError of its names what is wrong with
             the row.
         limit: at most so many examples of each split, the first ones.
+        allow_leaks: evaluated splits that may share examples with the validation split.
+        store: where the examples go, all that were read; None takes a temporary one.
+        prefix: they are called `<prefix><split>.examples` there.
 
     Raises:
-        UserError: a source can't be read, or rows are wrong; every wrong row is named by file and line.
+        UserError: a source can't be read, rows are wrong, or validation examples stand in an evaluated split; every
+            wrong row is named by file and line.
     """
+    store = store or Store.temporary()
     problems: list[str] = []
     read: dict[str, _Split] = {}
     for split, source in data.items():
-        read[split] = _Split(source, examples[split] if isinstance(examples, Mapping) else examples, problems)
+        make = examples[split] if isinstance(examples, Mapping) else examples
+        read[split] = _Split(source, make, problems, store, f"{prefix}{split}.examples")
     if problems:
         raise collected("data", problems)
-    places = {split: np.arange(len(one)) for split, one in read.items()}
+    indices = {split: np.arange(len(one)) for split, one in read.items()}
     train = read["train"]
     kept = np.sort(np.unique(train.answers, return_index=True)[1])
     leaked = np.zeros(len(kept), dtype=bool)
     for split, one in read.items():
         if split != "train":
             leaked |= np.isin(train.questions[kept], one.questions)
-    places["train"] = kept[~leaked]
-    empty = [split for split in read if not len(places[split])]
-    if empty:
-        raise collected("data", [f"split {split!r} has no examples left" for split in empty])
+    indices["train"] = kept[~leaked]
+    problems = _validation_leaks(read, allow_leaks)
+    problems += [f"split {split!r} has no examples left" for split in read if not len(indices[split])]
+    if problems:
+        raise collected("data", problems)
     return Splits(
-        examples={split: one.at(places[split][:limit]) for split, one in read.items()},
+        examples={split: one.at(indices[split][:limit]) for split, one in read.items()},
         repeated=len(train) - len(kept),
         leaked=int(leaked.sum()),
         fingerprints={split: one.fingerprint for split, one in read.items()},
     )
 
 
+def _validation_leaks(read: Mapping[str, "_Split"], allowed: Sequence[str]) -> list[str]:
+    """What is wrong with evaluated splits that share examples with the validation split."""
+    validation = read["validation"]
+    problems = []
+    for split, one in read.items():
+        if split in ("train", "validation", *allowed):
+            continue
+        shared = np.flatnonzero(np.isin(validation.answers, one.answers))
+        if not len(shared):
+            continue
+        firsts = [np.flatnonzero(one.answers == validation.answers[here])[0] for here in shared[:PLACES_SHOWN]]
+        places = [f"{validation.place(h)} is {one.place(t)}" for h, t in zip(shared, firsts, strict=False)]
+        more = ", ..." * (len(shared) > PLACES_SHOWN)
+        problems.append(
+            f"{len(shared)} of {len(validation)} validation examples stand in the evaluated split {split!r} too, with "
+            f"the same answer ({', '.join(places)}{more}): a model that was chosen by them would be scored by them. "
+            f"Leave them out of one of the two, or allow it in the recipe: allow_leaks=({split!r},)"
+        )
+    return problems
+
+
 class _Split:
     """The examples of a source, and what tells them apart as numbers of 64 bits."""
 
-    def __init__(self, source: Source, make: MakeExamples, problems: list[str]) -> None:
+    def __init__(self, source: Source, make: MakeExamples, problems: list[str], store: Store, name: str) -> None:
         self._ids, self._questions, self._answers = array("q"), array("q"), array("q")
         fingerprint = Fingerprint(source)
-        self._dataset = write_dataset(self._records(source, make, fingerprint, problems), SCHEMA)
+        self._dataset = store.write(name, self._records(source, make, fingerprint, problems), EXAMPLES_SCHEMA)
         self.fingerprint = str(fingerprint)
         problems += self._repeated_ids()
 
@@ -96,10 +130,13 @@ class _Split:
         """A number for each question with its answer, (examples,)."""
         return np.frombuffer(self._answers, dtype=np.int64)
 
-    def at(self, places: np.ndarray) -> OnDisk[Example]:
-        """The examples at `places`, in their order."""
-        chosen = self._dataset if len(places) == len(self) else self._dataset.select(places)
-        return OnDisk(chosen, lambda record: Example.from_json(record["example"]))
+    def place(self, index: int | np.integer) -> str:
+        """Where the row of an example stands."""
+        return str(self._dataset[int(index)]["place"])
+
+    def at(self, indices: np.ndarray) -> Examples:
+        """The examples at `indices`, in their order."""
+        return Examples(self._dataset, indices)
 
     def _records(
         self, source: Source, make: MakeExamples, fingerprint: Fingerprint, problems: list[str]
@@ -118,7 +155,7 @@ class _Split:
                     problems.append(f"{row.place}: {example.completion!r} is none of the choices of {example.id!r}")
                 if not example.completion:
                     problems.append(f"{row.place}: {example.id!r} has no answer")
-                question = example.question
+                question = example.folded_prompt
                 self._ids.append(hash(example.id))
                 self._questions.append(hash(question))
                 self._answers.append(hash((question, example.completion)))
@@ -147,11 +184,14 @@ def _line(example: Example) -> str:
     """An example as it is kept.
 
     Raises:
-        ValueError: its id is no text, or a text of it is no Unicode.
+        ValueError: its id is no text, its references are not several texts, or a text of it is no Unicode.
         TypeError: it holds something that JSON can't.
     """
     if not isinstance(example.id, str):
         raise ValueError(f"id {example.id!r} is no text")
+    further: Any = example.references
+    if not isinstance(further, (list, tuple)) or not all(isinstance(text, str) for text in further):
+        raise ValueError(f"references of {example.id!r} must be a tuple of texts, not {further!r}")
     line = example.to_json()
     line.encode()
     return line

@@ -58,6 +58,7 @@ def _written(
             split=split,
             prompt=answer.prompt,
             reference=example.completion,
+            references=example.references,
             prediction=answer.text,
             nll=math.nan if answer.reference_nll is None else answer.reference_nll,
             tokens=answer.reference_tokens,

@@ -13,6 +13,7 @@ class Prediction:
         split: the split it stands in.
         prompt: the exact text the model was given.
         reference: what it should have said.
+        references: what else would have been right.
         prediction: what it said.
         nats: negative log-likelihood of the reference and the end of the turn behind it.
         tokens: tokens to which `nats` belongs.
@@ -31,11 +32,17 @@ class Prediction:
     groups: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     choices: Mapping[str, float] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
 
     @property
     def language(self) -> str:
         """Two letters; English where nothing is said."""
         return self.groups.get("language", "en")
+
+    @property
+    def all_references(self) -> tuple[str, ...]:
+        """Every right answer, `reference` first."""
+        return (self.reference, *self.references)
 
     @property
     def resampled_as(self) -> str:

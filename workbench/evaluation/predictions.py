@@ -1,6 +1,6 @@
 """`predictions.jsonl`: what was asked, what should have been said, what was said."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,9 @@ from workbench import files
 from workbench.evaluation.prediction import Prediction
 
 PREDICTIONS = "predictions.jsonl"
+# Groups stand in a row under their own names, but for those that a row has anyway.
+FIXED = frozenset({"id", "split", "source", "prompt", "reference", "references", "prediction", "scores"})
+NESTED = "groups"
 
 
 def write_predictions(folder: Path, answers: Sequence[Prediction], name: str = PREDICTIONS) -> None:
@@ -16,13 +19,18 @@ def write_predictions(folder: Path, answers: Sequence[Prediction], name: str = P
 
 
 def _prediction(answer: Prediction) -> dict[str, Any]:
+    hidden = answer.groups.keys() & FIXED
+    if hidden:
+        hidden |= answer.groups.keys() & {NESTED}
     return {
-        **answer.groups,
+        **{name: value for name, value in answer.groups.items() if name not in hidden},
+        **({NESTED: {name: value for name, value in answer.groups.items() if name in hidden}} if hidden else {}),
         "id": answer.id,
         "split": answer.split,
         "source": answer.source,
         "prompt": answer.prompt,
         "reference": answer.reference,
+        **({"references": list(answer.all_references)} if answer.references else {}),
         "prediction": answer.prediction,
         "scores": {
             "reference_nats": answer.nll,
@@ -34,7 +42,6 @@ def _prediction(answer: Prediction) -> dict[str, Any]:
 
 def read_predictions(folder: Path, name: str = PREDICTIONS) -> list[Prediction]:
     """The answers in `predictions.jsonl` of a method that was carried through before, or in a file of the same form."""
-    known = {"id", "split", "source", "prompt", "reference", "prediction", "scores"}
     return [
         Prediction(
             id=row["id"],
@@ -44,9 +51,18 @@ def read_predictions(folder: Path, name: str = PREDICTIONS) -> list[Prediction]:
             prediction=row["prediction"],
             nll=row["scores"]["reference_nats"],
             tokens=row["scores"]["reference_tokens"],
-            groups={name: value for name, value in row.items() if name not in known},
+            groups=_groups(row),
             source=row["source"],
             choices=row["scores"].get("choices", {}),
+            references=tuple(row["references"][1:]) if isinstance(row.get("references"), list) else (),
         )
         for row in files.read_json_lines(folder / name)
     ]
+
+
+def _groups(row: Mapping[str, Any]) -> dict[str, str]:
+    flat = {name: value for name, value in row.items() if name not in FIXED}
+    if isinstance(row.get("references"), str):  # a group of that name, as version 0.1 wrote it
+        flat["references"] = row["references"]
+    nested = flat.pop(NESTED) if isinstance(flat.get(NESTED), dict) else {}
+    return {**flat, **nested}

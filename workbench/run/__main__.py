@@ -104,14 +104,11 @@ def main(arguments: argparse.Namespace) -> int:
 
     from workbench.compare import table
     from workbench.run.folder import RunFolder
-    from workbench.run.run import prepare_run, run_job
+    from workbench.run.run import begin_run
 
-    job = prepare_run(folder)
     if arguments.resume is None:
         folder = RunFolder.create(folder.path, folder.options, folder.recipe)
-    with folder.locked():
-        folder.keep_options()
-        results = run_job(job, folder, began)
+    results = begin_run(folder, began)
     print(table(results))
     print(f"report: {folder.path / 'report.html'}", file=sys.stderr)
     return 0 if all(run.done for run in results.runs) else 1

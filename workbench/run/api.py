@@ -16,7 +16,7 @@ from workbench.recipe import Recipe
 from workbench.results import Comparison, ExportRecord, Results
 from workbench.run.export import export_method
 from workbench.run.folder import Options, RunFolder
-from workbench.run.run import prepare_run, run_job
+from workbench.run.run import begin_run
 from workbench.run.tuned import TunedModel, load_base, load_tuned
 
 
@@ -126,10 +126,8 @@ def run_recipe(
         limit=limit,
     )
     path = Path(out) if out is not None else Path("runs", recipe.name, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
-    job = prepare_run(RunFolder(path, options, recipe))
     folder = RunFolder.create(path, options, recipe)
-    with folder.locked():
-        return Run(folder, run_job(job, folder, began))
+    return Run(folder, begin_run(folder, began))
 
 
 def load_run(path: str | Path, recipe: Recipe | None = None) -> Run:

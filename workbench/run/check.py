@@ -61,8 +61,10 @@ def _splits(job: Job) -> str:
     lines = ["## Splits", f"{'':14}{'examples':>9}{'tokens':>9}{'trained':>9}{'too long':>9}"]
     for split, pairs in job.pairs.items():
         tokens, trained = int(pairs.lengths.sum()), int(pairs.completion_lengths.sum())
-        lines.append(f"{split:14}{len(pairs):9}{tokens:9}{trained:9}{len(job.too_long[split]):9}")
-    lines.append(f"left out of train: {job.repeated} repeated, {job.leaked} whose question stands in another split")
+        lines.append(f"{split:14}{len(pairs):9}{tokens:9}{trained:9}{len(job.data.too_long[split]):9}")
+    lines.append(
+        f"left out of train: {job.data.repeated} repeated, {job.data.leaked} whose question stands in another split"
+    )
     return "\n".join(lines)
 
 

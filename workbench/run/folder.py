@@ -4,7 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from workbench import files
+from workbench.data.store import Store
 from workbench.errors import UserError
 from workbench.evaluation.predictions import PREDICTIONS
 from workbench.recipe import Recipe, load_recipe
@@ -20,6 +21,7 @@ from workbench.results import Results, read_results, write_results
 OPTIONS_FILE = "options.json"
 RESULTS_FILE = "results.json"
 LOCK_FILE = ".lock"
+PREPARED = "prepared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ class RunFolder:
     def __init__(self, path: Path, options: Options, recipe: Recipe | None = None) -> None:
         self.path = path
         self.options = options
+        self.is_new = False  # made by this process
         self._recipe = recipe
 
     @classmethod
@@ -114,6 +117,7 @@ class RunFolder:
             if error.errno == errno.ENOSPC:
                 raise
             raise UserError(f"can't write to {path}: {error.strerror}") from error
+        folder.is_new = True
         return folder
 
     @classmethod
@@ -181,6 +185,23 @@ class RunFolder:
     def trial(self, entry: str, seed: int) -> TrialFolder:
         """Where an entry with a seed has its files."""
         return TrialFolder(self.path / (entry if self.options.seeds == 1 else f"{entry}-seed{seed}"))
+
+    @property
+    def prepared(self) -> Store:
+        """Where prepared data lie until every trial is done: a run that goes on, or another process, opens them."""
+        return Store(self.path / PREPARED)
+
+    def clean_up(self) -> None:
+        """Remove what served an interruption that did not come."""
+        shutil.rmtree(self.path / PREPARED, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove a folder in which nothing was carried through, so that its path can be given again."""
+        self.clean_up()
+        for name in (OPTIONS_FILE, LOCK_FILE):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something of the user's
+            self.path.rmdir()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

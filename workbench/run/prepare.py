@@ -3,10 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
-from workbench.data import Example, load_splits
-from workbench.data.render import Pairs, Rendered, Renderer, make_renderer, render_all
+from workbench.data import Example
+from workbench.data.pairs import Pairs, Rendered
+from workbench.data.prepared import PreparedData, prepare_data
+from workbench.data.render import Renderer, make_renderer
+from workbench.data.store import Store
 from workbench.errors import MethodError, UserError, collected
 from workbench.evaluation import Metric, find_metrics
 from workbench.methods import Mergeability, Mergeable, Method, NotMergeable, find_method
@@ -37,11 +41,8 @@ class Job:
     Attributes:
         entries: what is compared, in the order of the table.
         bits: how the frozen base is held while training.
-        pairs: split -> examples with their tokens, those too long left out; on disk.
+        data: every split, ready for the checkpoint.
         rows: what every training reads.
-        too_long: split -> ids of the examples that were too long.
-        repeated, leaked: training examples left out, see `workbench.data.Splits`.
-        sources: split -> fingerprint of its rows, see `workbench.sources.Fingerprint`.
         mergeability: method -> whether it can become a merged checkpoint, as far as that can be told before training.
     """
 
@@ -51,13 +52,14 @@ class Job:
     entries: Sequence[Entry]
     metrics: Sequence[Metric]
     bits: int
-    pairs: Mapping[str, Pairs]
+    data: PreparedData
     rows: TrainingRows
-    too_long: Mapping[str, Sequence[str]]
-    repeated: int
-    leaked: int
-    sources: Mapping[str, str]
     mergeability: Mapping[str, Mergeability]
+
+    @property
+    def pairs(self) -> Mapping[str, Pairs]:
+        """Examples with their tokens by split, those too long left out; on disk."""
+        return self.data.pairs
 
     @property
     def methods(self) -> list[Method]:
@@ -123,6 +125,8 @@ def prepare(
     model: str | None = None,
     bits: int,
     limit: int | None = None,
+    store: Store | None = None,
+    recipe_sha256: str | None = None,
 ) -> Job:
     """Load the checkpoint's tokenizer and the data of a recipe, and check all that can be checked cheaply.
 
@@ -131,6 +135,8 @@ def prepare(
         model: another checkpoint than the recipe's.
         bits: how the frozen base is held.
         limit: at most so many examples of each split.
+        store: where the prepared data go, or lie from an earlier part of the same run; None takes a temporary one.
+        recipe_sha256: of the recipe's file; without it nothing that was prepared before is opened.
 
     Raises:
         UserError: anything the user has to mend.
@@ -143,31 +149,31 @@ def prepare(
     check_extra(recipe.training)
     chosen = [entry.method for entry in entries if isinstance(entry, TunedEntry)]
     _require_bits(bits, chosen)
-    splits = load_splits(recipe.data, recipe.row_to_examples, limit)
-    checkpoint = fetch_checkpoint(recipe.checkpoint)
-    require_weights(checkpoint.path, bits)
-    renderer = make_renderer(load_tokenizer(checkpoint.path))
-    _require_context(recipe, checkpoint, chosen)
-    pairs, too_long = _rendered(recipe, renderer, splits.examples)
-    if splits.repeated or splits.leaked:
-        logger.warning(
-            "train: left out %d repeated examples and %d whose question stands in another split",
-            splits.repeated, splits.leaked,
-        )  # fmt: skip
-    _require_choices(recipe, renderer, pairs)
+
+    @cache
+    def checkpoint() -> Checkpoint:
+        """Fetched when the rows have been looked at: their mistakes are told before anything is downloaded."""
+        found = fetch_checkpoint(recipe.checkpoint)
+        require_weights(found.path, bits)
+        _require_context(recipe, found, chosen)
+        return found
+
+    @cache
+    def renderer() -> Renderer:
+        return make_renderer(load_tokenizer(checkpoint().path))
+
+    data = prepare_data(recipe, renderer, limit, store, recipe_sha256)
+    pairs = data.pairs
+    _require_choices(recipe, renderer(), pairs)
     job = Job(
         recipe=recipe,
-        checkpoint=checkpoint,
-        renderer=renderer,
+        checkpoint=checkpoint(),
+        renderer=renderer(),
         entries=entries,
         metrics=metrics,
         bits=bits,
-        pairs=pairs,
-        rows=training_rows(pairs["train"].rendered, pairs["validation"].rendered),
-        too_long=too_long,
-        repeated=splits.repeated,
-        leaked=splits.leaked,
-        sources=splits.fingerprints,
+        data=data,
+        rows=training_rows(pairs["train"].rendered, pairs["validation"].rendered, data.store, data.content),
         mergeability={},
     )
     return replace(job, mergeability=_checked_methods(job))
@@ -204,30 +210,6 @@ def _require_context(recipe: Recipe, checkpoint: Checkpoint, methods: Sequence[M
             f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and {virtual} virtual tokens are "
             f"more than the {most} tokens that {recipe.checkpoint} can read"
         )
-
-
-def _rendered(
-    recipe: Recipe, renderer: Renderer, examples: Mapping[str, Sequence[Example]]
-) -> tuple[dict[str, Pairs], dict[str, list[str]]]:
-    """Examples with their tokens, and the ids of those that are too long, by split.
-
-    Raises:
-        UserError: an example can't be rendered, or a split has none left.
-    """
-    pairs: dict[str, Pairs] = {}
-    too_long: dict[str, list[str]] = {}
-    for split, some in examples.items():
-        pairs[split], left_out = render_all(renderer, some, recipe.max_tokens)
-        too_long[split] = left_out
-        if left_out:
-            logger.warning(
-                "%s: %d of %d examples have more than max_tokens=%d and are left out (%s%s)",
-                split, len(left_out), len(some), recipe.max_tokens,
-                ", ".join(left_out[:3]), ", ..." * (len(left_out) > 3),
-            )  # fmt: skip
-        if not pairs[split]:
-            raise UserError(f"{split}: every example has more than max_tokens={recipe.max_tokens} tokens")
-    return pairs, too_long
 
 
 def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pairs]) -> None:

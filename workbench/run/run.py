@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from workbench.compare import compare_methods, write_report
+from workbench.data.store import Store
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
 from workbench.results import (
@@ -28,14 +29,50 @@ from workbench.run.trial import Trial, run_trial
 logger = logging.getLogger(__name__)
 
 
-def prepare_run(folder: RunFolder) -> Job:
+def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
     """Prepare what the options of a run ask for.
+
+    Args:
+        store: where the prepared data go, or lie; None takes a temporary one.
 
     Raises:
         UserError: anything the user has to mend.
     """
     options = folder.options
-    return prepare(folder.recipe, methods=options.methods, model=options.model, bits=options.bits, limit=options.limit)
+    return prepare(
+        folder.recipe,
+        methods=options.methods,
+        model=options.model,
+        bits=options.bits,
+        limit=options.limit,
+        store=store,
+        recipe_sha256=options.recipe_sha256,
+    )
+
+
+def begin_run(folder: RunFolder, began: float) -> Results:
+    """Prepare and carry out a run, or the rest of one that was interrupted.
+
+    Args:
+        folder: that was created or opened.
+        began: when the command did, by `time.perf_counter`.
+
+    Raises:
+        UserError: anything the user has to mend; a new folder is removed then, so that its path can be given again.
+        OSError: the disk is full, or the like.
+    """
+    with folder.locked():
+        try:
+            job = prepare_run(folder, folder.prepared)
+        except UserError:
+            if folder.is_new:
+                folder.discard()
+            raise
+        folder.keep_options()
+        results = run_job(job, folder, began)
+    if all(run.done for run in results.runs):
+        folder.clean_up()
+    return results
 
 
 def with_methods(folder: RunFolder, methods: Sequence[str]) -> RunFolder:
@@ -121,12 +158,12 @@ def data_of(job: Job) -> DataInfo:
             examples=len(pairs),
             tokens=int(pairs.lengths.sum()),
             trained_tokens=int(pairs.completion_lengths.sum()),
-            too_long=tuple(job.too_long[split]),
-            sha256=job.sources[split],
+            too_long=tuple(job.data.too_long[split]),
+            sha256=job.data.fingerprints[split],
         )
         for split, pairs in job.pairs.items()
     }
-    return DataInfo(splits=splits, repeated=job.repeated, leaked=job.leaked)
+    return DataInfo(splits=splits, repeated=job.data.repeated, leaked=job.data.leaked)
 
 
 def _header(job: Job, options: Options) -> Results:

@@ -10,7 +10,7 @@ import pyarrow.compute
 from datasets import Dataset
 
 from workbench.data.render import Rendered
-from workbench.data.store import in_parts, write_dataset
+from workbench.data.store import Store, in_parts
 from workbench.errors import MethodError
 from workbench.training.loss import IGNORED, labelled
 
@@ -42,23 +42,41 @@ class TrainingRows:
     checked: Sequence[Rendered]
 
 
-def training_rows(train: Sequence[Rendered], validation: Sequence[Rendered]) -> TrainingRows:
+def training_rows(
+    train: Sequence[Rendered], validation: Sequence[Rendered], store: Store | None = None, key: str = ""
+) -> TrainingRows:
     """Make rows of examples.
+
+    Args:
+        store: where they go; None takes a temporary one.
+        key: what tells these examples from others in the store, such as `PreparedData.content`: rows that lie there
+            under it are opened. Without it they are always made.
 
     Raises:
         MethodError: there are none, or one of them has no answer.
     """
     if not train or not validation:
         raise MethodError("no examples to train on" if not train else "no examples to validate with")
-    return TrainingRows(train=pack_turns(train), validation=pack_turns(validation), checked=validation[:CHECKED])
+    store = store or Store.temporary()
+
+    def rows(split: str, examples: Sequence[Rendered]) -> Dataset:
+        name = f"{key}.{split}.rows" if key else f"{split}.rows"
+        return store.open(name) if key and name in store else pack_turns(examples, store, name)
+
+    return TrainingRows(
+        train=rows("train", train), validation=rows("validation", validation), checked=validation[:CHECKED]
+    )
 
 
-def pack_turns(examples: Iterable[Rendered]) -> Dataset:
+def pack_turns(examples: Iterable[Rendered], store: Store | None = None, name: str = "rows") -> Dataset:
     """Rows of token ids and labels, an example inside the row of one whose prompt begins with it.
 
     An agent's second turn has the first one in its prompt. Trained apart, the first is computed twice; in one
     row, with labels on both, every token has the same loss given the same text before it. Rows that only begin
     alike stay apart, and so do equal examples.
+
+    Args:
+        store: where the rows go, as `name`; None takes a temporary one.
 
     Returns:
         Rows as `labelled` makes them, in the order of their longest examples; on disk.
@@ -67,7 +85,7 @@ def pack_turns(examples: Iterable[Rendered]) -> Dataset:
         MethodError: an example has no answer.
     """
     parts = in_parts(examples, LOOKED_THROUGH)
-    return write_dataset((row for part in parts for row in _pack_turns(part)), SCHEMA)
+    return (store or Store.temporary()).write(name, (row for part in parts for row in _pack_turns(part)), SCHEMA)
 
 
 def lengths(rows: Dataset) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Overlap with the reference: BLEU, chrF, ROUGE-L."""
+"""Overlap with the reference, or with the references of an answer that has several: BLEU, chrF, ROUGE-L."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,35 @@ from workbench.evaluation.metrics.metric import Metric
 from workbench.evaluation.prediction import Prediction
 
 
+def _streams(references: Iterable[Sequence[str]]) -> list[list[Any]]:
+    """References as sacrebleu takes them: the first of every answer, the second of every answer, and so on.
+
+    An answer that has fewer than another has None there, which sacrebleu leaves out.
+    """
+    return [list(stream) for stream in zip_longest(*references)]
+
+
+def _signature(metric: BLEU | CHRF, answers: Sequence[Prediction]) -> str:
+    """What sacrebleu prints, with the number of references; it knows its signature only after a score."""
+    counts = sorted({len(answer.all_references) for answer in answers if not answer.choices}) or [1]
+    metric.corpus_score(["a"] * len(counts), _streams(["a"] * count for count in counts))
+    return str(metric.get_signature())
+
+
 @cache
 def _bleu(language: str) -> BLEU:
     return BLEU(tokenize="zh" if language == "zh" else "13a")
 
 
 def bleu_statistics(answers: Sequence[Prediction]) -> np.ndarray:
-    """Matched and total n-grams for n = 1 to 4, and both lengths: (answers, 10)."""
+    """Matched and total n-grams for n = 1 to 4, and both lengths: (answers, 10).
+
+    Of several references each n-gram counts as often as in the one that has it most often, and the length is that of
+    the one nearest in length.
+    """
     rows = []
     for answer in answers:
-        score = _bleu(answer.language).corpus_score([answer.prediction], [[answer.reference]])
+        score = _bleu(answer.language).corpus_score([answer.prediction], _streams([answer.all_references]))
         rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
     return np.array(rows, dtype=float).reshape(-1, 10)
 
@@ -40,11 +60,10 @@ def bleu_score(sums: np.ndarray) -> float:
 
 def bleu_signature(answers: Sequence[Prediction]) -> str:
     """What sacrebleu prints for these languages."""
-    signatures = []
-    for language in sorted({answer.language for answer in answers}):
-        metric = _bleu(language)
-        metric.corpus_score(["a"], [["a"]])  # sacrebleu knows its signature only after a score
-        signatures.append(str(metric.get_signature()))
+    by_language: dict[str, list[Prediction]] = {}
+    for answer in answers:
+        by_language.setdefault(answer.language, []).append(answer)
+    signatures = (_signature(_bleu(language), by_language[language]) for language in sorted(by_language))
     return "; ".join(dict.fromkeys(signatures))
 
 
@@ -52,9 +71,14 @@ CHRF_METRIC = CHRF()
 
 
 def chrf_statistics(answers: Sequence[Prediction]) -> np.ndarray:
-    """Character n-grams of the hypothesis, of the reference and of both, for n = 1 to 6: (answers, 18)."""
-    predictions, references = [a.prediction for a in answers], [a.reference for a in answers]
-    return np.array(CHRF_METRIC._extract_corpus_statistics(predictions, [references]), dtype=float)
+    """Character n-grams of the hypothesis, of the reference and of both, for n = 1 to 6: (answers, 18).
+
+    Of several references the one with the best score of its own is taken.
+    """
+    if not answers:
+        return np.empty((0, 18))
+    references = _streams(answer.all_references for answer in answers)
+    return np.array(CHRF_METRIC._extract_corpus_statistics([a.prediction for a in answers], references), dtype=float)
 
 
 def chrf_score(sums: np.ndarray) -> float:
@@ -64,8 +88,7 @@ def chrf_score(sums: np.ndarray) -> float:
 
 def chrf_signature(answers: Sequence[Prediction]) -> str:
     """What sacrebleu prints."""
-    CHRF_METRIC.corpus_score(["a"], [["a"]])
-    return str(CHRF_METRIC.get_signature())
+    return _signature(CHRF_METRIC, answers)
 
 
 class _Characters(Tokenizer):
@@ -84,8 +107,8 @@ def _rouge(language: str) -> Any:
 
 
 def rouge_l_statistics(answers: Sequence[Prediction]) -> np.ndarray:
-    """F1 of the longest common subsequence, and 1: (answers, 2)."""
-    rows = [(_rouge(a.language).score(a.reference, a.prediction)["rougeL"].fmeasure, 1.0) for a in answers]
+    """F1 of the longest common subsequence with the reference where it is greatest, and 1: (answers, 2)."""
+    rows = [(_rouge(a.language).score_multi(a.all_references, a.prediction)["rougeL"].fmeasure, 1.0) for a in answers]
     return np.array(rows).reshape(-1, 2)
 
 

@@ -1,0 +1,214 @@
+"""The data of a recipe, ready for a checkpoint: made once, and opened by whoever needs them next."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench import files
+from workbench.data.keys import checksum, data_key, rows_key
+from workbench.data.pairs import Pairs
+from workbench.data.render import Renderer, render_all
+from workbench.data.splits import Splits, load_splits
+from workbench.data.store import Store
+from workbench.errors import UserError
+from workbench.recipe import Recipe
+from workbench.sources import Fingerprint, Source, read_rows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """The splits of a recipe as examples with their tokens, in a store.
+
+    Attributes:
+        pairs: split -> examples with their tokens, those too long left out.
+        too_long: split -> ids of the examples that were too long.
+        repeated, leaked: training examples left out, see `workbench.data.Splits`.
+        fingerprints: split -> what its rows were, see `workbench.sources.Fingerprint`.
+        checksums: split -> sha256 of its examples and of its tokens, as they lie in the store.
+        store, key: where they lie; another process opens them with `PreparedData.open(Store(folder), key)`.
+    """
+
+    pairs: Mapping[str, Pairs]
+    too_long: Mapping[str, Sequence[str]]
+    repeated: int
+    leaked: int
+    fingerprints: Mapping[str, str]
+    checksums: Mapping[str, Sequence[str]]
+    store: Store
+    key: str
+
+    @property
+    def content(self) -> str:
+        """A checksum of the key and of all examples and tokens, under which further data made of them may be kept."""
+        return checksum([self.key, *([split, *checksums] for split, checksums in self.checksums.items())])
+
+    def save(self) -> None:
+        """Leave beside the data what else `open` needs; data whose record is missing are unfinished."""
+        record = {
+            "splits": {
+                split: {
+                    "sha256": list(self.checksums[split]),
+                    "fingerprint": self.fingerprints[split],
+                    "too_long": list(self.too_long[split]),
+                }
+                for split in self.pairs
+            },
+            "repeated": self.repeated,
+            "leaked": self.leaked,
+        }
+        files.write_json(_record_path(self.store, self.key), record)
+
+    @classmethod
+    def open(cls, store: Store, key: str) -> "PreparedData":
+        """Open what was saved under `key`, in this process or another one.
+
+        Raises:
+            UserError: there is nothing under this key, or a file is not what was saved.
+        """
+        record = _read_record(store, key)
+        if record is None:
+            raise UserError(f"{store.folder} holds no prepared data under the key {key}")
+        pairs = {}
+        for split, saved in record["splits"].items():
+            names = _names(key, split)
+            if [store.sha256(name) for name in names] != saved["sha256"]:
+                raise store.damaged(f"the files of {split!r} are not those that were saved under the key {key}")
+            examples, tokens = map(store.open, names)
+            pairs[split] = Pairs(tokens, examples)
+        return cls(
+            pairs=pairs,
+            too_long={split: saved["too_long"] for split, saved in record["splits"].items()},
+            repeated=record["repeated"],
+            leaked=record["leaked"],
+            fingerprints={split: saved["fingerprint"] for split, saved in record["splits"].items()},
+            checksums={split: saved["sha256"] for split, saved in record["splits"].items()},
+            store=store,
+            key=key,
+        )
+
+
+def prepare_data(
+    recipe: Recipe,
+    renderer: Callable[[], Renderer],
+    limit: int | None = None,
+    store: Store | None = None,
+    recipe_sha256: str | None = None,
+) -> PreparedData:
+    """Read, check and render every split of `recipe`, or open what was made of the same before.
+
+    What was made before counts if its key is the same, see `rows_key` and `data_key`, and if the rows of every split
+    are: those of functions are read again to know that. A document that a recipe's functions read beside the rows is
+    not looked at, so a store belongs to one run.
+
+    Args:
+        renderer: makes the renderer; called when the rows have been looked at, unless they were before.
+        limit: at most so many examples of each split, the first ones.
+        store: where the data go; None takes a temporary one.
+        recipe_sha256: of the recipe's file; without it nothing that was made before is opened.
+
+    Raises:
+        UserError: a source can't be read, rows are wrong or can't be rendered, or every example of a split is too long.
+    """
+    store = store or Store.temporary()
+    rows = rows_key(recipe, limit, recipe_sha256)
+    splits = None if any(store.folder.glob(f"{rows}-*.prepared.json")) else _read(recipe, limit, store, rows)
+    key = data_key(rows, recipe, renderer())
+    if splits is None and _is_current(store, key, recipe.data):
+        prepared = PreparedData.open(store, key)
+        logger.info("the data are those prepared before, in %s", store.folder)
+    else:
+        _record_path(store, key).unlink(missing_ok=True)  # of rows that a function no longer gives
+        splits = splits or _read(recipe, limit, store, rows)
+        prepared = _made(splits, renderer(), recipe.max_tokens, store, key)
+        prepared.save()
+    _warn(prepared, recipe.max_tokens)
+    return prepared
+
+
+def _is_current(store: Store, key: str, data: Mapping[str, Source]) -> bool:
+    """Whether what is saved under `key` was made of the rows that the sources have now."""
+    record = _read_record(store, key)
+    if record is None:
+        return False
+    return all(_fingerprint(source) == record["splits"][split]["fingerprint"] for split, source in data.items())
+
+
+def _fingerprint(source: Source) -> str:
+    found = Fingerprint(source)
+    if callable(source):
+        for row in read_rows(source):
+            found.add(row)
+    return str(found)
+
+
+def _read(recipe: Recipe, limit: int | None, store: Store, rows: str) -> Splits:
+    return load_splits(recipe.data, recipe.row_to_examples, limit, recipe.allow_leaks, store, f"{rows}.")
+
+
+def _made(splits: Splits, renderer: Renderer, max_tokens: int, store: Store, key: str) -> PreparedData:
+    pairs: dict[str, Pairs] = {}
+    too_long: dict[str, list[str]] = {}
+    for split, examples in splits.examples.items():
+        pairs[split], too_long[split] = render_all(renderer, examples, max_tokens, store, f"{key}.{split}")
+    return PreparedData(
+        pairs=pairs,
+        too_long=too_long,
+        repeated=splits.repeated,
+        leaked=splits.leaked,
+        fingerprints=splits.fingerprints,
+        checksums={split: [store.sha256(name) for name in _names(key, split)] for split in pairs},
+        store=store,
+        key=key,
+    )
+
+
+def _warn(prepared: PreparedData, max_tokens: int) -> None:
+    """Say what was left out.
+
+    Raises:
+        UserError: nothing is left of a split.
+    """
+    for split, pairs in prepared.pairs.items():
+        if left_out := prepared.too_long[split]:
+            logger.warning(
+                "%s: %d of %d examples have more than max_tokens=%d and are left out (%s%s)",
+                split, len(left_out), len(pairs) + len(left_out), max_tokens,
+                ", ".join(left_out[:3]), ", ..." * (len(left_out) > 3),
+            )  # fmt: skip
+        if not pairs:
+            raise UserError(f"{split}: every example has more than max_tokens={max_tokens} tokens")
+    if prepared.repeated or prepared.leaked:
+        logger.warning(
+            "train: left out %d repeated examples and %d whose question stands in another split",
+            prepared.repeated, prepared.leaked,
+        )  # fmt: skip
+
+
+def _names(key: str, split: str) -> tuple[str, str]:
+    """What the examples and the tokens of a split are called in a store."""
+    return f"{key.partition('-')[0]}.{split}.examples", f"{key}.{split}.tokens"
+
+
+def _record_path(store: Store, key: str) -> Path:
+    return store.folder / f"{key}.prepared.json"
+
+
+def _read_record(store: Store, key: str) -> dict[str, Any] | None:
+    """What `PreparedData.save` wrote; None if it did not.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    path = _record_path(store, key)
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise store.damaged(f"{path.name} can't be read") from error
+    return record
