@@ -1,6 +1,11 @@
 """What tests share: tiny checkpoints and recipes on them."""
 
 import os
+
+# Before PyTorch is loaded: threads that wait for each other actively cost tiny models more than their work, and many
+# times as much beside another busy process.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path

@@ -22,7 +22,7 @@ while talking:
   /new        begin a new conversation
   /quit       leave (or end of input)
 
-Answers are decoded greedily, as in the run. The prompt is the recipe's own, see `asks` there.
+Answers are decoded greedily, as in the run. The prompt is the recipe's own, see `inference_examples` there.
 
 exit codes: 0 left; 2 a mistake in what was asked for; 130 interrupted.
 """

@@ -15,8 +15,8 @@ class Prediction:
         reference: what it should have said.
         references: what else would have been right.
         prediction: what it said.
-        nats: negative log-likelihood of the reference and the end of the turn behind it.
-        tokens: tokens to which `nats` belongs.
+        nll: negative log-likelihood of the reference and the end of the turn behind it, in nats.
+        tokens: tokens to which `nll` belongs.
         groups: the example's, such as `{"language": "en"}`.
         source: what is resampled as one, such as a conversation; the id, where nothing is said.
         choices: log-probability of each choice, where the model chose and did not write; `prediction` is the likeliest.

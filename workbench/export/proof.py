@@ -167,7 +167,8 @@ class FreshProcess:
         if not line:
             process.wait()
             self._process = None
-            raise RuntimeError((errors.read_text().strip().splitlines() or ["it ended without a word"])[-1])
+            nothing = f"it ended with exit code {process.returncode} and wrote no error"
+            raise RuntimeError((errors.read_text().strip().splitlines() or [nothing])[-1])
         answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(answer["error"])

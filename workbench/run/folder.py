@@ -128,7 +128,7 @@ class RunFolder:
             recipe: of a run whose recipe is no file.
 
         Raises:
-            UserError: it is none, or its recipe has changed since.
+            UserError: it is none, its recipe has changed since, or its results are of another version or damaged.
         """
         file = path / OPTIONS_FILE
         if not file.is_file():
@@ -142,7 +142,10 @@ class RunFolder:
             found = Path(options.recipe)
             if found.is_file() and files.sha256_of(found) != options.recipe_sha256:
                 raise UserError(f"{options.recipe} has changed since {path} was begun: start a new run")
-        return cls(path, options, recipe)
+        folder = cls(path, options, recipe)
+        if folder.has_results:
+            folder.read_results()  # what can't be read is told before anything is prepared
+        return folder
 
     @cached_property
     def recipe(self) -> Recipe:
