@@ -15,7 +15,7 @@ from workbench.methods import Method, find_method
 from workbench.models import BITS, check_attachment, context_length, load_tokenizer, require_weights
 from workbench.recipe import Recipe, load_recipe
 from workbench.sources import Checkpoint, fetch_checkpoint
-from workbench.training import TrainingRows, check_extra, steps_in, training_rows
+from workbench.training import TrainingRows, check_extra, find_objective, steps_in, training_rows
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ def prepare(
     for name in recipe.settings:
         find_method(name)
     check_extra(recipe.training)
+    find_objective(recipe.training.objective)
     if bits not in BITS:
         raise UserError(f"{bits} bits: the base can be held at {', '.join(map(str, BITS))}")
     if bits < 16 and (whole := [method.name for method in chosen if method.trains_base]):
@@ -163,7 +164,7 @@ def prepare(
         metrics=metrics,
         bits=bits,
         pairs=pairs,
-        rows=training_rows(pairs["train"].rendered, pairs["validation"].rendered),
+        rows=training_rows(pairs["train"].rendered, pairs["validation"].rendered, objective=recipe.training.objective),
         too_long=too_long,
         repeated=splits.repeated,
         leaked=splits.leaked,
