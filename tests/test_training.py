@@ -230,3 +230,9 @@ def test_a_field_of_trl_that_would_do_nothing_is_refused(name: str, says: str) -
     check_extra(Training(extra={"gradient_checkpointing": True, "optim": "adafactor"}))
     with pytest.raises(UserError, match=says):
         check_extra(Training(extra={name: True}))
+
+
+def test_nothing_reports_that_a_training_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)  # where it is set, TRL reports nothing by itself
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **_: pytest.fail("reported to the hub"))
+    trained(tmp_path)

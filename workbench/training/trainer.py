@@ -136,6 +136,9 @@ class ObjectiveTrainer(SFTTrainer):
         """None are counted: Transformers goes through all parameters for it at every step."""
         return 0
 
+    def _send_telemetry(self) -> None:
+        """A user's texts are the user's: nothing reports to a hub that training began."""
+
 
 def padding_multiple(model: nn.Module, longest: int) -> int:
     """Lengths are padded to a multiple of this, if the model's context has room for it.
