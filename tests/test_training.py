@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from tiny import SETTINGS, make_model, make_tokenizer, rows
 from workbench.data import conversation
@@ -16,6 +17,7 @@ from workbench.methods import Driver, find_method
 from workbench.models import attach
 from workbench.recipe import Training
 from workbench.training import Trained, check_extra, mean_completion_loss, steps_in, train, training_rows
+from workbench.training.configuration import configuration
 
 TRAINING = Training(num_train_epochs=2, batch_size=8, validations=4, early_stopping_patience=0)
 # Settings with a network behind the prompt, which PEFT does not save.
@@ -236,3 +238,18 @@ def test_nothing_reports_that_a_training_began(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delenv("CI", raising=False)  # where it is set, TRL reports nothing by itself
     monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **_: pytest.fail("reported to the hub"))
     trained(tmp_path)
+
+
+def test_one_of_several_devices_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, one = trained(tmp_path / "one")
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
+    _, several = trained(tmp_path / "several")
+    assert several.curve == one.curve
+
+
+def test_what_a_recipe_hands_on_to_trl_is_taken_as_it_is(tmp_path: Path) -> None:
+    def batch_size(training: Training) -> int:
+        return configuration(training, 32, 1e-3, False, tmp_path, 0, linear_output=True).per_device_eval_batch_size
+
+    assert batch_size(TRAINING) > TRAINING.batch_size
+    assert batch_size(replace(TRAINING, extra={"per_device_eval_batch_size": 3})) == 3

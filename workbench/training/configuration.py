@@ -12,6 +12,15 @@ from workbench.recipe import Training
 VALIDATED_TOGETHER = 4
 
 
+class OneDeviceConfig(SFTConfig):
+    """The model is on one device, whatever others the machine has."""
+
+    @property
+    def n_gpu(self) -> int:
+        """Devices among which the Trainer would otherwise part each batch."""
+        return min(1, super().n_gpu)
+
+
 def steps_in(training: Training, rows: int) -> tuple[int, int]:
     """Optimizer steps of the whole training, and steps between two validations."""
     steps = max(1, math.ceil(training.num_train_epochs * math.ceil(rows / training.batch_size)))
@@ -76,4 +85,4 @@ def configuration(
         "report_to": "none",
         "disable_tqdm": True,
     }
-    return SFTConfig(**{**ours, **training.extra})
+    return OneDeviceConfig(**{**ours, **training.extra})
