@@ -7,7 +7,7 @@ import torch
 
 from tiny import make_model
 from workbench.errors import UserError
-from workbench.methods import find_method, known_methods
+from workbench.methods import Mergeable, NotMergeable, find_method, known_methods
 from workbench.models import attach, size
 
 IDS = list(range(3, 60))
@@ -69,7 +69,11 @@ def test_every_method_says_how_it_ships() -> None:
     names = "untuned full lora rslora dora adalora ia3 houlsby pfeiffer parallel prefix prompt ptuning"
     assert set(known_methods()) == set(names.split())
     for method in known_methods().values():
-        assert method.plain or method.no_plain_checkpoint
+        if isinstance(method.merge, NotMergeable):
+            assert method.mergeability() != Mergeable()
+            assert method.merge.reason
+        else:
+            assert callable(method.merge)
 
 
 def test_prompt_begins_as_the_base_behind_real_text(kind: str) -> None:

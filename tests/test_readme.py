@@ -11,7 +11,7 @@ from tiny import make_model, make_tokenizer, write_splits
 
 ROOT = Path(__file__).parent.parent
 TEXTS = ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")
-COMMAND = re.compile(r"python -m workbench\.(\w+)((?: +[^`|#\n]+)?)")
+COMMAND = re.compile(r"python -m workbench\.([a-z]\w*)((?: +[^`|#\n]+)?)")
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:

@@ -1,21 +1,23 @@
 """The trainer: the best state, resuming, accumulation, and losses that are no numbers."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from tiny import SETTINGS, make_model, make_tokenizer, rows
 from workbench.data import conversation
 from workbench.data.render import Rendered, make_renderer, render_all
 from workbench.errors import MethodError, UserError
-from workbench.methods import find_method
+from workbench.methods import Driver, find_method
 from workbench.models import attach
 from workbench.recipe import Training
 from workbench.training import Trained, check_extra, mean_completion_loss, steps_in, train, training_rows
-from workbench.training import trainer as trainer_module
+from workbench.training.configuration import configuration
 
 TRAINING = Training(num_train_epochs=2, batch_size=8, validations=4, early_stopping_patience=0)
 # Settings with a network behind the prompt, which PEFT does not save.
@@ -27,17 +29,52 @@ def rendered(count: int, start: int = 0) -> list[Rendered]:
     return list(render_all(make_renderer(make_tokenizer()), examples, 200)[0].rendered)
 
 
+class InterruptionError(Exception):
+    """A training that was interrupted."""
+
+
+class Interrupting:
+    """A method's driver, if it has one, which interrupts the training at an update."""
+
+    def __init__(self, driver: Driver | None, update: int) -> None:
+        self.driver, self.left = driver, update
+        self.settled = driver.settled if driver else 0
+
+    def before_update(self) -> None:
+        self.left -= 1
+        if not self.left:
+            raise InterruptionError
+        if self.driver:
+            self.driver.before_update()
+
+    def after_update(self, step: int) -> None:
+        if self.driver:
+            self.driver.after_update(step)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return self.driver.state() if self.driver else {}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        if self.driver:
+            self.driver.load_state(state)
+
+
 def trained(
-    folder: Path, name: str = "lora", training: Training = TRAINING, rate: float = 1e-2, **settings: Any
+    folder: Path,
+    name: str = "lora",
+    training: Training = TRAINING,
+    rate: float = 1e-2,
+    interrupted_at: int | None = None,
+    **settings: Any,
 ) -> tuple[Any, Trained]:
     method = find_method(name)
     chosen = {**SETTINGS.get(name, {}), **settings}
     model = attach(make_model("llama"), method, chosen, list(range(3, 30)), seed=0, steps=steps_in(training, 32)[0])
     given = training_rows(rendered(32), rendered(8, 100))
-    result = train(
-        *(model, make_tokenizer(), given, training, rate, False, folder, 0, name),
-        driver=method.driver(model) if method.driver else None,
-    )
+    driver = method.driver(model) if method.driver else None
+    if interrupted_at is not None:
+        driver = Interrupting(driver, interrupted_at)
+    result = train(model, make_tokenizer(), given, training, rate, False, folder, 0, name, driver=driver)
     return model, result
 
 
@@ -92,28 +129,10 @@ def test_patience_ends_it_early(tmp_path: Path) -> None:
     [("lora", {}), ("prefix", {}), ("prefix", PROJECTED["prefix"]), ("ptuning", {}), ("adalora", {}), ("full", {})],
     ids=["lora", "prefix", "prefix-projected", "ptuning", "adalora", "full"],
 )
-def test_resumed_equals_uninterrupted(
-    name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_equals_uninterrupted(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
     whole, result = trained(tmp_path / "whole", name, **settings)
-
-    class InterruptionError(Exception):
-        pass
-
-    steps = trainer_module.CompletionTrainer.training_step
-    calls = 0
-
-    def interrupting(self: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise InterruptionError
-        return steps(self, *args, **kwargs)
-
-    monkeypatch.setattr(trainer_module.CompletionTrainer, "training_step", interrupting)
     with pytest.raises(InterruptionError):
-        trained(tmp_path / "parts", name, **settings)
-    monkeypatch.setattr(trainer_module.CompletionTrainer, "training_step", steps)
+        trained(tmp_path / "parts", name, interrupted_at=6, **settings)
     half = tmp_path / "parts" / "checkpoint-99"
     half.mkdir()  # as an interruption while saving leaves it
     resumed, again = trained(tmp_path / "parts", name, **settings)
@@ -179,10 +198,9 @@ def test_examples_without_a_label_are_refused() -> None:
         training_rows(rendered(4), [])
 
 
-def test_a_finished_training_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, result = trained(tmp_path)
-    monkeypatch.setattr(trainer_module, "CompletionTrainer", lambda **kwargs: pytest.fail("trained again"))
-    again, record = trained(tmp_path)
+def test_a_finished_training_is_not_gone_on_with(tmp_path: Path) -> None:
+    whole, result = trained(tmp_path, interrupted_at=1000)
+    again, record = trained(tmp_path, interrupted_at=1)
     assert torch.equal(weights(whole), weights(again))
     assert record == result
 
@@ -214,3 +232,24 @@ def test_a_field_of_trl_that_would_do_nothing_is_refused(name: str, says: str) -
     check_extra(Training(extra={"gradient_checkpointing": True, "optim": "adafactor"}))
     with pytest.raises(UserError, match=says):
         check_extra(Training(extra={name: True}))
+
+
+def test_nothing_reports_that_a_training_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)  # where it is set, TRL reports nothing by itself
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **_: pytest.fail("reported to the hub"))
+    trained(tmp_path)
+
+
+def test_one_of_several_devices_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, one = trained(tmp_path / "one")
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
+    _, several = trained(tmp_path / "several")
+    assert several.curve == one.curve
+
+
+def test_what_a_recipe_hands_on_to_trl_is_taken_as_it_is(tmp_path: Path) -> None:
+    def batch_size(training: Training) -> int:
+        return configuration(training, 32, 1e-3, False, tmp_path, 0, linear_output=True).per_device_eval_batch_size
+
+    assert batch_size(TRAINING) > TRAINING.batch_size
+    assert batch_size(replace(TRAINING, extra={"per_device_eval_batch_size": 3})) == 3

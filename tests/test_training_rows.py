@@ -20,7 +20,7 @@ def labels_of(rows: list[dict[str, Any]]) -> list[list[int]]:
 
 
 def test_a_turn_goes_into_the_row_of_a_later_one() -> None:
-    rows = pack_turns([example([1, 2], [3]), example([1, 2, 3, 4], [5, 6]), example([1, 2, 3, 4, 5, 6, 7], [8])])
+    rows = list(pack_turns([example([1, 2], [3]), example([1, 2, 3, 4], [5, 6]), example([1, 2, 3, 4, 5, 6, 7], [8])]))
     assert labels_of(rows) == [[IGNORED, IGNORED, 3, IGNORED, 5, 6, IGNORED, 8]]
     assert rows[0]["length"] == len(rows[0]["input_ids"]) == 8
 
@@ -28,17 +28,17 @@ def test_a_turn_goes_into_the_row_of_a_later_one() -> None:
 def test_each_example_is_trained_on_once() -> None:
     # Two conversations with the same first turn: one row each, the first turn labelled in both.
     first = example([1, 2], [3])
-    rows = pack_turns([first, example([1, 2, 3, 4], [5]), first, example([1, 2, 3, 6], [7])])
+    rows = list(pack_turns([first, example([1, 2, 3, 4], [5]), first, example([1, 2, 3, 6], [7])]))
     assert sorted(labels_of(rows)) == [[IGNORED, IGNORED, 3, IGNORED, 5], [IGNORED, IGNORED, 3, IGNORED, 7]]
     # The same question three times and one conversation that goes on: nothing is lost.
-    rows = pack_turns([first, first, first, example([1, 2, 3, 4], [5])])
+    rows = list(pack_turns([first, first, first, example([1, 2, 3, 4], [5])]))
     assert sum(label != IGNORED for row in rows for label in row["labels"]) == 4
 
 
 def test_what_only_begins_alike_stays_apart() -> None:
     # The second prompt has the first prompt in it, and another answer.
     apart = [example([1, 2], [3, 4]), example([1, 2, 3, 9], [5]), example([1, 2], [3, 4])]
-    assert len(pack_turns(apart)) == 3
+    assert len(list(pack_turns(apart))) == 3
 
 
 def test_the_loss_is_that_of_the_examples_alone(model: Any) -> None:
@@ -53,8 +53,9 @@ def test_the_loss_is_that_of_the_examples_alone(model: Any) -> None:
     }
     rendered = list(render_all(make_renderer(make_tokenizer()), conversation(row), 200)[0].rendered)
     assert len(rendered) == 2
-    assert len(pack_turns(rendered)) == 1
-    together, _ = negative_log_likelihoods(model, **RightPadding(0)(pack_turns(rendered)))
+    packed = list(pack_turns(rendered))
+    assert len(packed) == 1
+    together, _ = negative_log_likelihoods(model, **RightPadding(0)(packed))
     alone = [negative_log_likelihoods(model, **RightPadding(0)([labelled(item)]))[0] for item in rendered]
     assert torch.allclose(together, torch.cat(alone), atol=1e-4)
 

@@ -61,6 +61,7 @@ class Training:
     """How every method of a recipe is trained. Fields that `trl.SFTConfig` has too have its names.
 
     Attributes:
+        objective: what is minimised, by its name in `workbench.training.objectives`.
         num_train_epochs: passes over the training examples.
         batch_size: rows in an optimizer step; a row is an example, or the turns of one conversation together.
         gradient_accumulation_steps: parts in which a step's rows are computed, to save memory; divides `batch_size`.
@@ -80,6 +81,7 @@ class Training:
         UserError: a value that none of them takes; all such values are named.
     """
 
+    objective: str = "sft"
     num_train_epochs: float = 3
     batch_size: int = 8
     gradient_accumulation_steps: int = 1

@@ -2,9 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +28,7 @@ from workbench.models import (
 from workbench.run.folder import RunFolder
 from workbench.run.prepare import Job
 from workbench.run.run import prepare_run
-from workbench.training import steps_in
-from workbench.training.loss import RightPadding, negative_log_likelihoods
+from workbench.training import find_objective, steps_in
 from workbench.training.rows import lengths
 
 EXAMPLES_SHOWN = 3
@@ -150,16 +148,19 @@ def _training_seconds(job: Job, model: nn.Module, autocast: bool) -> float:
     rows = job.rows.train
     middle = max(0, len(rows) // 2 - batch_size // 2)
     typical = np.argsort(lengths(rows))[middle : middle + batch_size]
-    inputs = _batch(job, model, [rows[int(place)] for place in typical])
+    objective = find_objective(job.recipe.training.objective)
+    collate = objective.collator(job.renderer.tokenizer.pad_token_id or 0, 1)
+    device = next(model.parameters()).device
+    batch = {name: tensor.to(device) for name, tensor in collate([rows[int(index)] for index in typical]).items()}
     model.train()
-    plain = has_linear_output(model)
+    linear_output = has_linear_output(model)
     taken = []
     with fast_training(model):
         for _ in range(1 + STEPS_TIMED):
             began = time.perf_counter()
-            with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, enabled=autocast):
-                losses, _ = negative_log_likelihoods(model, **inputs, linear_output=plain)
-            losses.mean().backward()
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                loss = objective.loss(model, batch, linear_output)
+            (loss / objective.items(batch)).backward()
             next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for an accelerator
             taken.append(time.perf_counter() - began)
     steps, _ = steps_in(job.recipe.training, len(rows))
@@ -202,9 +203,3 @@ def _writing_seconds(job: Job, model: nn.Module, rendered: Sequence[Rendered]) -
     longest = min(max(len(item.completion_ids) for item in rendered), job.recipe.max_new_tokens)
     writing = (longer - reading) / TOKENS_TIMED * longest * len(rendered) / len(some)
     return reading * sum(item.length for item in rendered) / sum(item.length for item in prompts) + writing
-
-
-def _batch(job: Job, model: nn.Module, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    collate = RightPadding(job.renderer.tokenizer.pad_token_id or 0)
-    place = next(model.parameters()).device
-    return {name: tensor.to(place) for name, tensor in collate(rows).items()}

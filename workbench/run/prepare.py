@@ -26,7 +26,7 @@ from workbench.models import (
 from workbench.recipe import Recipe
 from workbench.run.entries import Entry, TunedEntry, entries_of
 from workbench.sources import Checkpoint, fetch_checkpoint
-from workbench.training import TrainingRows, check_extra, steps_in, training_rows
+from workbench.training import TrainingRows, check_extra, find_objective, steps_in, training_rows
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ def prepare(
     for name in recipe.settings:
         find_method(name)
     check_extra(recipe.training)
+    find_objective(recipe.training.objective)
     chosen = [entry.method for entry in entries if isinstance(entry, TunedEntry)]
     _require_bits(bits, chosen)
 
@@ -163,8 +164,7 @@ def prepare(
         return make_renderer(load_tokenizer(checkpoint().path))
 
     data = prepare_data(recipe, renderer, limit, store, recipe_sha256)
-    pairs = data.pairs
-    _require_choices(recipe, renderer(), pairs)
+    _require_choices(recipe, renderer(), data.pairs)
     job = Job(
         recipe=recipe,
         checkpoint=checkpoint(),
@@ -173,10 +173,15 @@ def prepare(
         metrics=metrics,
         bits=bits,
         data=data,
-        rows=training_rows(pairs["train"].rendered, pairs["validation"].rendered, data.store, data.content),
+        rows=_rows(recipe, data),
         mergeability={},
     )
     return replace(job, mergeability=_checked_methods(job))
+
+
+def _rows(recipe: Recipe, data: PreparedData) -> TrainingRows:
+    train, validation = (data.pairs[split].rendered for split in ("train", "validation"))
+    return training_rows(train, validation, data.store, data.content, objective=recipe.training.objective)
 
 
 def _require_bits(bits: int, methods: Sequence[Method]) -> None:

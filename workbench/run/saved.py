@@ -11,7 +11,7 @@ from workbench.methods import Mergeability, Method
 from workbench.models import DEQUANTIZED, ORIGINAL, load_dequantized, load_model, release_memory
 from workbench.run.folder import TrialFolder
 from workbench.run.prepare import Job
-from workbench.training import mean_completion_loss
+from workbench.training import find_objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,4 +94,5 @@ def with_adapter(base: nn.Module, adapter: Path) -> nn.Module:
 
 def _validation_loss(job: Job, model: nn.Module) -> float:
     pad_id = job.renderer.tokenizer.pad_token_id or 0
-    return mean_completion_loss(model, job.rows.checked, pad_id, batch_size=8)
+    objective = find_objective(job.recipe.training.objective)
+    return objective.checked_loss(model, job.rows.checked, pad_id, 8)

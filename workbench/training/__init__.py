@@ -1,8 +1,20 @@
-"""The one trainer, over TRL's `SFTTrainer`."""
+"""The one trainer, over TRL's `SFTTrainer`, and what it minimises: an objective."""
 
+from workbench.training.configuration import steps_in
 from workbench.training.extra import check_extra
+from workbench.training.inputs import TrainingRows, training_rows
+from workbench.training.loop import train
 from workbench.training.loss import mean_completion_loss
-from workbench.training.rows import TrainingRows, training_rows
-from workbench.training.trainer import Trained, steps_in, train
+from workbench.training.objectives import find_objective
+from workbench.training.record import Trained
 
-__all__ = ["Trained", "TrainingRows", "check_extra", "mean_completion_loss", "steps_in", "train", "training_rows"]
+__all__ = [
+    "Trained",
+    "TrainingRows",
+    "check_extra",
+    "find_objective",
+    "mean_completion_loss",
+    "steps_in",
+    "train",
+    "training_rows",
+]

@@ -1,17 +1,18 @@
-"""What the trainer does beside training: keep the best state, stop early, refuse NaN, show progress."""
+"""What the trainer does beside training: keep the best state, stop early, refuse NaN, show and log progress."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from workbench.console import progress_bar
 from workbench.errors import MethodError
 from workbench.methods import Driver
+from workbench.training.checkpoints import load_trained_state, save_whole, trained_state
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -78,26 +79,6 @@ class Driven(TrainerCallback):
         self.driver.after_update(state.global_step + 1)
 
 
-def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of all trained weights, by name."""
-    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def load_trained_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Put a `trained_state` back into `model`."""
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in state.items():
-            parameters[name].copy_(value)
-
-
-def save_whole(state: dict[str, torch.Tensor], file: Path) -> None:
-    """Write `state` as safetensors, whole or not at all."""
-    aside = file.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in state.items()}, aside)
-    aside.replace(file)
-
-
 class FiniteLoss(TrainerCallback):
     """Ends a method whose loss is no number: what follows could only be noise."""
 
@@ -156,3 +137,17 @@ class Progress(TrainerCallback):
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+class Scalars(TensorBoardCallback):
+    """TensorBoard's curves without the dump of all arguments, which names paths of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        super().__init__(SummaryWriter(log_dir=str(folder)))
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write nothing: the writer is open."""

@@ -3,6 +3,8 @@
 import difflib
 from dataclasses import fields
 
+from trl import SFTConfig
+
 from workbench.errors import UserError
 from workbench.recipe import Training
 
@@ -33,8 +35,6 @@ def check_extra(training: Training) -> None:
     Raises:
         UserError: it doesn't.
     """
-    from trl import SFTConfig  # not before trainer.py has said that nothing reports to a hub
-
     known = {field.name for field in fields(SFTConfig)}
     own = RENAMED | {field.name: field.name for field in fields(Training)}
     for name in training.extra:

@@ -65,10 +65,10 @@ def negative_log_likelihoods(
         input_ids: (batch, length).
         attention_mask: (batch, length), 0 on padding.
         labels: (batch, length), `IGNORED` where nothing is to be predicted.
-        plain_output: `has_plain_output(model)` said so: the loss then needs no logits.
+        linear_output: `has_linear_output(model)` said so: the loss then needs no logits.
 
     Returns:
-        The likelihoods in nats, of shape (labelled tokens,), and the row in the batch of each.
+        Their negative log-likelihoods in nats, of shape (labelled tokens,), and the row in the batch of each.
     """
     predicts = torch.zeros_like(labels, dtype=torch.bool)
     predicts[:, :-1] = labels[:, 1:] != IGNORED

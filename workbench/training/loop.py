@@ -1,0 +1,119 @@
+"""Train an attached model on rows of an objective."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+from torch import nn
+
+from workbench.errors import MethodError
+from workbench.methods import Driver
+from workbench.models import fast_training, has_linear_output, keep_memory
+from workbench.recipe import Training
+from workbench.training.callbacks import BestState, FiniteLoss, Progress, Scalars
+from workbench.training.checkpoints import (
+    BEST_FILE,
+    last_whole_checkpoint,
+    load_finished,
+    save_finished,
+    steps_before,
+)
+from workbench.training.configuration import configuration, rows_together
+from workbench.training.inputs import TrainingRows
+from workbench.training.objectives import find_objective
+from workbench.training.record import Trained, record
+from workbench.training.rows import lengths
+from workbench.training.trainer import ObjectiveTrainer
+
+
+def train(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: TrainingRows,
+    training: Training,
+    learning_rate: float,
+    autocast: bool,
+    folder: Path,
+    seed: int,
+    title: str,
+    driver: Driver | None = None,
+) -> Trained:
+    """Train `model` in place and leave it in its best state.
+
+    If `folder` holds checkpoints of an interrupted training, that training goes on, to the same result.
+
+    Args:
+        model: its trainable parameters are those with `requires_grad`.
+        rows: made for the objective of `training`.
+        autocast: compute in bfloat16 whatever is kept in float32.
+        folder: for checkpoints, the best state and TensorBoard's logs (`logs/`).
+        seed: of the order of the examples and of dropout.
+        title: in front of the progress bar.
+        driver: what the method does of its own at each step.
+
+    Raises:
+        MethodError: nothing to train, no label, or a loss that is no number.
+        UserError: there is no such objective.
+    """
+    objective = find_objective(training.objective)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise MethodError("no trainable parameters: nothing would be learned")
+    if finished := load_finished(folder, model, driver):
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    linear_output = has_linear_output(model)
+    best = BestState(folder / BEST_FILE, training.early_stopping_patience, driver.settled if driver else 0)
+    trainer = ObjectiveTrainer(
+        model=model,
+        config=configuration(training, len(rows.train), learning_rate, autocast, folder, seed, linear_output),
+        tokenizer=tokenizer,
+        objective=objective,
+        rows=rows,
+        linear_output=linear_output,
+        callbacks=[best, FiniteLoss(), Progress(title), Scalars(folder / "logs")],
+        driver=driver,
+    )
+    trained = _carry_through(trainer, best, rows, training, autocast)
+    save_finished(folder, trained, driver)
+    return trained
+
+
+def _carry_through(
+    trainer: ObjectiveTrainer, best: BestState, rows: TrainingRows, training: Training, autocast: bool
+) -> Trained:
+    """Train from the beginning, or from where it was interrupted, and put the best state back."""
+    model = trainer.model
+    assert isinstance(model, nn.Module)
+    checkpoint = last_whole_checkpoint(best.file.parent)
+    began = time.perf_counter()
+    keep_memory()
+    with _computing_fast(model, autocast):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.perf_counter() - began
+        best.restore(model)
+        model.eval()
+        with torch.autocast(trainer.args.device.type, torch.bfloat16, enabled=autocast):
+            checked_loss = trainer.objective.checked_loss(model, rows.checked, trainer.pad_id, rows_together(training))
+    return record(
+        trainer.state,
+        start=steps_before(checkpoint),
+        seconds=seconds,
+        tokens_per_step=int(lengths(rows.train).sum()) * training.batch_size / len(rows.train),
+        learning_rate=trainer.args.learning_rate,
+        validation_loss=min(best.losses(trainer.state)),
+        checked_loss=checked_loss,
+    )
+
+
+@contextmanager
+def _computing_fast(model: nn.Module, autocast: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(fast_training(model))
+        if autocast:
+            # Autocast brings inputs and weights together; PEFT's casts of every input to float32 only cost time.
+            stack.enter_context(disable_input_dtype_casting(model))
+        yield
