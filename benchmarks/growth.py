@@ -3,7 +3,7 @@
     python benchmarks/growth.py                  both; a million rows take a few minutes
     python benchmarks/growth.py --most 100000    no more rows than that
 
-Rows: a job is prepared from a file of so many conversations (read, checked, deduplicated, tokenized, joined), then a
+Rows: a job is prepared from a file of so many conversations (read, checked, deduplicated, tokenized, packed), then a
 small model is trained for a fixed number of steps on it; each size in a process of its own. Lengths: steps of the same
 model on texts of one length. Printed are the exponents that fit best, time ~ size ** exponent, and memory as it is,
 with and without what the process had before.

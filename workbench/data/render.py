@@ -125,7 +125,7 @@ def _chat(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bo
 
 
 def make_renderer(tokenizer: Any) -> Renderer:
-    """Find out how `tokenizer` ends a turn; give it the plain template if it has none.
+    """Find out how `tokenizer` ends a turn; give it the fallback template if it has none.
 
     Raises:
         UserError: no special token ends the assistant's turn, so a model trained on it would never stop.

@@ -182,7 +182,7 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 
 
 def write_proven(
-    plain: "PreTrainedModel",
+    merged: "PreTrainedModel",
     tokenizer: Any,
     generation: "GenerationConfig",
     folder: Path,
@@ -192,10 +192,10 @@ def write_proven(
     process: FreshProcess,
     accept_rounding: bool = False,
 ) -> Proof:
-    """Save `plain` to `folder`, if what a fresh process reads from disk is what was trained.
+    """Save `merged` to `folder`, if what a fresh process reads from disk is what was trained.
 
     Args:
-        plain: the model that transformers runs by itself, in the precision to save.
+        merged: the model that transformers runs by itself, in the precision to save.
         tokenizer: its own, chat template included.
         generation: how predictions were made; saved with the checkpoint.
         held_out: examples as `tokenizer` renders them.
@@ -208,11 +208,11 @@ def write_proven(
     """
     try:
         with files.whole_folder(folder) as aside:
-            plain.generation_config = generation
-            plain.save_pretrained(aside, safe_serialization=True)
+            merged.generation_config = generation
+            merged.save_pretrained(aside, safe_serialization=True)
             tokenizer.save_pretrained(aside)
             files.write_text(aside / "README.md", card)
-            plain.cpu()  # the fresh process needs the accelerator's memory
+            merged.cpu()  # the fresh process needs the accelerator's memory
             release_memory()
             try:
                 texts, logits = process.read(
@@ -225,7 +225,7 @@ def write_proven(
             except RuntimeError as error:
                 raise _NotEqualError(_unread(str(error), len(held_out))) from error
             new = generation.suppress_tokens or []
-            exact = plain.dtype == torch.float32
+            exact = merged.dtype == torch.float32
             proof = compare(logits, texts, expected, new, exact, accept_rounding and not exact)
             if not proof.holds:
                 raise _NotEqualError(proof)

@@ -36,7 +36,7 @@ def choice_nlls(
         prompts: token ids.
         choices: of each prompt, the token ids of its choices; none is empty.
         pad_id: fills up shorter rows; it is never attended to.
-        plain_output: `has_plain_output(model)` said so: likelihoods are then measured without logits in memory.
+        linear_output: `has_linear_output(model)` said so: likelihoods are then measured without logits in memory.
         branching: `reads_branches(model)` said so: the choices of a prompt are then read in one row, as far as no
             window is in the way.
 

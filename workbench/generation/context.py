@@ -113,7 +113,7 @@ def parts_of(lengths: Sequence[int], most: int) -> Iterator[slice]:
 
 
 def most_logits(model: nn.Module, linear_output: bool) -> int:
-    """At how many positions logits fit; where the output is plain, they are never in memory together."""
+    """At how many positions logits fit; where the output layer is linear, they are never in memory together."""
     return MOST_TOKENS if linear_output else LOGIT_BYTES // (4 * len(output_weight(model)))
 
 

@@ -193,11 +193,11 @@ def _writing_seconds(job: Job, model: nn.Module, rendered: Sequence[Rendered]) -
     some = rendered[:: max(1, len(rendered) // ANSWERS_TIMED)][:ANSWERS_TIMED]
     # References are read with the prompts, which takes its time and tells nothing new here.
     prompts = [replace(item, completion_ids=item.completion_ids[:1]) for item in some]
-    pad_id, plain = job.renderer.tokenizer.pad_token_id or 0, has_linear_output(model)
+    pad_id, linear_output = job.renderer.tokenizer.pad_token_id or 0, has_linear_output(model)
     taken = []
     for asked, new_tokens in ((prompts[:2], 2), (prompts, 1), (prompts, 1 + TOKENS_TIMED)):  # the first to warm up
         began = time.perf_counter()
-        decode_batch(model, asked, [NO_TOKEN], pad_id, new_tokens, plain)
+        decode_batch(model, asked, [NO_TOKEN], pad_id, new_tokens, linear_output)
         taken.append(time.perf_counter() - began)
     _, reading, longer = taken
     longest = min(max(len(item.completion_ids) for item in rendered), job.recipe.max_new_tokens)

@@ -1,13 +1,15 @@
 """The output folder of a run: what was asked for, its results, the files of each trial, and who works in it."""
 
 import errno
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -15,7 +17,7 @@ from workbench import files
 from workbench.data.store import Store
 from workbench.errors import UserError
 from workbench.evaluation.predictions import PREDICTIONS
-from workbench.recipe import Recipe, load_recipe
+from workbench.recipe import NOTHING, Recipe, load_recipe
 from workbench.results import Results, read_results, write_results
 
 OPTIONS_FILE = "options.json"
@@ -185,9 +187,17 @@ class RunFolder:
         """Write the results down, whole or not at all."""
         write_results(self.path / RESULTS_FILE, results)
 
-    def trial(self, entry: str, seed: int) -> TrialFolder:
-        """Where an entry with a seed has its files."""
-        return TrialFolder(self.path / (entry if self.options.seeds == 1 else f"{entry}-seed{seed}"))
+    def trial(self, entry: str, seed: int, settings: Mapping[str, Any] = NOTHING) -> TrialFolder:
+        """Where an entry with a seed has its files.
+
+        Args:
+            settings: of a trial that has some of its own, which must not go on from the state of another.
+        """
+        name = entry if self.options.seeds == 1 else f"{entry}-seed{seed}"
+        if settings:
+            digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+            name = f"{name}-{digest[:12]}"
+        return TrialFolder(self.path / name)
 
     @property
     def prepared(self) -> Store:

@@ -64,6 +64,8 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "amx": torch.cpu._is_amx_tile_supported(),
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "device": torch.cuda.get_device_name() if device().type == "cuda" else device().type,

@@ -113,7 +113,7 @@ def run_job(job: Job, folder: RunFolder, began: float) -> Results:
         began -= before.seconds.total if before.seconds else 0.0  # up to the last trial that was carried to its end
     predictions: dict[tuple[str, int], list[Prediction]] = {}
     for trial in trials_of(job, folder.options):
-        files = folder.trial(trial.entry, trial.seed)
+        files = folder.trial(trial.entry, trial.seed, trial.settings)
         record = earlier.pop((trial.entry, trial.seed), None)
         if record is not None:
             logger.info("%s, seed %d: done before", trial.entry, trial.seed)

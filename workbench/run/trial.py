@@ -76,13 +76,15 @@ def run_trial(trial: Trial, job: Job, folder: RunFolder, process: FreshProcess |
 
 
 def _run(entry: Entry, trial: Trial, job: Job, folder: RunFolder, process: FreshProcess | None) -> RunRecord:
-    files = folder.trial(entry.name, trial.seed)
+    files = folder.trial(entry.name, trial.seed, trial.settings)
     if isinstance(entry, BaselineEntry):
         logger.info("%s: a baseline", entry.name)
         return run_baseline(job, entry, trial.seed, files)
     if isinstance(entry, RerankerEntry):
         logger.info("%s: its likelihoods together with what else is known of the choices", entry.name)
-        return run_reranker(job, entry, trial.seed, files, folder.trial(entry.reranked.name, trial.seed))
+        return run_reranker(
+            job, entry, trial.seed, files, folder.trial(entry.reranked.name, trial.seed, trial.settings)
+        )
     logger.info("%s, seed %d: %s", entry.name, trial.seed, entry.method.summary)
     return run_method(job, entry.method, trial.seed, trial.settings, files, process)
 

@@ -153,9 +153,9 @@ def _give_names(layer: nn.Module, args: Any, kwargs: Any, names: list[str]) -> t
 def _even_out(model: nn.Module) -> int:
     """Make all feed-forward blocks as wide as the widest, with zeros; returns that width."""
     found = [(block, feed_forward(block)) for block in map(model.get_submodule, blocks(model, FEED_FORWARD))]
-    plain = [(block, parts) for block, parts in found if parts is not None]
-    widths = [linear_sizes(block.get_submodule(parts.up))[1] for block, parts in plain]  # type: ignore[index]
-    for (block, parts), width in zip(plain, widths, strict=True):
+    known = [(block, parts) for block, parts in found if parts is not None]
+    widths = [linear_sizes(block.get_submodule(parts.up))[1] for block, parts in known]  # type: ignore[index]
+    for (block, parts), width in zip(known, widths, strict=True):
         if missing := max(widths) - width:
             for name in (parts.up, parts.gate):
                 if name is not None:

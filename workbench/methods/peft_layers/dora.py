@@ -27,8 +27,8 @@ class ExactDora(DoraLinearVariant):
         scaling, bias = module.scaling[active_adapter], module.get_base_layer().bias
         factor = module.lora_magnitude_vector[active_adapter].weight / _norms(module, active_adapter, result.dtype)
         update = up(down(module.lora_dropout[active_adapter](x))) * scaling
-        plain = result if bias is None else result - bias
-        return result + ((factor - 1) * plain + factor * update).to(result.dtype)
+        without_bias = result if bias is None else result - bias
+        return result + ((factor - 1) * without_bias + factor * update).to(result.dtype)
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def fast_bottleneck(module: nn.Module) -> Callable[..., Any] | None:
     if not isinstance(module, BottleneckLayer) or module.disable_adapters:
         return None
     names = [name for name in module.active_adapters if name in module.bottleneck_down]
-    plain = (
+    supported = (
         len(names) == 1
         and not module.parallel[names[0]]
         and module.scale[names[0]] == 1
@@ -64,7 +64,7 @@ def fast_bottleneck(module: nn.Module) -> Callable[..., Any] | None:
         and module.dropout[names[0]].p == 0
         and module.bottleneck_down[names[0]].weight.dtype == torch.float32
     )
-    return partial(_bottleneck, module, names[0]) if plain else None
+    return partial(_bottleneck, module, names[0]) if supported else None
 
 
 def _bottleneck(layer: BottleneckLayer, name: str, *args: Any, **kwargs: Any) -> Any:

@@ -310,12 +310,12 @@ def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
 
 
 def _is_frozen_linear(module: nn.Module) -> TypeGuard[Layer]:
-    plain = isinstance(module, Layer) and (type(module) in LINEAR_LAYERS or is_packed(module))
-    return plain and not any(p.requires_grad for p in module.parameters())
+    linear = isinstance(module, Layer) and (type(module) in LINEAR_LAYERS or is_packed(module))
+    return linear and not any(p.requires_grad for p in module.parameters())
 
 
 def _lora(module: nn.Module) -> Projection | None:
-    """A plain LoRA layer: one adapter, no dropout, no variant such as DoRA, on a weight that is frozen."""
+    """A LoRA layer of one kind: one adapter, no dropout, no variant such as DoRA, on a weight that is frozen."""
     if (
         type(module).__name__ not in LORA_LAYERS
         or not isinstance(module, LoraLayer)
@@ -324,7 +324,7 @@ def _lora(module: nn.Module) -> Projection | None:
     ):
         return None
     base, names = module.base_layer, module.active_adapters
-    plain = (
+    supported = (
         (type(base) in LINEAR_LAYERS or is_packed(base))
         and not any(p.requires_grad for p in base.parameters())
         and len(names) == 1
@@ -333,7 +333,7 @@ def _lora(module: nn.Module) -> Projection | None:
         and isinstance(module.lora_dropout[names[0]], nn.Identity)
         and module.lora_B[names[0]].bias is None
     )
-    if not plain:
+    if not supported:
         return None
     down, up = module.lora_A[names[0]].weight, module.lora_B[names[0]].weight
     assert isinstance(base, Layer) and isinstance(down, nn.Parameter) and isinstance(up, nn.Parameter)

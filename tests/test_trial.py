@@ -1,0 +1,99 @@
+"""A trial can be run by another process, from the folder alone; two processes don't work in one folder."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from workbench.errors import UserError
+from workbench.files import sha256_of
+from workbench.recipe import load_recipe
+from workbench.results import to_json
+from workbench.run.__main__ import main
+from workbench.run.entries import BaselineEntry, RerankerEntry, TunedEntry, entries_of
+from workbench.run.folder import Options, RunFolder
+from workbench.run.run import prepare_run, trials_of
+from workbench.run.trial import Trial, run_trial
+
+ANOTHER_PROCESS = """
+import json, logging, sys
+from pathlib import Path
+from workbench.results import to_json
+from workbench.run.folder import RunFolder
+from workbench.run.run import prepare_run
+from workbench.run.trial import Trial, run_trial
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+folder = RunFolder.open(Path(sys.argv[1]))
+record = run_trial(Trial(**json.loads(sys.argv[2])), prepare_run(folder, folder.prepared), folder)
+print(json.dumps(to_json(record)))
+"""
+
+
+@pytest.fixture
+def begun(recipe_file: Path, tmp_path: Path) -> RunFolder:
+    """The folder of a run in which nothing has been carried through yet."""
+    options = Options(
+        recipe=str(recipe_file), recipe_sha256=sha256_of(recipe_file), methods=["lora"], model=None, bits=32, seed=0,
+        seeds=2, limit=8,
+    )  # fmt: skip
+    return RunFolder.create(tmp_path / "run", options)
+
+
+def test_another_process_carries_a_trial_through(begun: RunFolder) -> None:
+    job = prepare_run(begun, begun.prepared)
+    assert [(trial.entry, trial.seed) for trial in trials_of(job, begun.options)] == [("lora", 0), ("lora", 1)]
+    trial = {"entry": "lora", "seed": 1, "settings": {"r": 2, "learning_rate": 0.01}}
+    command = [sys.executable, "-c", ANOTHER_PROCESS, str(begun.path), json.dumps(trial)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the data are those prepared before" in done.stderr
+    there = json.loads(done.stdout)
+    files = begun.trial("lora", 1, trial["settings"])
+    said = files.predictions.read_bytes()
+    files.clean_up(keep_weights=False)
+    here = to_json(run_trial(Trial(**trial), job, begun))
+    for name in ("status", "seed", "learning_rate", "trainable_parameters", "metrics", "curve", "validation_loss"):
+        assert there[name] == here[name], name
+    assert files.predictions.read_bytes() == said
+    assert here["learning_rate"] == 0.01
+    # Without settings of its own it is another trial, which does not go on from the state of this one.
+    usual = run_trial(Trial(entry="lora", seed=1), job, begun)
+    assert usual.trainable_parameters == 2 * here["trainable_parameters"]  # the recipe's rank is 4
+    with pytest.raises(UserError, match="did you mean lora"):
+        run_trial(Trial(entry="loras"), job, begun)
+
+
+def test_two_processes_do_not_work_in_one_folder(begun: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with begun.locked():
+        assert main(["--resume", str(begun.path)]) == 2
+    assert "another process works in" in capsys.readouterr().err
+    assert not begun.has_results
+
+
+def test_a_mistake_leaves_no_folder_of_a_new_run(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    out = tmp_path / "new"
+    assert main([str(recipe_file), "--out", str(out)]) == 2
+    assert not out.exists()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "mine.txt").write_text("mine")
+    assert main([str(recipe_file), "--out", str(tmp_path / "kept")]) == 2
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["mine.txt"]
+
+
+def test_entries_stand_in_the_order_of_the_table(recipe_file: Path) -> None:
+    recipe = replace(
+        load_recipe(recipe_file), baselines={"popularity": lambda *_: None}, features=lambda example: {},
+        methods=("untuned", "lora"),
+    )  # fmt: skip
+    entries = entries_of(recipe)
+    assert [entry.name for entry in entries] == ["popularity", "untuned", "ranker-untuned", "lora", "ranker-lora"]
+    assert [type(entry) for entry in entries] == [
+        BaselineEntry, TunedEntry, RerankerEntry, TunedEntry, RerankerEntry,
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="ranker-lora stands for two entries"):
+        entries_of(replace(recipe, baselines={"ranker-lora": lambda *_: None}))
