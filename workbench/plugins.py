@@ -1,11 +1,33 @@
-"""Methods, metrics and the like out of other packages, found by their entry points."""
+"""Methods, metrics and objectives by being there: in a folder of this package, or by an entry point of another one."""
 
+import importlib
+import pkgutil
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from workbench.errors import UserError
 
 T = TypeVar("T")
+
+
+def registered(package: str, path: Iterable[str], attribute: str, kind: type[T], group: str) -> dict[str, T]:
+    """All of a kind by name: those of the modules in a folder, in the modules' order, those of other packages behind.
+
+    Args:
+        package: name of the package whose folder it is.
+        path: its `__path__`.
+        attribute: of a module, a tuple with those that it brings, such as `METHODS`; modules without one are none.
+        kind: of which they are; each has a `name`.
+        group: of other packages' entry points.
+
+    Raises:
+        UserError: as `from_entry_points`.
+    """
+    names = sorted(module.name for module in pkgutil.iter_modules(path) if not module.ispkg)
+    modules = (importlib.import_module(f"{package}.{name}") for name in names)
+    own: dict[str, T] = {one.name: one for module in modules for one in getattr(module, attribute, ())}
+    return own | from_entry_points(group, kind, own)
 
 
 def from_entry_points(group: str, kind: type[T], known: dict[str, T]) -> dict[str, T]:
@@ -17,7 +39,7 @@ def from_entry_points(group: str, kind: type[T], known: dict[str, T]) -> dict[st
         bitfit = "my_package.bitfit:METHODS"
 
     Args:
-        group: "workbench.methods" or "workbench.metrics".
+        group: "workbench.methods", "workbench.metrics" or "workbench.objectives".
         known: what is there already, by name.
 
     Raises:

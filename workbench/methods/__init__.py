@@ -4,13 +4,11 @@ To add one, put a module with a tuple `METHODS` in this folder; it is found by b
 by an entry point of the group `workbench.methods`, see `workbench.plugins`.
 """
 
-import importlib
-import pkgutil
 from functools import cache
 
 from workbench.errors import unknown
 from workbench.methods.method import Attachment, Driver, Mergeability, Mergeable, Method, NotMergeable
-from workbench.plugins import from_entry_points
+from workbench.plugins import registered
 
 __all__ = [
     "Attachment",
@@ -31,10 +29,7 @@ def known_methods() -> dict[str, Method]:
     Raises:
         UserError: another package's method can't be loaded, or has a name that is taken.
     """
-    modules = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
-    found = [m for name in modules for m in getattr(importlib.import_module(f"{__name__}.{name}"), "METHODS", ())]
-    own = {method.name: method for method in found}
-    return own | from_entry_points("workbench.methods", Method, own)
+    return registered(__name__, __path__, "METHODS", Method, "workbench.methods")
 
 
 def find_method(name: str) -> Method:

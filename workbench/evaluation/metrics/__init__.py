@@ -4,14 +4,12 @@ A recipe may bring metrics of its own: `Metric` objects beside names. Another pa
 the group `workbench.metrics`, see `workbench.plugins`.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Iterable, Sequence
 from functools import cache
 
 from workbench.errors import UserError, unknown
 from workbench.evaluation.metrics.metric import EvaluateMetric, Metric
-from workbench.plugins import from_entry_points
+from workbench.plugins import registered
 
 __all__ = ["EvaluateMetric", "Metric", "find_metric", "find_metrics", "known_metrics"]
 
@@ -23,10 +21,7 @@ def known_metrics() -> dict[str, Metric]:
     Raises:
         UserError: another package's metric can't be loaded, or has a name that is taken.
     """
-    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    found = [m for name in modules for m in getattr(importlib.import_module(f"{__name__}.{name}"), "METRICS", ())]
-    own: dict[str, Metric] = {metric.name: metric for metric in found}
-    return own | from_entry_points("workbench.metrics", Metric, own)
+    return registered(__name__, __path__, "METRICS", Metric, "workbench.metrics")
 
 
 def find_metric(name: str, of_recipe: Iterable[str | Metric] = ()) -> Metric:
