@@ -176,7 +176,6 @@ class _Fitted:
 
 def _fit(job: Job, method: Method, seed: int, settings: Mapping[str, Any], folder: TrialFolder) -> _Fitted:
     """Attach, train and save."""
-    mergeability = job.mergeability[method.name]
     precision = job.precision(method)
     base = load_model(job.checkpoint.path, precision.trained_bits, training=True)
     model = attach(base, method, job.settings(method, settings), job.typical_ids, seed, job.steps)
