@@ -1,4 +1,4 @@
-# make run    the finserve job in a virtual environment of its own, to the end
+# make run    the finserve job in a virtual environment of its own, cut to end within half an hour (MINUTES)
 # make test   the tests
 # make check  lint, format and types
 # make matrix every architecture with every method at every precision, on tiny models
@@ -9,11 +9,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= recipes/finserve.py
 ARGS ?=
+# Of the run; installation and download come on top. A run that is gone on with keeps the minutes it was begun with.
+MINUTES ?= 26
 
 .PHONY: run test check matrix bench format clean
 
 run: $(VENV)/run
-	$(BIN)/python -m workbench.run $(RECIPE) $(ARGS)
+	$(BIN)/python -m workbench.run $(if $(findstring --resume,$(ARGS)),,$(RECIPE) --minutes $(MINUTES)) $(ARGS)
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -q
@@ -31,6 +33,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/training.py --steps 2 --rounds 2 --model gpt2
 	$(BIN)/python benchmarks/training.py --steps 1 --rounds 2 --bits 8 4
 	$(BIN)/python benchmarks/generation.py --prompts 80 --alone 2 --rounds 1
+	$(BIN)/python benchmarks/neighbours.py --neighbours 0 1 --rounds 1
 	$(BIN)/python benchmarks/whole_job.py
 	$(BIN)/python benchmarks/growth.py --most 10000
 

@@ -37,16 +37,17 @@ class Side:
 
     Args:
         script: which calls `take_turns` when it is started with `arguments`.
+        settings: further variables of its environment.
     """
 
-    def __init__(self, script: Path, arguments: Sequence[str]) -> None:
+    def __init__(self, script: Path, arguments: Sequence[str], settings: Mapping[str, str] | None = None) -> None:
         self._name = " ".join((script.name, *arguments))
         self._process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"},
+            env={**os.environ, "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", **(settings or {})},
         )
 
     def turn(self, warm: bool = False) -> Result:

@@ -7,9 +7,10 @@
 Stock is `SFTTrainer` with its defaults but for what both get alike: LoRA of rank 8 on the attention's query and value
 (GPT-2: on its one matrix of query, key and value), batches of 8 in the order of the file, a constant rate, the loss on
 answers alone. Its defaults hold the base in float32, compute in bfloat16, and compute activations again for the
-gradient; `--tuned` lets it take a turn with a base in bfloat16 and activations kept as well. Losses are compared step
-by step. Of every process: tokens of text a second, without padding; the highest memory; and how much
-of what its matrix units do at most, measured there and then, the training takes.
+gradient; `--tuned` lets it take a turn with activations kept as well, and with a base and products in bfloat16, or in
+float32 where the processor has no bfloat16 units. Losses are compared step by step. Of every process: tokens of text a
+second, without padding; the highest memory; and how much of what a product of large matrices reaches there and then,
+of the kind that it computes with, the training takes.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from measure import (
     spread,
     take_turns,
 )
+
+from workbench.console import share_processor
 
 BATCH, RANK, RATE = 8, 8, 2e-4
 STOCK, TUNED, OURS = "stock", "stock, tuned", "workbench"
@@ -71,12 +74,14 @@ def rendered(path: Path, count: int) -> Any:
 
 
 def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str], tuned: bool = False) -> Result:
-    """`SFTTrainer`; `tuned`: with its base in bfloat16 and its activations kept."""
+    """`SFTTrainer`; `tuned`: with its activations kept, and with what this processor is best at."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig, set_seed
     from trl import SFTConfig, SFTTrainer
+
+    from workbench.models import bfloat16_is_fast
 
     quantization = {
         8: BitsAndBytesConfig(load_in_8bit=True),
@@ -90,8 +95,8 @@ def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str], tuned
     held: dict[str, Any] = {"quantization_config": quantization[bits]} if bits in quantization else {}
     chosen: dict[str, Any] = {}
     if tuned:
-        held["dtype"] = "bfloat16"
-        chosen["gradient_checkpointing"] = False
+        held["dtype"] = "bfloat16" if bfloat16_is_fast() else "float32"
+        chosen |= {"gradient_checkpointing": False, "bf16": bfloat16_is_fast()}
     examples = rendered(path, BATCH * steps)
     columns = {
         "input_ids": [[*one.prompt_ids, *one.completion_ids] for one in examples],
@@ -121,11 +126,14 @@ def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str], tuned
         )
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return result(trainer.model, examples, losses, clock.seconds)
+    computed = torch.float32 if tuned and not bfloat16_is_fast() else torch.bfloat16
+    return result(trainer.model, examples, losses, clock.seconds, computed)
 
 
 def train_ours(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Result:
     """The same in this project."""
+    import torch
+
     from workbench import Training
     from workbench.methods import find_method
     from workbench.models import attach, bfloat16_is_fast, load_model, load_tokenizer
@@ -143,7 +151,7 @@ def train_ours(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Res
     with tempfile.TemporaryDirectory() as folder, stepping() as clock:
         trained = train(model, tokenizer, given, training, RATE, fast, Path(folder), 0, "workbench")
     losses = [entry["loss"] for entry in trained.curve if "loss" in entry]
-    return result(model, examples, losses, clock.seconds)
+    return result(model, examples, losses, clock.seconds, torch.bfloat16 if fast else torch.float32)
 
 
 @contextmanager
@@ -168,16 +176,19 @@ def stepping() -> Iterator[Any]:
         trainer.DEFAULT_CALLBACKS.remove(clock)
 
 
-def result(model: Any, examples: Any, losses: Sequence[float], seconds: float) -> Result:
-    """What both sides tell."""
-    import torch
+def result(model: Any, examples: Any, losses: Sequence[float], seconds: float, computed: Any) -> Result:
+    """What both sides tell.
 
+    Args:
+        computed: dtype of most of its products.
+    """
     tokens = sum(one.length for one in examples)
     operations = matrix_operations(model, tokens, sum(len(one.completion_ids) for one in examples))
     return {
         "losses": list(losses),
+        "tokens": tokens,
         "speed": tokens / seconds,
-        "share": operations / seconds / matrix_peak(torch.bfloat16),
+        "share": operations / seconds / matrix_peak(computed),
         "peak": own_memory("VmHWM"),
         "frozen": frozen_bytes(model),
         "whole": sum(p.numel() * p.element_size() for p in model.parameters()),
@@ -242,6 +253,8 @@ def frozen_bytes(model: Any) -> int:
 
 def one_side(options: argparse.Namespace) -> None:
     """Train whenever asked to."""
+    if options.side not in (STOCK, TUNED):
+        share_processor()  # as the commands of this project do
     targets = ("q_proj", "v_proj") if options.model == "smollm2" else ("c_attn",)
     trains: dict[str, Callable[..., Result]] = {STOCK: train_stock, TUNED: partial(train_stock, tuned=True)}
     with tempfile.TemporaryDirectory() as folder:
@@ -279,7 +292,7 @@ def main() -> None:
     for name, turns in found.items():
         print(
             f"{name}: {median(turns, 'speed'):.0f} tokens/s, {100 * median(turns, 'share'):.0f} % of the "
-            f"matrix peak, at most {median(turns, 'peak') / 1e9:.2f} GB; frozen matrices "
+            f"peak of its products, at most {median(turns, 'peak') / 1e9:.2f} GB; frozen matrices "
             f"{turns[0]['frozen'] / 1e6:.1f} MB, all weights {turns[0]['whole'] / 1e6:.1f} MB"
         )
     for bits in options.bits:

@@ -29,7 +29,8 @@ def process() -> Iterator[FreshProcess]:
 
 @pytest.fixture(autouse=True)
 def one_process_for_all_exports(process: FreshProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.run.merge.FreshProcess", lambda: nullcontext(process))
+    for module in ("merge", "run", "check"):
+        monkeypatch.setattr(f"workbench.run.{module}.FreshProcess", lambda: nullcontext(process))
 
 
 @pytest.fixture

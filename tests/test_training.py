@@ -224,7 +224,7 @@ def test_a_single_step_learns_something(tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("packing", "has no effect"),
-        ("max_steps", "Training's own `num_train_epochs`"),
+        ("max_steps", "Training's own `max_steps`"),
         ("gradient_checkpoining", "did you mean 'gradient_checkpointing'"),
     ],
 )

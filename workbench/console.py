@@ -3,11 +3,14 @@
 import argparse
 import errno
 import logging
+import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
@@ -15,6 +18,10 @@ from workbench.errors import UserError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+# Tries after which a waiting thread of OpenMP sleeps.
+SPIN_COUNT = "1000"
+# Of the control group that a container shows its processes as the whole: "max 100000" or "150000 100000".
+CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 QUIET = (
     "transformers",
     "trl",
@@ -44,6 +51,7 @@ def command(
         @wraps(function)
         def main(argv: Sequence[str] | None = None) -> int:
             arguments = parser().parse_args(argv)
+            share_processor()
             quiet_libraries()
             try:
                 return function(arguments)
@@ -68,6 +76,36 @@ def command(
     return decorate
 
 
+def share_processor() -> None:
+    """Choose how threads wait and how many there are; to be called before PyTorch is loaded.
+
+    OpenMP's threads wait for each other by trying again and again, so that beside any other busy process a step takes
+    several times as long. After so many tries they sleep here, which costs nothing where the machine is quiet
+    (`benchmarks/neighbours.py`). What the user has set stays.
+    """
+    if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    cores = available_cores()
+    if cores < (os.cpu_count() or 1):  # of a container or a job that was given some of the cores
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ.setdefault(name, str(cores))
+
+
+def available_cores() -> int:
+    """Cores that this process may use: those it is bound to, and no more than its control group's share of time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(bound, _time_share())))
+
+
+def _time_share() -> float:
+    """Cores' worth of time that the control group of this process may take; infinite without a limit."""
+    with suppress(OSError, ValueError):
+        quota, period = CGROUP_LIMIT.read_text(encoding="ascii").split()
+        if quota != "max":
+            return int(quota) / int(period)
+    return math.inf
+
+
 def quiet_libraries() -> None:
     """Our own log on stderr, and of the libraries what is at least an error."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -83,15 +121,45 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+# What the rest of a run takes, in seconds, behind what is under way; None outside of one.
+_time_left: Callable[[], float] | None = None
+
+
+@contextmanager
+def showing_time_left(seconds: Callable[[], float]) -> Iterator[None]:
+    """While the block runs, every progress bar shows the time left of the whole beside its own.
+
+    Args:
+        seconds: asked whenever a bar is drawn.
+    """
+    global _time_left  # noqa: PLW0603  bars are opened in many places, and there is one console
+    before, _time_left = _time_left, seconds
+    try:
+        yield
+    finally:
+        _time_left = before
+
+
 def progress_bar(title: str, total: int, unit: str, initial: int = 0) -> "tqdm[Any]":
-    """A bar on stderr with the time left; in a log file it prints a line every ten seconds at most.
+    """A bar on stderr with the time left, of a run the whole run's too; in a log file a line every ten seconds at most.
 
     Args:
         title: in front of it; there is no bar for an empty one.
     """
     from tqdm import tqdm
 
-    return tqdm(
+    class Bar(tqdm):
+        """With the time left of the whole run behind its own."""
+
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            shown: dict[str, Any] = super().format_dict
+            if _time_left is not None:
+                left = f"whole run {duration_text(_time_left())} left"
+                shown["postfix"] = ", ".join(filter(None, (shown.get("postfix"), left)))
+            return shown
+
+    return Bar(
         disable=not title,
         total=total,
         initial=initial,
@@ -101,6 +169,13 @@ def progress_bar(title: str, total: int, unit: str, initial: int = 0) -> "tqdm[A
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 10,
     )
+
+
+def duration_text(seconds: float) -> str:
+    """75 -> 1:15, 4000 -> 1:06:40."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def count_text(number: int) -> str:

@@ -63,6 +63,9 @@ class Training:
     Attributes:
         objective: what is minimised, by its name in `workbench.training.objectives`.
         num_train_epochs: passes over the training examples.
+        max_steps: optimizer steps at most; None takes as many as the epochs have.
+        minutes: wall-clock time that the whole run may take: training and evaluation are cut to fit, alike for every
+            method, see `workbench.run.plan`. `--minutes` takes its place. None sets no limit.
         batch_size: rows in an optimizer step; a row is an example, or the turns of one conversation together.
         gradient_accumulation_steps: parts in which a step's rows are computed, to save memory; divides `batch_size`.
             The loss of the step does not depend on it.
@@ -83,6 +86,8 @@ class Training:
 
     objective: str = "sft"
     num_train_epochs: float = 3
+    max_steps: int | None = None
+    minutes: float | None = None
     batch_size: int = 8
     gradient_accumulation_steps: int = 1
     learning_rate: float | None = None
@@ -99,6 +104,8 @@ class Training:
             f"{name} must be {rule}, not {getattr(self, name)!r}"
             for name, holds, rule in (
                 ("num_train_epochs", self.num_train_epochs > 0, "above 0"),
+                ("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1"),
+                ("minutes", self.minutes is None or self.minutes > 0, "above 0"),
                 ("batch_size", self.batch_size >= 1, "at least 1"),
                 ("gradient_accumulation_steps", self.gradient_accumulation_steps >= 1, "at least 1"),
                 ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"),

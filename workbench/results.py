@@ -57,11 +57,57 @@ class ExportRecord:
     validation_loss_by_base: Mapping[str, float] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What an entry was expected to take, in seconds, by what this machine showed before anything was trained."""
+
+    training: float = 0.0
+    evaluation: float = 0.0
+    export: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.training + self.evaluation + self.export
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a run was expected to take, and what of the recipe's job it carried out to end in time.
+
+    Attributes:
+        minutes: that it was given; None without a limit.
+        seconds: that the whole was expected to take, from the command's beginning.
+        memory_bytes, disk_bytes: that it was expected to need.
+        steps: optimizer steps of every method.
+        full_steps: of the recipe as it stands.
+        train_tokens: that every method reads in them, by an average row.
+        evaluated: split -> examples that were scored.
+        evaluated_of: split -> examples that there are.
+    """
+
+    minutes: float | None
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    steps: int
+    full_steps: int
+    train_tokens: int
+    evaluated: Mapping[str, int]
+    evaluated_of: Mapping[str, int]
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the run carried out a part only."""
+        return self.steps < self.full_steps or dict(self.evaluated) != dict(self.evaluated_of)
+
+
 # In the file even where there is nothing to say: scripts rely on them.
 ALWAYS = {
     "ExportRecord": ("reason", "max_abs_logit_difference", "greedy_agreement"),
     "RunRecord": ("error", "metrics", "train_tokens_per_second", "learning_rate", "warning"),
     "Results": ("runs", "comparisons"),
+    "Budget": ("minutes",),
 }
 
 
@@ -90,6 +136,7 @@ class RunRecord:
         warning: what a reader of the scores should know.
         curve: `{"step", "loss"}` and `{"step", "validation_loss"}`, in order.
         choosing: task -> how likelihoods of choices became probabilities.
+        forecast: what it was expected to take.
     """
 
     method: str
@@ -119,6 +166,7 @@ class RunRecord:
     warning: str | None = None
     curve: Sequence[Mapping[str, float]] = ()
     choosing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    forecast: Forecast | None = None
 
     @property
     def done(self) -> bool:
@@ -219,6 +267,7 @@ class Results:
         evaluated_splits: in the recipe's order.
         metrics: by name.
         environment: machine and versions.
+        budget: what the run was expected to take, and what was cut to end in time.
     """
 
     schema: int = SCHEMA
@@ -233,6 +282,7 @@ class Results:
     runs: Sequence[RunRecord] = ()
     comparisons: Sequence[Comparison] = ()
     seconds: Seconds | None = None
+    budget: Budget | None = None
 
     @property
     def several_seeds(self) -> bool:

@@ -2,6 +2,6 @@
 
 from workbench.compare.paired import compare_methods
 from workbench.compare.report import write_report
-from workbench.compare.tables import table
+from workbench.compare.tables import budget_text, table
 
-__all__ = ["compare_methods", "table", "write_report"]
+__all__ = ["budget_text", "compare_methods", "table", "write_report"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench import files
 from workbench.compare import charts
-from workbench.compare.tables import head, rows, score_text, table, time_text
+from workbench.compare.tables import budget_text, forecasts, head, rows, score_text, table, time_text
 from workbench.evaluation import Prediction
 from workbench.evaluation.metrics.choice import confusion, confusion_statistics
 from workbench.results import Results, RunRecord
@@ -39,6 +39,8 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         head=head(results),
         rows=rows(results),
         time=time_text(results),
+        budget=budget_text(results),
+        forecasts=forecasts(results),
         done=done,
         exports=[(run.method, run.seed, export_text(run)) for run in done],
         details=_details(done),
@@ -139,6 +141,7 @@ def _questions(answers: Mapping[str, Sequence[Prediction]], split: str) -> list[
 
 def _markdown(results: Results, conclusion: str, description: str) -> str:
     exports = "\n".join(f"- **{run.method}**, seed {run.seed}: {export_text(run)}" for run in results.runs if run.done)
+    times = " ".join(filter(None, (time_text(results), budget_text(results))))
     failed = "".join(f"- **{run.method}** failed: {run.error}\n" for run in results.runs if not run.done)
     return f"""# {results.recipe}
 
@@ -148,7 +151,7 @@ def _markdown(results: Results, conclusion: str, description: str) -> str:
 
 {table(results)}
 
-Scores with 95 % bootstrap intervals. Checkpoint: `{results.checkpoint.name}`. {time_text(results)}
+Scores with 95 % bootstrap intervals. Checkpoint: `{results.checkpoint.name}`. {times}
 
 ## What ships
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from workbench.console import bytes_text, count_text
+from workbench.console import bytes_text, count_text, duration_text
 from workbench.results import Results, RunRecord, Score
 
 COST_COLUMNS = ("trained", "seconds", "tokens/s", "memory", "adapter", "ships as")
@@ -42,6 +42,43 @@ def time_text(results: Results) -> str:
     parts = f"training {seconds.training / 60:.1f}, evaluation {seconds.evaluation / 60:.1f}, export "
     parts += f"{seconds.export / 60:.1f}, everything else {seconds.other / 60:.1f}"
     return f"The run took {seconds.total / 60:.1f} minutes: {parts}."
+
+
+def budget_text(results: Results) -> str:
+    """What the run was given of time and what was cut to keep to it, in a few sentences; empty where it isn't known."""
+    budget = results.budget
+    if budget is None:
+        return ""
+    expected = f"Expected were {budget.seconds / 60:.1f} minutes."
+    if budget.minutes is None:
+        return expected
+    if not budget.was_cut:
+        return f"The whole job fits into the {budget.minutes:g} minutes that it was given. {expected}"
+    scored = ", ".join(f"{n} of {budget.evaluated_of[split]} of {split}" for split, n in budget.evaluated.items())
+    return (
+        f"Cut to end within {budget.minutes:g} minutes: every method made {budget.steps} of the recipe's "
+        f"{budget.full_steps} steps (about {count_text(budget.train_tokens)} tokens, the same for each), and scored "
+        f"are {scored} examples. {expected}"
+    )
+
+
+def forecasts(results: Results) -> list[tuple[str, list[str]]]:
+    """What was expected of each run and what it took: its name, and a cell for training, evaluation and export."""
+    return [
+        (
+            f"{run.method} (seed {run.seed})" if results.several_seeds else run.method,
+            [
+                f"{duration_text(taken)} of {duration_text(expected)}"
+                for taken, expected in (
+                    (run.train_seconds, run.forecast.training),
+                    (run.evaluation_seconds, run.forecast.evaluation),
+                    (run.export_seconds, run.forecast.export),
+                )
+            ],
+        )
+        for run in results.runs
+        if run.done and run.forecast is not None
+    ]
 
 
 def cells(run: RunRecord, names: Sequence[str], several_seeds: bool) -> list[str]:

@@ -80,6 +80,11 @@ class Pairs(OnDisk[tuple[Example, Rendered]]):
 
     def __init__(self, tokens: "Dataset", examples: "Dataset") -> None:
         super().__init__(tokens, partial(_pairs, examples.select_columns("example")))
+        self._examples = examples
+
+    def part(self, indices: Sequence[int]) -> "Pairs":
+        """Those at `indices`, in their order."""
+        return Pairs(self.dataset.select(indices), self._examples)
 
     @property
     def rendered(self) -> OnDisk[Rendered]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -117,6 +117,39 @@ class FreshProcess:
             self._process.wait()
         self._folder.cleanup()
 
+    def start(self) -> None:
+        """Have it ready: its imports take longer than what it is asked.
+
+        Raises:
+            RuntimeError: it could not be started; the message says why.
+        """
+        self._ask({})
+
+    def _ask(self, paths: Mapping[str, Path]) -> dict[str, Any]:
+        """Its answer to a request, which stands in files.
+
+        Raises:
+            RuntimeError: it could not give one.
+        """
+        errors = Path(self._folder.name) / "errors"
+        process = self._started(errors)
+        stdin, stdout = _pipes(process)
+        try:
+            stdin.write(json.dumps({name: str(path) for name, path in paths.items()}) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            process.wait()
+            self._process = None
+            nothing = f"it ended with exit code {process.returncode} and wrote no error"
+            raise RuntimeError((errors.read_text().strip().splitlines() or [nothing])[-1])
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
     def _started(self, errors: Path) -> subprocess.Popen[str]:
         if self._process is None:
             with errors.open("w") as stderr:
@@ -145,7 +178,7 @@ class FreshProcess:
             RuntimeError: transformers could not run it; the message says why.
         """
         folder = Path(self._folder.name)
-        asked, answered, errors = folder / "request.json", folder / "answer.safetensors", folder / "errors"
+        asked, answered = folder / "request.json", folder / "answer.safetensors"
         files.write_json(
             asked,
             {
@@ -155,23 +188,7 @@ class FreshProcess:
                 "positions": counts,
             },
         )
-        process = self._started(errors)
-        stdin, stdout = _pipes(process)
-        paths = {"checkpoint": checkpoint.resolve(), "request": asked, "answer": answered}
-        try:
-            stdin.write(json.dumps({name: str(path) for name, path in paths.items()}) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            process.wait()
-            self._process = None
-            nothing = f"it ended with exit code {process.returncode} and wrote no error"
-            raise RuntimeError((errors.read_text().strip().splitlines() or [nothing])[-1])
-        answer = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
+        answer = self._ask({"checkpoint": checkpoint.resolve(), "request": asked, "answer": answered})
         tensors = load_file(answered)
         return answer["texts"], [tensors[str(number)] for number in range(len(tensors))]
 

@@ -3,10 +3,10 @@
     python -I reload.py
 
 Each line of its standard input asks for one checkpoint, as JSON: `checkpoint` (a folder), `request` (a JSON file) and
-`answer` (a file to write). The request holds `sequences` (lists of token ids), `positions` (of how many tokens at the
-end of each the logits are asked for), `prompts` (texts to continue greedily) and `max_new_tokens`. The logits, one
-tensor a sequence, go to the answer; a line of JSON with the new text of each prompt, or with the error, comes back on
-standard output.
+`answer` (a file to write); an empty object asks whether it is ready. The request holds `sequences` (lists of token
+ids), `positions` (of how many tokens at the end of each the logits are asked for), `prompts` (texts to continue
+greedily) and `max_new_tokens`. The logits, one tensor a sequence, go to the answer; a line of JSON with the new text
+of each prompt, or with the error, comes back on standard output.
 """
 
 import json
@@ -27,7 +27,9 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         try:
-            answer: dict[str, Any] = {"texts": read(asked["checkpoint"], Path(asked["request"]), asked["answer"])}
+            answer: dict[str, Any] = {"ready": True}
+            if asked:
+                answer = {"texts": read(asked["checkpoint"], Path(asked["request"]), asked["answer"])}
         except Exception as error:  # noqa: BLE001  whatever it is, the other side has to hear of it
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         loaded = {"peft", "workbench"} & set(sys.modules)

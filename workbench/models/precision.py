@@ -1,6 +1,8 @@
 """On which device and in what precision a model is trained, scored and shipped."""
 
+import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +12,9 @@ if TYPE_CHECKING:
 
 # Weights that a merge may go into.
 ORIGINAL, DEQUANTIZED = "original", "dequantized"
+# Rows and columns of the matrices by which bfloat16 is chosen or not, and how often they are multiplied: where the
+# processor has units for it, it is two to eight times as fast as float32, and where it has none a tenth as fast.
+PRODUCT, PRODUCTS_TIMED = 512, 4
 
 
 def device() -> "torch.device":
@@ -20,15 +25,26 @@ def device() -> "torch.device":
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
+@cache
 def bfloat16_is_fast() -> bool:
-    """Whether this device multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16, or a GPU that has it)."""
+    """Whether this device multiplies bfloat16 matrices faster than float32 ones.
+
+    On a CPU products of both are timed: what the processor says of itself is not what the library makes of it.
+    """
     import torch
 
     if device().type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device().type != "cpu":
         return False
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    factors = {dtype: torch.ones(PRODUCT, PRODUCT, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
+    taken: dict[torch.dtype, list[float]] = {dtype: [] for dtype in factors}
+    for _ in range(PRODUCTS_TIMED):
+        for dtype, factor in factors.items():
+            began = time.perf_counter()
+            factor @ factor
+            taken[dtype].append(time.perf_counter() - began)
+    return min(taken[torch.bfloat16]) < min(taken[torch.float32])
 
 
 def default_bits() -> int:

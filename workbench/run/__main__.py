@@ -21,6 +21,7 @@ EPILOG = """\
 examples:
   %(prog)s recipes/finserve.py                     the whole job, into runs/finserve/<date-time>
   %(prog)s recipes/finserve.py --check             look at data, prompts, sizes and time; nothing is trained
+  %(prog)s recipes/finserve.py --minutes 30        what fits into half an hour on this machine
   %(prog)s recipes/finserve.py --limit 40          a quick look: at most 40 examples in each split
   %(prog)s recipes/finserve.py --methods lora,full --seeds 3
   %(prog)s recipes/finserve.py --model ./my-gpt2 --bits 8
@@ -62,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
     p.add_argument("--seeds", type=positive, default=1, metavar="K", help="how many seeds (default: 1)")
     p.add_argument("--limit", type=positive, metavar="N", help="at most N examples in each split, for a quick look")
+    p.add_argument(
+        "--minutes", type=minutes, metavar="N",
+        help="end within N minutes, downloads aside: training and evaluation are cut to fit, alike for every method, "
+        "and the report says what was cut (default: the recipe's Training(minutes=...), or no limit)",
+    )  # fmt: skip
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<recipe>/<date-time>)")
     p.add_argument(
         "--resume", type=Path, metavar="DIR",
@@ -79,6 +85,14 @@ def positive(text: str) -> int:
     return number
 
 
+def minutes(text: str) -> float:
+    """A time above 0, for argparse."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time above 0")
+    return number
+
+
 @command(parser, then=", go on with --resume")
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
@@ -88,7 +102,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, and not both")
-    ignored = [name for name in ("model", "bits", "limit", "out", "check") if getattr(arguments, name)]
+    ignored = [name for name in ("model", "bits", "limit", "minutes", "out", "check") if getattr(arguments, name)]
     if arguments.resume and (ignored or arguments.seed or arguments.seeds > 1):
         raise UserError("--resume goes on as the run was begun: give it alone, or with --methods to add some")
     methods = arguments.methods.split(",") if arguments.methods else None
@@ -102,7 +116,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(check(folder))
         return 0
 
-    from workbench.compare import table
+    from workbench.compare import budget_text, table
     from workbench.run.folder import RunFolder
     from workbench.run.run import begin_run
 
@@ -110,6 +124,7 @@ def main(arguments: argparse.Namespace) -> int:
         folder = RunFolder.create(folder.path, folder.options, folder.recipe)
     results = begin_run(folder, began)
     print(table(results))
+    print(budget_text(results), file=sys.stderr)
     print(f"report: {folder.path / 'report.html'}", file=sys.stderr)
     return 0 if all(run.done for run in results.runs) else 1
 
@@ -141,6 +156,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         seed=arguments.seed,
         seeds=arguments.seeds,
         limit=arguments.limit,
+        minutes=arguments.minutes or recipe.training.minutes,
     )
     out = arguments.out or Path("runs", arguments.recipe.stem, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
     return RunFolder(out, options, recipe)

@@ -91,6 +91,7 @@ def run_recipe(
     seed: int = 0,
     seeds: int = 1,
     limit: int | None = None,
+    minutes: float | None = None,
     out: str | Path | None = None,
 ) -> Run:
     """Carry out a recipe: train, score, export and compare its methods.
@@ -103,6 +104,8 @@ def run_recipe(
         seed: the first seed.
         seeds: how many.
         limit: at most so many examples of each split.
+        minutes: the run ends within so many, downloads aside: training and evaluation are cut to fit, alike for every
+            method; None takes the recipe's `Training(minutes=...)`, or no limit.
         out: the output folder, which must be empty or new; None takes `runs/<name>/<date-time>`.
 
     Raises:
@@ -112,6 +115,8 @@ def run_recipe(
     quiet_libraries()
     if seeds < 1 or (limit is not None and limit < 1):
         raise UserError("seeds and limit must be at least 1")
+    if minutes is not None and not minutes > 0:
+        raise UserError("minutes must be above 0")
     for name in methods or ():
         find_method(name)
     recipe = replace(recipe, name=recipe.name or "recipe")
@@ -124,6 +129,7 @@ def run_recipe(
         seed=seed,
         seeds=seeds,
         limit=limit,
+        minutes=minutes or recipe.training.minutes,
     )
     path = Path(out) if out is not None else Path("runs", recipe.name, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
     folder = RunFolder.create(path, options, recipe)

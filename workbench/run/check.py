@@ -1,40 +1,24 @@
 """`--check`: everything a person should look at before training, without training."""
 
-import statistics
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from workbench.console import bytes_text, count_text
-from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
-from workbench.errors import MethodError
-from workbench.generation.decode import decode_batch
-from workbench.generation.engine import LocalModel
+from workbench.export import FreshProcess
 from workbench.methods import Method, NotMergeable
-from workbench.models import (
-    attach,
-    fast_evaluation,
-    fast_training,
-    has_linear_output,
-    load_model,
-    release_memory,
-    size,
-)
+from workbench.run.budget import fitted
 from workbench.run.folder import RunFolder
+from workbench.run.forecast import forecast_text
+from workbench.run.measure import measure
 from workbench.run.prepare import Job
 from workbench.run.run import prepare_run
-from workbench.training import find_objective, steps_in
-from workbench.training.rows import lengths
+from workbench.training import steps_in
 
 EXAMPLES_SHOWN = 3
-STEPS_TIMED = 3
-ANSWERS_TIMED, TOKENS_TIMED, CHOICES_TIMED = 64, 4, 16
-NO_TOKEN = -1  # at which no answer ends
 TRAINED_OPEN, TRAINED_CLOSE = "⟦", "⟧"
 
 
@@ -50,7 +34,7 @@ def check(folder: RunFolder) -> str:
         _splits(job),
         _lengths(job),
         _examples(job),
-        _methods(job, folder.options.seeds),
+        _methods(job, folder),
     ]
     return "\n\n".join(parts)
 
@@ -96,41 +80,29 @@ def marked(renderer: Renderer, item: Rendered) -> str:
     return f"{decode(item.prompt_ids)}{TRAINED_OPEN}{decode(item.completion_ids)}{TRAINED_CLOSE}"
 
 
-def _methods(job: Job, seeds: int) -> str:
-    lines = ["## Methods", f"{'':10}{'trained':>9}{'of':>9}{'rate':>9}{'minutes':>9}{'memory':>10}  ships as"]
-    total = 0.0
+def _methods(job: Job, folder: RunFolder) -> str:
+    with tempfile.TemporaryDirectory() as beside, FreshProcess() as process:  # a check makes no folder of a run
+        costs = measure(job, folder.options.seeds, Path(beside), process)
+    minutes = folder.options.minutes
+    began = time.perf_counter()
+    part = fitted(job, folder, costs, began)
+    lines = ["## Methods", f"{'':14}{'trained':>9}{'of':>9}{'rate':>9}{'memory':>10}  ships as"]
     for method in job.methods:
-        try:
-            precision = job.precision(method)
-            model = _attached(job, method, precision.trained_bits, training=True)
-        except MethodError as error:
-            lines.append(f"{method.name:10}can't: {error}")
+        cost = costs.entries[method.name]
+        if cost.problem:
+            lines.append(f"{method.name:14}can't: {cost.problem}")
             continue
-        counted = size(model)
-        # Gradients and Adam's two moments in float32 for what is trained.
-        memory = sum(p.numel() * p.element_size() for p in model.parameters()) + 12 * counted.trainable
-        seconds = _training_seconds(job, model, precision.autocast) if method.trains else 0.0
-        del model
-        release_memory()
-        seconds += _answering_seconds(job, _attached(job, method, precision.scored_bits))
-        total += seconds * seeds
         rate = f"{job.learning_rate(method):.0e}" if method.trains else "-"
-        lines.append(
-            f"{method.name:10}{count_text(counted.trainable):>9}{count_text(counted.total):>9}{rate:>9}"
-            f"{seconds / 60:9.1f}{bytes_text(memory):>10}  {_ships(job, method)}"
+        counts = f"{count_text(cost.trainable):>9}{count_text(cost.total):>9}"
+        lines.append(f"{method.name:14}{counts}{rate:>9}{bytes_text(cost.memory_bytes):>10}  {_ships(job, method)}")
+    steps, every = steps_in(part.recipe.training, len(part.rows.train))
+    lines.append(f"{steps} optimizer steps each, validated every {every}")
+    if minutes is not None:
+        scored = ", ".join(
+            f"{len(pairs)} of {len(job.pairs[split])} of {split}" for split, pairs in part.evaluated.items()
         )
-    steps, every = steps_in(job.recipe.training, len(job.rows.train))
-    lines.append(f"{steps} optimizer steps each, validated every {every}; about {total / 60:.0f} minutes in all")
-    lines.append(
-        "minutes: from a few steps and the beginnings of some answers, made now; memory: weights, gradients and "
-        "optimizer"
-    )
-    return "\n".join(lines)
-
-
-def _attached(job: Job, method: Method, bits: int, training: bool = False) -> nn.Module:
-    base = load_model(job.checkpoint.path, bits, training=training)
-    return attach(base, method, job.settings(method), job.typical_ids, seed=0, steps=job.steps)
+        lines.append(f"to end within {minutes:g} minutes: {steps} of {job.steps} steps; scored are {scored}")
+    return "\n".join([*lines, "", "## Time", forecast_text(part, costs, Path.cwd())])
 
 
 def _ships(job: Job, method: Method) -> str:
@@ -140,66 +112,3 @@ def _ships(job: Job, method: Method) -> str:
     if isinstance(mergeability, NotMergeable):
         return f"adapter only: {mergeability.reason}"
     return "plain checkpoint" if method.trains_base else "plain checkpoint, and adapter"
-
-
-def _training_seconds(job: Job, model: nn.Module, autocast: bool) -> float:
-    """Time of the whole training, from steps on a typical batch, of which the first warms up."""
-    batch_size = job.recipe.training.batch_size
-    rows = job.rows.train
-    middle = max(0, len(rows) // 2 - batch_size // 2)
-    typical = np.argsort(lengths(rows))[middle : middle + batch_size]
-    objective = find_objective(job.recipe.training.objective)
-    collate = objective.collator(job.renderer.tokenizer.pad_token_id or 0, 1)
-    device = next(model.parameters()).device
-    batch = {name: tensor.to(device) for name, tensor in collate([rows[int(index)] for index in typical]).items()}
-    model.train()
-    linear_output = has_linear_output(model)
-    taken = []
-    with fast_training(model):
-        for _ in range(1 + STEPS_TIMED):
-            began = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                loss = objective.loss(model, batch, linear_output)
-            (loss / objective.items(batch)).backward()
-            next(p.grad for p in model.parameters() if p.grad is not None).sum().item()  # waits for an accelerator
-            taken.append(time.perf_counter() - began)
-    steps, _ = steps_in(job.recipe.training, len(rows))
-    validation = job.recipe.training.validations * len(job.pairs["validation"]) / batch_size / 3
-    return statistics.median(taken[1:]) * (steps + validation)
-
-
-def _answering_seconds(job: Job, model: nn.Module) -> float:
-    """Time for all answers: written ones from a few new tokens for a batch, chosen ones from a few examples."""
-    pairs = [pair for split in job.evaluated.values() for pair in split]
-    written = [rendered for example, rendered in pairs if not example.choices]
-    chosen = [pair for pair in [*pairs, *job.pairs["validation"]] if pair[0].choices]
-    with fast_evaluation(model.eval()):
-        return _writing_seconds(job, model, written) + _choosing_seconds(job, model, chosen)
-
-
-def _choosing_seconds(job: Job, model: nn.Module, pairs: Sequence[tuple[Example, Rendered]]) -> float:
-    if not pairs:
-        return 0.0
-    some = pairs[:: max(1, len(pairs) // CHOICES_TIMED)][:CHOICES_TIMED]
-    local = LocalModel(model, job.renderer)
-    began = time.perf_counter()
-    local.loglikelihood([example.prompt for example, _ in some], [example.choices for example, _ in some])
-    return (time.perf_counter() - began) * len(pairs) / len(some)
-
-
-def _writing_seconds(job: Job, model: nn.Module, rendered: Sequence[Rendered]) -> float:
-    if not rendered:
-        return 0.0
-    some = rendered[:: max(1, len(rendered) // ANSWERS_TIMED)][:ANSWERS_TIMED]
-    # References are read with the prompts, which takes its time and tells nothing new here.
-    prompts = [replace(item, completion_ids=item.completion_ids[:1]) for item in some]
-    pad_id, linear_output = job.renderer.tokenizer.pad_token_id or 0, has_linear_output(model)
-    taken = []
-    for asked, new_tokens in ((prompts[:2], 2), (prompts, 1), (prompts, 1 + TOKENS_TIMED)):  # the first to warm up
-        began = time.perf_counter()
-        decode_batch(model, asked, [NO_TOKEN], pad_id, new_tokens, linear_output)
-        taken.append(time.perf_counter() - began)
-    _, reading, longer = taken
-    longest = min(max(len(item.completion_ids) for item in rendered), job.recipe.max_new_tokens)
-    writing = (longer - reading) / TOKENS_TIMED * longest * len(rendered) / len(some)
-    return reading * sum(item.length for item in rendered) / sum(item.length for item in prompts) + writing

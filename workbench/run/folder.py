@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from workbench.errors import UserError
 from workbench.evaluation.predictions import PREDICTIONS
 from workbench.recipe import NOTHING, Recipe, load_recipe
 from workbench.results import Results, read_results, write_results
+from workbench.run.plan import Plan
 
 OPTIONS_FILE = "options.json"
 RESULTS_FILE = "results.json"
@@ -37,6 +38,8 @@ class Options:
         bits: how the frozen base is held while training.
         seed, seeds: the first seed, and how many.
         limit: at most so many examples of each split; None for all.
+        minutes: wall-clock time of the whole run; None for no limit.
+        plan: what of the job is carried out to end in time; None while that is not known.
     """
 
     recipe: str | None
@@ -47,6 +50,20 @@ class Options:
     seed: int
     seeds: int
     limit: int | None
+    minutes: float | None = None
+    plan: Plan | None = None
+
+
+def _options(values: Mapping[str, Any]) -> Options:
+    """Options as they were written.
+
+    Raises:
+        KeyError, TypeError: they are none.
+    """
+    known = {f.name: values[f.name] for f in fields(Options) if f.default is MISSING or f.name in values}
+    if known.get("plan") is not None:
+        known["plan"] = Plan(**known["plan"])
+    return Options(**known)
 
 
 class TrialFolder:
@@ -137,7 +154,7 @@ class RunFolder:
             raise UserError(f"{path} is no run: it holds no {OPTIONS_FILE}")
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-            options = Options(**{field.name: values[field.name] for field in fields(Options)})
+            options = _options(values)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} can't be read as the options of a run: {error}; begin a new run") from error
         if options.recipe is not None:

@@ -30,12 +30,13 @@ from workbench.methods import Mergeability, Method, NotMergeable
 from workbench.models import Size, attach, fast_evaluation, load_model, size
 from workbench.results import DONE, ExportRecord, RunRecord, Score
 from workbench.run.cards import card
+from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
 from workbench.run.folder import TrialFolder
 from workbench.run.merge import merge
 from workbench.run.prepare import Job
 from workbench.run.resources import peak_memory
 from workbench.run.saved import SavedModel, open_saved
-from workbench.training import Trained, train
+from workbench.training import Limit, Trained, train
 
 logger = logging.getLogger(__name__)
 
@@ -52,29 +53,51 @@ def run_method(
     settings: Mapping[str, Any],
     folder: TrialFolder,
     process: FreshProcess | None = None,
+    clock: RunClock | None = None,
 ) -> RunRecord:
     """Carry one method through.
 
     Args:
         settings: before those of the recipe; `learning_rate` is one of them.
         process: in which exports are read, if one is open already.
+        clock: of the run that this is a part of.
 
     Raises:
         MethodError: the method could not be carried to its end.
         OSError: files could not be written.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
+    clock = clock or RunClock()
     if not method.trains:
-        return _run_untuned(job, method, seed, folder)
-    with peak_memory() as training_memory:
-        fitted = _fit(job, method, seed, settings, folder)
-    with peak_memory() as memory:
+        with clock.stage(method.name, seed, EVALUATION):
+            return _run_untuned(job, method, seed, folder)
+    with clock.stage(method.name, seed, TRAINING), peak_memory() as training_memory:
+        fitted = _fit(job, method, seed, settings, folder, clock.limit())
+        if fitted.trained.stopped_at is not None:
+            clock.stopped_at(fitted.trained.stopped_at)
+    with clock.stage(method.name, seed, EVALUATION), peak_memory() as memory:
         saved = open_saved(job, method, folder, fitted.mergeability)
         warning = _warning(method, saved.loss, fitted.trained)
         evaluated = evaluate(job, method.name, saved.model, folder)
     began = time.perf_counter()
-    export = _export(job, method, seed, fitted.mergeability, saved, evaluated, folder, process)
+    with clock.stage(method.name, seed, EXPORT):
+        export = _export(job, method, seed, fitted.mergeability, saved, evaluated, folder, process)
     seconds = time.perf_counter() - began
+    record = _record(job, method, seed, fitted, evaluated)
+    return replace(
+        record,
+        export_seconds=seconds,
+        peak_memory_bytes=training_memory.peak_bytes,
+        evaluation_peak_memory_bytes=memory.peak_bytes,
+        validation_loss_as_shipped=saved.loss,
+        warning=warning,
+        export=export,
+    )
+
+
+def _record(job: Job, method: Method, seed: int, fitted: "_Fitted", evaluated: "Evaluated") -> RunRecord:
+    """Of a method that was trained and scored."""
+    trained = fitted.trained
     return RunRecord(
         method=method.name,
         seed=seed,
@@ -84,22 +107,18 @@ def run_method(
         signatures=evaluated.signatures,
         trainable_parameters=fitted.size.trainable,
         total_parameters=fitted.size.total,
-        train_seconds=fitted.trained.seconds,
+        train_seconds=trained.seconds,
         evaluation_seconds=evaluated.seconds,
-        export_seconds=seconds,
-        train_tokens_per_second=fitted.trained.tokens_per_second,
-        peak_memory_bytes=training_memory.peak_bytes,
-        evaluation_peak_memory_bytes=memory.peak_bytes,
+        train_tokens_per_second=trained.tokens_per_second,
+        peak_memory_bytes=0,
         adapter_bytes=fitted.saved_bytes,
-        learning_rate=fitted.trained.learning_rate,
-        steps=fitted.trained.steps,
-        validation_loss=fitted.trained.validation_loss,
-        validation_loss_as_trained=fitted.trained.checked_loss,
-        validation_loss_as_shipped=saved.loss,
-        warning=warning,
-        curve=fitted.trained.curve,
+        learning_rate=trained.learning_rate,
+        steps=trained.steps,
+        validation_loss=trained.validation_loss,
+        validation_loss_as_trained=trained.checked_loss,
+        curve=trained.curve,
         choosing=evaluated.choosing,
-        export=export,
+        export=ExportRecord(merged=False),
     )
 
 
@@ -174,8 +193,14 @@ class _Fitted:
     saved_bytes: int
 
 
-def _fit(job: Job, method: Method, seed: int, settings: Mapping[str, Any], folder: TrialFolder) -> _Fitted:
-    """Attach, train and save."""
+def _fit(
+    job: Job, method: Method, seed: int, settings: Mapping[str, Any], folder: TrialFolder, limit: Limit
+) -> _Fitted:
+    """Attach, train and save.
+
+    Args:
+        limit: what ends the training before its last step.
+    """
     precision = job.precision(method)
     base = load_model(job.checkpoint.path, precision.trained_bits, training=True)
     model = attach(base, method, job.settings(method, settings), job.typical_ids, seed, job.steps)
@@ -192,6 +217,7 @@ def _fit(job: Job, method: Method, seed: int, settings: Mapping[str, Any], folde
         seed=seed,
         title=method.name,
         driver=method.driver(model) if method.driver else None,
+        limit=limit,
     )
     if method.trains_base:
         with files.whole_folder(folder.trained) as aside:
@@ -204,15 +230,19 @@ def _fit(job: Job, method: Method, seed: int, settings: Mapping[str, Any], folde
 
 
 def _warning(method: Method, shipped: float, trained: Trained) -> str | None:
-    """Hold the loss of the saved model against that of the trained one: saving changes nothing, other bits little."""
-    if abs(shipped - trained.checked_loss) <= LOSS_TOLERANCE * trained.checked_loss + SMALL_LOSS:
-        return None
-    warning = (
-        f"the validation loss of what was saved is {shipped:.3f}, of what was trained {trained.checked_loss:.3f}: "
-        "the scores are of what was saved"
-    )
-    logger.warning("%s: %s", method.name, warning)
-    return warning
+    """What a reader of the scores should know.
+
+    The loss of the saved model is held against that of the trained one: saving changes nothing, other bits little.
+    """
+    warnings = [trained.warning] if trained.warning else []
+    if abs(shipped - trained.checked_loss) > LOSS_TOLERANCE * trained.checked_loss + SMALL_LOSS:
+        warnings.append(
+            f"the validation loss of what was saved is {shipped:.3f}, of what was trained {trained.checked_loss:.3f}: "
+            "the scores are of what was saved"
+        )
+    for warning in warnings:
+        logger.warning("%s: %s", method.name, warning)
+    return "; ".join(warnings) or None
 
 
 @dataclass(frozen=True, kw_only=True)

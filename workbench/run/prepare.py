@@ -1,9 +1,10 @@
 """What all entries of a run share: recipe, checkpoint, tokenizer, examples with their tokens."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from workbench.data import Example
@@ -44,6 +45,8 @@ class Job:
         data: every split, ready for the checkpoint.
         rows: what every training reads.
         mergeability: method -> whether it can become a merged checkpoint, as far as that can be told before training.
+        parts: split -> the part of it that is scored, where that isn't all of it.
+        fetching_seconds: in which the checkpoint was fetched, if it was not there.
     """
 
     recipe: Recipe
@@ -55,6 +58,8 @@ class Job:
     data: PreparedData
     rows: TrainingRows
     mergeability: Mapping[str, Mergeability]
+    parts: Mapping[str, Pairs] = field(default_factory=dict)
+    fetching_seconds: float = 0.0
 
     @property
     def pairs(self) -> Mapping[str, Pairs]:
@@ -78,8 +83,8 @@ class Job:
 
     @property
     def evaluated(self) -> Mapping[str, Pairs]:
-        """The splits that are scored."""
-        return {split: self.pairs[split] for split in self.recipe.evaluated_splits}
+        """The splits that are scored, or their parts."""
+        return {split: self.parts.get(split, self.pairs[split]) for split in self.recipe.evaluated_splits}
 
     @property
     def typical_ids(self) -> list[int]:
@@ -151,32 +156,52 @@ def prepare(
     chosen = [entry.method for entry in entries if isinstance(entry, TunedEntry)]
     _require_bits(bits, chosen)
 
-    @cache
-    def checkpoint() -> Checkpoint:
-        """Fetched when the rows have been looked at: their mistakes are told before anything is downloaded."""
-        found = fetch_checkpoint(recipe.checkpoint)
-        require_weights(found.path, bits)
-        _require_context(recipe, found, chosen)
-        return found
-
-    @cache
-    def renderer() -> Renderer:
-        return make_renderer(load_tokenizer(checkpoint().path))
-
-    data = prepare_data(recipe, renderer, limit, store, recipe_sha256)
-    _require_choices(recipe, renderer(), data.pairs)
+    base = _Base(recipe, bits, chosen)
+    data = prepare_data(recipe, lambda: base.renderer, limit, store, recipe_sha256)
+    _require_choices(recipe, base.renderer, data.pairs)
     job = Job(
         recipe=recipe,
-        checkpoint=checkpoint(),
-        renderer=renderer(),
+        checkpoint=base.checkpoint,
+        renderer=base.renderer,
         entries=entries,
         metrics=metrics,
         bits=bits,
         data=data,
         rows=_rows(recipe, data),
         mergeability={},
+        fetching_seconds=base.fetching_seconds,
     )
     return replace(job, mergeability=_checked_methods(job))
+
+
+class _Base:
+    """The checkpoint of a recipe and its tokenizer, fetched when they are first asked for.
+
+    That is when the rows have been looked at: their mistakes are told before anything is downloaded.
+    """
+
+    def __init__(self, recipe: Recipe, bits: int, methods: Sequence[Method]) -> None:
+        self.recipe, self.bits, self.methods = recipe, bits, methods
+        self.fetching_seconds = 0.0
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Its folder and terms.
+
+        Raises:
+            UserError: it can't be had, can't be held at so many bits, or can't read examples that are so long.
+        """
+        began = time.perf_counter()
+        found = fetch_checkpoint(self.recipe.checkpoint)
+        self.fetching_seconds = time.perf_counter() - began
+        require_weights(found.path, self.bits)
+        _require_context(self.recipe, found, self.methods)
+        return found
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Of its tokenizer."""
+        return make_renderer(load_tokenizer(self.checkpoint.path))
 
 
 def _rows(recipe: Recipe, data: PreparedData) -> TrainingRows:

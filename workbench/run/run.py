@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from workbench.compare import compare_methods, write_report
+from workbench.console import showing_time_left
 from workbench.data.store import Store
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
+from workbench.export import FreshProcess
 from workbench.results import (
     CheckpointInfo,
     Comparison,
@@ -21,10 +23,15 @@ from workbench.results import (
     Seconds,
     SplitInfo,
 )
+from workbench.run.budget import budget_of, deadline_of, fitted, pending
+from workbench.run.clock import Key, RunClock
 from workbench.run.folder import Options, RunFolder
+from workbench.run.forecast import Costs, forecast_text
+from workbench.run.measure import measure
+from workbench.run.plan import planned
 from workbench.run.prepare import Job, prepare
 from workbench.run.resources import environment
-from workbench.run.trial import Trial, run_trial
+from workbench.run.trial import run_trial, trials_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +46,7 @@ def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
         UserError: anything the user has to mend.
     """
     options = folder.options
-    return prepare(
+    job = prepare(
         folder.recipe,
         methods=options.methods,
         model=options.model,
@@ -48,6 +55,7 @@ def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
         store=store,
         recipe_sha256=options.recipe_sha256,
     )
+    return planned(job, options.plan)
 
 
 def begin_run(folder: RunFolder, began: float) -> Results:
@@ -61,15 +69,21 @@ def begin_run(folder: RunFolder, began: float) -> Results:
         UserError: anything the user has to mend; a new folder is removed then, so that its path can be given again.
         OSError: the disk is full, or the like.
     """
-    with folder.locked():
+    with folder.locked(), FreshProcess() as process:
         try:
             job = prepare_run(folder, folder.prepared)
+            began += job.fetching_seconds
+            deadline = deadline_of(folder, began)
+            costs = measure(pending(job, folder), folder.options.seeds, folder.path, process)
+            job = fitted(job, folder, costs, began)
         except UserError:
             if folder.is_new:
                 folder.discard()
             raise
         folder.keep_options()
-        results = run_job(job, folder, began)
+        spent = time.perf_counter() - began
+        logger.info("%s", forecast_text(job, costs, folder.path, spent))
+        results = run_job(job, folder, began, costs, deadline, process)
     if all(run.done for run in results.runs):
         folder.clean_up()
     return results
@@ -84,18 +98,22 @@ def with_methods(folder: RunFolder, methods: Sequence[str]) -> RunFolder:
     return RunFolder(folder.path, options, folder.recipe)
 
 
-def trials_of(job: Job, options: Options) -> list[Trial]:
-    """Everything that a run carries through, in the order of the table."""
-    seeds = range(options.seed, options.seed + options.seeds)
-    return [Trial(entry=entry.name, seed=seed) for seed in seeds for entry in job.entries]
-
-
-def run_job(job: Job, folder: RunFolder, began: float) -> Results:
+def run_job(
+    job: Job,
+    folder: RunFolder,
+    began: float,
+    costs: Costs | None = None,
+    deadline: float | None = None,
+    process: FreshProcess | None = None,
+) -> Results:
     """Carry a job through, going on where an earlier run was interrupted.
 
     Args:
         folder: locked by the caller.
         began: when the command did, by `time.perf_counter`.
+        costs: what the entries take that are not done; None if that was not measured.
+        deadline: when it has to end, by `time.perf_counter`; None for no limit.
+        process: in which exports are read, if one is open already.
 
     Returns:
         What is in `results.json`, which is written anew after every trial.
@@ -104,29 +122,52 @@ def run_job(job: Job, folder: RunFolder, began: float) -> Results:
         UserError: the data have changed since the run was begun.
         OSError: the disk is full, or the like.
     """
-    results = _header(job, folder.options)
-    earlier: dict[tuple[str, int], RunRecord] = {}
-    if folder.has_results:
-        before = folder.read_results()
-        require_same_data(results.data, before.data, folder.path)
-        earlier = {(run.method, run.seed): run for run in before.runs if run.done}
-        began -= before.seconds.total if before.seconds else 0.0  # up to the last trial that was carried to its end
-    predictions: dict[tuple[str, int], list[Prediction]] = {}
-    for trial in trials_of(job, folder.options):
-        files = folder.trial(trial.entry, trial.seed, trial.settings)
-        record = earlier.pop((trial.entry, trial.seed), None)
-        if record is not None:
-            logger.info("%s, seed %d: done before", trial.entry, trial.seed)
-        else:
-            record = run_trial(trial, job, folder)
-        if record.done:
-            predictions[trial.entry, trial.seed] = read_predictions(files.path)
-        runs = [*results.runs, record]
-        results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began))
-        # What was done before and is yet to come again in this list must survive another interruption.
-        folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
-        if record.done:
-            files.clean_up(keep_weights=not record.export.merged)
+    trials = trials_of(job, folder.options)
+    expected = costs.expected(job, [(trial.entry, trial.seed) for trial in trials]) if costs else {}
+    clock = RunClock(expected, deadline)
+    results = replace(_header(job, folder.options), budget=budget_of(job, folder, costs, began) if costs else None)
+    results, earlier, spent = _before(results, folder)
+    began -= spent
+    predictions: dict[Key, list[Prediction]] = {}
+    with showing_time_left(clock.left):
+        for trial in trials:
+            key = trial.entry, trial.seed
+            files = folder.trial(trial.entry, trial.seed, trial.settings)
+            record = earlier.pop(key, None)
+            if record is not None:
+                logger.info("%s, seed %d: done before", *key)
+            else:
+                record = replace(run_trial(trial, job, folder, process, clock), forecast=expected.get(key))
+            clock.drop(*key)
+            if record.done:
+                predictions[key] = read_predictions(files.path)
+            runs = [*results.runs, record]
+            results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began))
+            # What was done before and is yet to come again in this list must survive another interruption.
+            folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
+            if record.done:
+                files.clean_up(keep_weights=not record.export.merged)
+    return _finished(job, folder, results, predictions, began)
+
+
+def _before(results: Results, folder: RunFolder) -> tuple[Results, dict[Key, RunRecord], float]:
+    """What an interrupted run left: its budget in `results`, its finished trials, and the seconds they took.
+
+    Raises:
+        UserError: the data have changed since.
+    """
+    if not folder.has_results:
+        return results, {}, 0.0
+    before = folder.read_results()
+    require_same_data(results.data, before.data, folder.path)
+    earlier = {(run.method, run.seed): run for run in before.runs if run.done}
+    return replace(results, budget=before.budget), earlier, before.seconds.total if before.seconds else 0.0
+
+
+def _finished(
+    job: Job, folder: RunFolder, results: Results, predictions: Mapping[Key, list[Prediction]], began: float
+) -> Results:
+    """Compare what was carried through, and write results and report."""
     comparisons = _comparisons(job, predictions)
     seconds = Seconds.of(results.runs, time.perf_counter() - began)
     results = replace(results, comparisons=comparisons, seconds=seconds)

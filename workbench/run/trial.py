@@ -13,8 +13,9 @@ from workbench.errors import MethodError, UserError
 from workbench.export import FreshProcess
 from workbench.results import FAILED, ExportRecord, RunRecord
 from workbench.run.baselines import run_baseline, run_reranker
+from workbench.run.clock import TRAINING, RunClock
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry, find_entry
-from workbench.run.folder import RunFolder
+from workbench.run.folder import Options, RunFolder
 from workbench.run.method_trial import run_method
 from workbench.run.prepare import Job
 
@@ -39,11 +40,20 @@ class Trial:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run_trial(trial: Trial, job: Job, folder: RunFolder, process: FreshProcess | None = None) -> RunRecord:
+def trials_of(job: Job, options: Options) -> list[Trial]:
+    """Everything that a run carries through, in the order of the table."""
+    seeds = range(options.seed, options.seed + options.seeds)
+    return [Trial(entry=entry.name, seed=seed) for seed in seeds for entry in job.entries]
+
+
+def run_trial(
+    trial: Trial, job: Job, folder: RunFolder, process: FreshProcess | None = None, clock: RunClock | None = None
+) -> RunRecord:
     """Carry a trial through into its folder, and return its record, failed or done.
 
     Args:
         process: in which exports are read, if one is open already.
+        clock: of the run that this is a part of.
 
     Raises:
         UserError: no such entry.
@@ -51,7 +61,7 @@ def run_trial(trial: Trial, job: Job, folder: RunFolder, process: FreshProcess |
     """
     entry = find_entry(job.entries, trial.entry)
     try:
-        return _run(entry, trial, job, folder, process)
+        return _run(entry, trial, job, folder, process, clock or RunClock())
     except (MethodError, UserError) as error:
         reason = str(error)
     except Exception as error:  # the traceback goes to the log, the other entries go on
@@ -75,18 +85,21 @@ def run_trial(trial: Trial, job: Job, folder: RunFolder, process: FreshProcess |
     )
 
 
-def _run(entry: Entry, trial: Trial, job: Job, folder: RunFolder, process: FreshProcess | None) -> RunRecord:
+def _run(
+    entry: Entry, trial: Trial, job: Job, folder: RunFolder, process: FreshProcess | None, clock: RunClock
+) -> RunRecord:
     files = folder.trial(entry.name, trial.seed, trial.settings)
     if isinstance(entry, BaselineEntry):
         logger.info("%s: a baseline", entry.name)
-        return run_baseline(job, entry, trial.seed, files)
+        with clock.stage(entry.name, trial.seed, TRAINING):
+            return run_baseline(job, entry, trial.seed, files)
     if isinstance(entry, RerankerEntry):
         logger.info("%s: its likelihoods together with what else is known of the choices", entry.name)
         return run_reranker(
             job, entry, trial.seed, files, folder.trial(entry.reranked.name, trial.seed, trial.settings)
         )
     logger.info("%s, seed %d: %s", entry.name, trial.seed, entry.method.summary)
-    return run_method(job, entry.method, trial.seed, trial.settings, files, process)
+    return run_method(job, entry.method, trial.seed, trial.settings, files, process, clock)
 
 
 def _raise_if_full(error: Exception, folder: RunFolder) -> None:

@@ -1,5 +1,6 @@
 """The one trainer, over TRL's `SFTTrainer`, and what it minimises: an objective."""
 
+from workbench.training.callbacks import Limit
 from workbench.training.configuration import steps_in
 from workbench.training.extra import check_extra
 from workbench.training.inputs import TrainingRows, training_rows
@@ -9,6 +10,7 @@ from workbench.training.objectives import find_objective
 from workbench.training.record import Trained
 
 __all__ = [
+    "Limit",
     "Trained",
     "TrainingRows",
     "check_extra",

@@ -1,6 +1,8 @@
-"""What the trainer does beside training: keep the best state, stop early, refuse NaN, show and log progress."""
+"""What the trainer does beside training: keep the best state, stop early or in time, refuse NaN, show progress."""
 
 import math
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +97,44 @@ class FiniteLoss(TrainerCallback):
             value = (logs or {}).get(name)
             if value is not None and not math.isfinite(value):
                 raise MethodError(f"{name} is {value} at step {state.global_step}: lower the learning rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What ends a training before its last step, so that a run ends in time.
+
+    Attributes:
+        stop_at: when, by `time.perf_counter`; None for never.
+        most_steps: optimizer steps, of which another method could not make more; None for no limit.
+    """
+
+    stop_at: float | None = None
+    most_steps: int | None = None
+
+    def reached(self, step: int) -> bool:
+        """Whether the training ends behind this step."""
+        late = self.stop_at is not None and time.perf_counter() >= self.stop_at
+        return late or (self.most_steps is not None and step >= self.most_steps)
+
+
+class Deadline(TrainerCallback):
+    """Ends a training whose time is over, validated and saved.
+
+    Args:
+        limit: what ends it.
+        settled: steps that have to be made in any case, since no earlier state can be kept.
+    """
+
+    def __init__(self, limit: Limit, settled: int = 0) -> None:
+        self.limit = limit
+        self.settled = settled
+        self.stopped_at: int | None = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop behind this step."""
+        if self.settled <= state.global_step < state.max_steps and self.limit.reached(state.global_step):
+            self.stopped_at = state.global_step
+            control.should_training_stop = control.should_evaluate = control.should_save = control.should_log = True
 
 
 class Progress(TrainerCallback):

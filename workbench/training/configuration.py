@@ -24,6 +24,7 @@ class OneDeviceConfig(SFTConfig):
 def steps_in(training: Training, rows: int) -> tuple[int, int]:
     """Optimizer steps of the whole training, and steps between two validations."""
     steps = max(1, math.ceil(training.num_train_epochs * math.ceil(rows / training.batch_size)))
+    steps = min(steps, training.max_steps or steps)
     return steps, max(1, math.ceil(steps / training.validations))
 
 

@@ -11,7 +11,6 @@ from workbench.recipe import Training
 # Fields of SFTConfig that a recipe says by another name; those about rows and labels, which are made already, have no
 # effect.
 RENAMED = {
-    "max_steps": "num_train_epochs",
     "per_device_train_batch_size": "batch_size",
     "warmup_ratio": "warmup_steps",
     "eval_steps": "validations",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from workbench.errors import MethodError
 from workbench.methods import Driver
 from workbench.models import fast_training, has_linear_output, keep_memory
 from workbench.recipe import Training
-from workbench.training.callbacks import BestState, FiniteLoss, Progress, Scalars
+from workbench.training.callbacks import BestState, Deadline, FiniteLoss, Limit, Progress, Scalars
 from workbench.training.checkpoints import (
     BEST_FILE,
     last_whole_checkpoint,
@@ -29,6 +30,8 @@ from workbench.training.record import Trained, record
 from workbench.training.rows import lengths
 from workbench.training.trainer import ObjectiveTrainer
 
+NO_LIMIT = Limit()
+
 
 def train(
     model: nn.Module,
@@ -41,6 +44,7 @@ def train(
     seed: int,
     title: str,
     driver: Driver | None = None,
+    limit: Limit = NO_LIMIT,
 ) -> Trained:
     """Train `model` in place and leave it in its best state.
 
@@ -54,6 +58,7 @@ def train(
         seed: of the order of the examples and of dropout.
         title: in front of the progress bar.
         driver: what the method does of its own at each step.
+        limit: what ends it before its last step.
 
     Raises:
         MethodError: nothing to train, no label, or a loss that is no number.
@@ -66,7 +71,9 @@ def train(
         return finished
     folder.mkdir(parents=True, exist_ok=True)
     linear_output = has_linear_output(model)
-    best = BestState(folder / BEST_FILE, training.early_stopping_patience, driver.settled if driver else 0)
+    settled = driver.settled if driver else 0
+    best = BestState(folder / BEST_FILE, training.early_stopping_patience, settled)
+    deadline = Deadline(limit, settled)
     trainer = ObjectiveTrainer(
         model=model,
         config=configuration(training, len(rows.train), learning_rate, autocast, folder, seed, linear_output),
@@ -74,10 +81,13 @@ def train(
         objective=objective,
         rows=rows,
         linear_output=linear_output,
-        callbacks=[best, FiniteLoss(), Progress(title), Scalars(folder / "logs")],
+        callbacks=[deadline, best, FiniteLoss(), Progress(title), Scalars(folder / "logs")],
         driver=driver,
     )
     trained = _carry_through(trainer, best, rows, training, autocast)
+    if deadline.stopped_at is not None:
+        why = f"its training was stopped at step {deadline.stopped_at} of {trainer.state.max_steps}: the time was over"
+        trained = replace(trained, stopped_at=deadline.stopped_at, warning=why)
     save_finished(folder, trained, driver)
     return trained
 

@@ -21,6 +21,8 @@ class Trained:
         checked_loss: of that state on the first `CHECKED` validation examples, computed as training computes. What
             is saved and loaded again must have it, too.
         curve: `{"step", "loss"}` and `{"step", "validation_loss"}`, in order.
+        stopped_at: the step behind which it was ended before its last one; None for one that was not.
+        warning: what a reader of its scores should know; else empty.
     """
 
     seconds: float
@@ -30,6 +32,8 @@ class Trained:
     validation_loss: float
     checked_loss: float
     curve: Sequence[Mapping[str, float]]
+    stopped_at: int | None = None
+    warning: str = ""
 
 
 def record(

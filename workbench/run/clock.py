@@ -1,0 +1,88 @@
+"""How long the rest of a run takes, and until when a training may go on so that the run ends in time."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from workbench.results import Forecast
+from workbench.training import Limit
+
+TRAINING, EVALUATION, EXPORT = "training", "evaluation", "export"
+# Seconds of a forecast that count as come true before anything is done, so that a short stage doesn't decide.
+BELIEVED = 60.0
+# By how much what was seen may correct a forecast.
+SLOWEST, FASTEST = 4.0, 0.5
+
+Key = tuple[str, int]
+
+
+class RunClock:
+    """The time of a run: what was expected of every part, and what has gone by.
+
+    Args:
+        expected: (entry, seed) -> what it takes, in the order in which they are carried out.
+        deadline: when the run has to end, by `time.perf_counter`; None for no limit.
+    """
+
+    def __init__(self, expected: Mapping[Key, Forecast] | None = None, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self._waiting = {
+            (*key, stage): seconds
+            for key, forecast in (expected or {}).items()
+            for stage, seconds in (
+                (TRAINING, forecast.training), (EVALUATION, forecast.evaluation), (EXPORT, forecast.export),
+            )
+        }  # fmt: skip
+        self._under_way: tuple[float, float] | None = None  # what is expected of it, and when it began
+        self._expected_so_far = self._taken_so_far = 0.0
+        self._stopped_at: int | None = None
+
+    @contextmanager
+    def stage(self, entry: str, seed: int, stage: str) -> Iterator[None]:
+        """While the block runs, a part of the run is under way."""
+        expected = self._waiting.pop((entry, seed, stage), 0.0)
+        began = time.perf_counter()
+        self._under_way = expected, began
+        try:
+            yield
+        finally:
+            self._under_way = None
+            self._expected_so_far += expected
+            self._taken_so_far += time.perf_counter() - began
+
+    def drop(self, entry: str, seed: int) -> None:
+        """What is left of an entry is not carried out: it is over."""
+        self._waiting = {key: seconds for key, seconds in self._waiting.items() if key[:2] != (entry, seed)}
+
+    @property
+    def pace(self) -> float:
+        """What has been carried out took so many times as long as expected."""
+        seen = (self._taken_so_far + BELIEVED) / (self._expected_so_far + BELIEVED)
+        return min(SLOWEST, max(FASTEST, seen))
+
+    def left(self) -> float:
+        """Seconds until the run ends, as far as can be told."""
+        waiting = self.pace * sum(self._waiting.values())
+        if self._under_way is None:
+            return waiting
+        expected, began = self._under_way
+        return waiting + max(0.0, self.pace * expected - (time.perf_counter() - began))
+
+    def limit(self) -> Limit:
+        """What ends the training that is under way, so that the run ends in time.
+
+        The time that everything else leaves is shared by the trainings as their forecasts say, so that a machine that
+        is slower than expected is slower for each of them.
+        """
+        if self.deadline is None or self._under_way is None:
+            return Limit(most_steps=self._stopped_at)
+        expected, began = self._under_way
+        trainings = sum(seconds for key, seconds in self._waiting.items() if key[2] == TRAINING)
+        others = sum(self._waiting.values()) - trainings
+        left = self.deadline - began - max(1.0, self.pace) * others
+        share = expected / (expected + trainings) if expected else 1.0
+        return Limit(stop_at=began + left * share, most_steps=self._stopped_at)
+
+    def stopped_at(self, step: int) -> None:
+        """A training was stopped at this step: those to come must not make more."""
+        self._stopped_at = step if self._stopped_at is None else min(step, self._stopped_at)

@@ -1,0 +1,142 @@
+"""What a run will take, said by entry and in all before anything is trained."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from workbench.console import bytes_text, duration_text
+from workbench.results import Forecast
+from workbench.run.plan import Amounts
+from workbench.run.prepare import Job
+from workbench.run.timing import TrainingCost
+from workbench.training import steps_in
+
+# Cores' worth of time of other processes that is worth a word.
+BUSY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryCost:
+    """What an entry takes, in seconds, by what it hangs on.
+
+    Attributes:
+        training: of a tuned method.
+        fixed: of training, evaluation and export, what no cut makes shorter.
+        evaluation: of all examples of all evaluated splits.
+        memory_bytes, disk_bytes: at most, and of what stays.
+        trainable, total: numbers that are trained, and in all; 0 for what is no language model.
+        problem: why it can't be carried out; else empty.
+    """
+
+    fixed: Forecast
+    training: TrainingCost | None = None
+    evaluation: float = 0.0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    trainable: int = 0
+    total: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What every entry of a job takes on this machine; `seeds` of each.
+
+    Attributes:
+        validation_rows: by which the validation loss is measured, of all entries.
+        busy: cores' worth of time that other processes took while it was measured.
+    """
+
+    entries: Mapping[str, EntryCost]
+    seeds: int
+    validation_rows: int
+    busy: float = 0.0
+
+    def forecast(self, job: Job, name: str) -> Forecast:
+        """What an entry of `job`, or of a part of it, takes with one seed."""
+        cost = self.entries[name]
+        training = 0.0
+        if cost.training is not None:
+            validation = cost.training.validation * len(job.rows.validation) / self.validation_rows
+            training = job.steps * cost.training.step + validations(job) * validation
+        asked = sum(map(len, job.evaluated.values())) / max(1, sum(len(job.pairs[split]) for split in job.evaluated))
+        return Forecast(
+            training=cost.fixed.training + training,
+            evaluation=cost.fixed.evaluation + cost.evaluation * asked,
+            export=cost.fixed.export,
+        )
+
+    def expected(self, job: Job, trials: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Forecast]:
+        """What each of some trials takes, given as (entry, seed), where it was measured."""
+        return {(name, seed): self.forecast(job, name) for name, seed in trials if name in self.entries}
+
+    def seconds(self, job: Job) -> float:
+        """What all entries take with all seeds."""
+        return self.seeds * sum(self.forecast(job, name).total for name in self.entries)
+
+    def amounts(self, job: Job) -> Amounts:
+        """The same as what a plan shares out."""
+        trained = [cost.training for cost in self.entries.values() if cost.training is not None]
+        return Amounts(
+            fixed=self.seeds * sum(cost.fixed.total for cost in self.entries.values()),
+            step=self.seeds * sum(cost.step for cost in trained),
+            steps=job.steps,
+            validation=self.seeds * sum(cost.validation for cost in trained),
+            validations=validations(job),
+            validation_rows=len(job.rows.validation),
+            evaluation=self.seeds * sum(cost.evaluation for cost in self.entries.values()),
+            examples={split: len(pairs) for split, pairs in job.evaluated.items()},
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most that an entry needs."""
+        return max((cost.memory_bytes for cost in self.entries.values()), default=0)
+
+    @property
+    def disk_bytes(self) -> int:
+        """What stays of all entries."""
+        return self.seeds * sum(cost.disk_bytes for cost in self.entries.values())
+
+
+def validations(job: Job) -> int:
+    """Measurements of the validation loss in a training."""
+    steps, every = steps_in(job.recipe.training, len(job.rows.train))
+    return -(-steps // every)
+
+
+def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0) -> str:
+    """What is said before a run: a line for each entry, the whole, memory and disk.
+
+    Args:
+        job: or the part of it that is carried out.
+        folder: on the disk that the run writes to.
+        spent: seconds that have gone by.
+    """
+    lines = [f"{'expected':14}{'training':>10}{'evaluation':>12}{'export':>10}{'in all':>10}"]
+    times = f" x {costs.seeds} seeds" if costs.seeds > 1 else ""
+    for name, cost in costs.entries.items():
+        one = costs.forecast(job, name)
+        if cost.problem:
+            lines.append(f"{name:14}can't: {cost.problem}")
+            continue
+        parts = [duration_text(part) for part in (one.training, one.evaluation, one.export, one.total)]
+        lines.append(f"{name:14}{parts[0]:>10}{parts[1]:>12}{parts[2]:>10}{parts[3]:>10}{times}")
+    whole = spent + costs.seconds(job)
+    memory, disk = psutil.virtual_memory().total, shutil.disk_usage(folder).free
+    lines.append(
+        f"the whole run: {duration_text(whole)}; memory {bytes_text(costs.memory_bytes)} of {bytes_text(memory)}; "
+        f"disk {bytes_text(costs.disk_bytes)} of {bytes_text(disk)} that are free"
+    )
+    if costs.busy >= BUSY:
+        lines.append(
+            f"other processes take {costs.busy:.1f} of {psutil.cpu_count()} cores: without them it would be faster"
+        )
+    if costs.memory_bytes > memory:
+        lines.append("warning: that is more memory than this machine has; a smaller batch_size or fewer bits need less")
+    if costs.disk_bytes > disk:
+        lines.append("warning: that is more than the disk has free")
+    return "\n".join(lines)

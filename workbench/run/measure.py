@@ -1,0 +1,206 @@
+"""What every entry of a job takes on this machine, from a few of its own steps and answers."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from torch import nn
+
+from workbench.data.render import Rendered
+from workbench.errors import MethodError
+from workbench.export import FreshProcess
+from workbench.generation.context import most_tokens
+from workbench.generation.engine import MOST_TOGETHER, LocalModel
+from workbench.methods import Mergeable, Method
+from workbench.models import attach, fast_evaluation, load_model, release_memory, size
+from workbench.results import Forecast
+from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
+from workbench.run.forecast import Costs, EntryCost
+from workbench.run.merge import PROOF_PROMPTS
+from workbench.run.prepare import Job
+from workbench.run.resources import peak_memory
+from workbench.run.timing import (
+    disk_rate,
+    reading_seconds,
+    seconds_of,
+    training_cost,
+    writing_cost,
+)
+
+# Examples whose choices are timed, and examples of each split to which a baseline is fitted to time it.
+CHOICES_TIMED, FITTED = 16, 200
+# Rows of one prompt by whose reading a method is compared with the base.
+ROWS_COMPARED = 4
+# Plain transformers, which proves an export, takes so many times as long for a text as the engine here.
+PLAIN = 1.5
+# Prompts that it answers at once, and sequences whose logits are compared, by the trained model, the base and it.
+PROVEN_TOGETHER, COMPARED = 34, 3 * 16
+FLOAT32 = 4
+
+
+def measure(job: Job, seeds: int, folder: Path, process: FreshProcess) -> Costs:
+    """Time what each entry does, on a few of its examples.
+
+    Args:
+        seeds: with how many of them every entry is carried through.
+        folder: on the disk that the run writes to.
+        process: in which exports will be read; it is started, so that no forecast has to say what that takes.
+    """
+    if any(isinstance(job.mergeability[method.name], Mergeable) for method in job.methods):
+        process.start()
+    psutil.cpu_percent()
+    own = psutil.Process().cpu_times()
+    began = time.perf_counter()
+    base = _Base(job, folder)
+    entries = {entry.name: _cost(job, entry, base) for entry in job.entries}
+    seconds = time.perf_counter() - began
+    now = psutil.Process().cpu_times()
+    used = now.user + now.system + now.children_user - own.user - own.system - own.children_user
+    everything = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
+    busy = max(0.0, everything - used / seconds)
+    return Costs(entries=entries, seeds=seeds, validation_rows=len(job.rows.validation), busy=busy)
+
+
+def _cost(job: Job, entry: Entry, base: "_Base") -> EntryCost:
+    if isinstance(entry, BaselineEntry):
+        return _baseline_cost(job, entry)
+    if isinstance(entry, RerankerEntry):
+        return EntryCost(fixed=Forecast())  # a few numbers, in about no time
+    try:
+        return _method_cost(job, entry.method, base)
+    except MethodError as error:
+        return EntryCost(fixed=Forecast(), problem=str(error))
+
+
+def _baseline_cost(job: Job, entry: BaselineEntry) -> EntryCost:
+    """From a fit to some of the examples, all of one task."""
+    seconds, timed, there = 0.0, 0, 0
+    chosen = {split: [e for e, _ in job.pairs[split][: FITTED * 4] if e.choices] for split in job.pairs}
+    tasks = dict.fromkeys(e.task for split in job.evaluated for e in chosen[split])
+    for task in tasks:
+        some = {split: [e for e in found if e.task == task][:FITTED] for split, found in chosen.items()}
+        asked = [e for split in job.evaluated for e in some[split]]
+        seconds += seconds_of(lambda some=some, asked=asked: entry.function(some["train"], some["validation"], asked))  # type: ignore[misc]
+        timed += sum(map(len, some.values()))
+    there = sum(map(len, job.pairs.values()))
+    return EntryCost(fixed=Forecast(training=seconds * max(1.0, there / max(1, timed))))
+
+
+class _Base:
+    """The checkpoint as it is, and what its answers take; every method is compared with it.
+
+    Attributes:
+        loading: seconds to load it.
+        disk: bytes a second that are written and read again.
+    """
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job = job
+        self.written = [item for pairs in job.evaluated.values() for e, item in pairs if not e.choices]
+        self.chosen = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
+        self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if self.chosen else []
+        model: nn.Module | None = None
+
+        def load() -> None:
+            nonlocal model
+            model = load_model(job.checkpoint.path, 32)
+
+        load()  # what is imported for it is not imported again
+        self.loading = seconds_of(load)
+        assert model is not None
+        self.total = size(model).total
+        with peak_memory() as memory, fast_evaluation(model):
+            self.reading = self.reading_seconds(model)
+            self.together = self._together(model)
+            self.writing = writing_cost(job, model, self.written or self.first(), self.together)
+            self.choosing = self._choosing_seconds(model)
+        self.memory_bytes = memory.peak_bytes
+        self.disk = disk_rate(folder)
+        del model
+        release_memory()
+
+    def first(self) -> list[Rendered]:
+        """Prompts on which an export is proven."""
+        return [item for _, item in self.job.first_pairs(PROOF_PROMPTS)]
+
+    def reading_seconds(self, model: nn.Module) -> float:
+        """By which a method is compared with the base."""
+        return reading_seconds(model, self.first()[0], ROWS_COMPARED)
+
+    def _together(self, model: nn.Module) -> int:
+        """Rows with which answers are written."""
+        items = self.written or self.first()
+        longest = max(item.length for item in items) + self.job.recipe.max_new_tokens
+        return max(1, min(MOST_TOGETHER, most_tokens(model) // longest, len(items)))
+
+    def _choosing_seconds(self, model: nn.Module) -> float:
+        """To choose for one example."""
+        if not self.chosen:
+            return 0.0
+        some = self.chosen[:: max(1, len(self.chosen) // CHOICES_TIMED)][:CHOICES_TIMED]
+        local = LocalModel(model, self.job.renderer)
+        choices = [example.choices for example in some]
+        return seconds_of(lambda: local.loglikelihood([e.prompt for e in some], choices)) / len(some)
+
+    def evaluation_seconds(self, answers: np.ndarray) -> float:
+        """Of all evaluated examples, given the lengths of written answers."""
+        writing = self.writing.seconds(sum(item.length for item in self.written), answers, self.together)
+        return writing + len(self.chosen) * self.choosing
+
+    def export_seconds(self, answers: np.ndarray) -> float:
+        """To merge, write, read again and prove a checkpoint."""
+        prompts = self.first()
+        tokens, some = sum(item.length for item in prompts), np.resize(answers, len(prompts))
+        plain = PLAIN * self.writing.seconds(tokens, some, PROVEN_TOGETHER)
+        compared = COMPARED * self.writing.token * tokens / len(prompts)
+        written = self.writing.seconds(tokens, some, self.together) if self.chosen else 0.0
+        files = 2 * self.total * FLOAT32 / self.disk
+        return 2 * self.loading + files + plain + compared + written
+
+
+def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
+    """Of a tuned method, or of the untuned checkpoint."""
+    references = np.array([min(len(item.completion_ids), job.recipe.max_new_tokens) for item in base.written])
+    if not method.trains:
+        answers = np.full_like(references, job.recipe.max_new_tokens)  # it has not learned when to end
+        return EntryCost(
+            fixed=Forecast(evaluation=base.loading + len(base.calibrating) * base.choosing),
+            evaluation=base.evaluation_seconds(answers),
+            memory_bytes=base.memory_bytes,
+            total=base.total,
+        )
+    precision = job.precision(method)
+    with peak_memory() as memory:
+        model = _attached(job, method, precision.trained_bits, training=True)
+        counted = size(model)
+        training = training_cost(job, model, precision.autocast)
+        del model
+        release_memory()
+        model = _attached(job, method, precision.scored_bits)
+        with fast_evaluation(model.eval()):
+            slower = base.reading_seconds(model) / base.reading
+        del model
+        release_memory()
+    merges = isinstance(job.mergeability[method.name], Mergeable)
+    proof = references if len(references) else np.array([job.recipe.max_new_tokens])
+    export = base.export_seconds(proof) if merges or method.trains_base else 0.0
+    adapter, merged = counted.trainable * FLOAT32, base.total * FLOAT32
+    return EntryCost(
+        fixed=Forecast(
+            training=base.loading + 4 * adapter / base.disk,
+            evaluation=2 * base.loading + slower * len(base.calibrating) * base.choosing,
+            export=slower * export,
+        ),
+        training=training,
+        evaluation=slower * base.evaluation_seconds(references),
+        memory_bytes=max(memory.peak_bytes, training.memory_bytes, base.memory_bytes),
+        disk_bytes=(0 if method.trains_base else adapter) + (merged if export else 0),
+        trainable=counted.trainable,
+        total=counted.total,
+    )
+
+
+def _attached(job: Job, method: Method, bits: int, training: bool = False) -> nn.Module:
+    base = load_model(job.checkpoint.path, bits, training=training)
+    return attach(base, method, job.settings(method), job.typical_ids, seed=0, steps=job.steps)
