@@ -20,7 +20,6 @@ from workbench.models import device, fast_training, has_linear_output
 from workbench.recipe import Training
 from workbench.run.prepare import Job
 from workbench.run.resources import peak_memory
-from workbench.training import find_objective
 from workbench.training.configuration import VALIDATED_TOGETHER, rows_together
 from workbench.training.rows import lengths
 from workbench.training.trainer import padding_multiple
@@ -123,7 +122,7 @@ class _Step:
 
     def __init__(self, job: Job, model: nn.Module, autocast: bool, multiple: int) -> None:
         self.job, self.model, self.autocast = job, model, autocast
-        self.objective = find_objective(job.recipe.training.objective)
+        self.objective = job.rows.objective
         self.collate = self.objective.collator(job.renderer.tokenizer.pad_token_id or 0, multiple)
         self.linear_output = has_linear_output(model)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -25,7 +25,6 @@ from workbench.training.checkpoints import (
 )
 from workbench.training.configuration import configuration, rows_together
 from workbench.training.inputs import TrainingRows
-from workbench.training.objectives import find_objective
 from workbench.training.record import Trained, record
 from workbench.training.rows import lengths
 from workbench.training.trainer import ObjectiveTrainer
@@ -52,7 +51,7 @@ def train(
 
     Args:
         model: its trainable parameters are those with `requires_grad`.
-        rows: made for the objective of `training`.
+        rows: what is trained on, and for which objective.
         autocast: compute in bfloat16 whatever is kept in float32.
         folder: for checkpoints, the best state and TensorBoard's logs (`logs/`).
         seed: of the order of the examples and of dropout.
@@ -62,9 +61,7 @@ def train(
 
     Raises:
         MethodError: nothing to train, no label, or a loss that is no number.
-        UserError: there is no such objective.
     """
-    objective = find_objective(training.objective)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise MethodError("no trainable parameters: nothing would be learned")
     if finished := load_finished(folder, model, driver):
@@ -78,7 +75,6 @@ def train(
         model=model,
         config=configuration(training, len(rows.train), learning_rate, autocast, folder, seed, linear_output),
         tokenizer=tokenizer,
-        objective=objective,
         rows=rows,
         linear_output=linear_output,
         callbacks=[deadline, best, FiniteLoss(), Progress(title), Scalars(folder / "logs")],

@@ -36,7 +36,6 @@ class ObjectiveTrainer(SFTTrainer):
         model: nn.Module,
         config: SFTConfig,
         tokenizer: Any,
-        objective: Objective,
         rows: TrainingRows,
         linear_output: bool,
         callbacks: Sequence[TrainerCallback] = (),
@@ -46,16 +45,16 @@ class ObjectiveTrainer(SFTTrainer):
 
         Args:
             model: on its device; trained in place.
-            objective: for which `rows` were made.
+            rows: what is trained on, and for which objective.
             linear_output: `has_linear_output(model)`.
             callbacks: called at every event of the training, in this order.
             driver: what the method does of its own at each step.
         """
-        self.objective: Objective = objective
+        self.objective: Objective = rows.objective
         self.linear_output = linear_output
         self.driver = driver
         self.pad_id = tokenizer.pad_token_id or 0
-        self.items_per_row = objective.total_items(rows.validation) / len(rows.validation)
+        self.items_per_row = self.objective.total_items(rows.validation) / len(rows.validation)
         longest = max(int(lengths(part).max()) for part in (rows.train, rows.validation))
         text_config = model.config.get_text_config()  # type: ignore[union-attr,operator]
         balance = getattr(text_config, "router_aux_loss_coef", None)
@@ -63,7 +62,7 @@ class ObjectiveTrainer(SFTTrainer):
         super().__init__(
             model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
             args=config,
-            data_collator=objective.collator(self.pad_id, padding_multiple(model, longest)),
+            data_collator=self.objective.collator(self.pad_id, padding_multiple(model, longest)),
             train_dataset=rows.train,
             eval_dataset=rows.validation,
             processing_class=tokenizer,

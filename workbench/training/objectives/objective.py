@@ -10,9 +10,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
 
-    from workbench.data.render import Rendered
+    from workbench.data.pairs import Pairs, Rendered
 
     Batch = Mapping[str, torch.Tensor]
+
+
+def rendered_of(pairs: "Pairs") -> "Sequence[Rendered]":
+    """The tokens of a split's examples."""
+    return pairs.rendered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +34,10 @@ class Objective:
         summary: what is minimised, in half a sentence.
         columns: name and type of each column of the rows, which lie on disk. `length` is one of them: all tokens that
             the model reads for a row. Rows of like length are batched together, and speed is counted by it.
-        rows: makes rows of rendered examples, read once and in their order; neither has to be in memory as a whole.
-            Raises MethodError for examples that can't be trained on.
+        examples: of a split, what `rows` and `checked_loss` are given; the rendered examples, unless it is said
+            otherwise.
+        rows: makes rows of examples, read once and in their order; neither has to be in memory as a whole. Raises
+            MethodError for examples that can't be trained on.
         collator: id of the padding token, and the multiple to which texts are padded -> a function from rows to a
             batch: tensors by name, each with as many entries in its first dimension as there are rows.
         items: number of items in a batch, a tensor without dimensions. It is asked for before the loss is computed,
@@ -48,9 +55,10 @@ class Objective:
     name: str
     summary: str
     columns: "Mapping[str, pyarrow.DataType]"
-    rows: "Callable[[Iterable[Rendered]], Iterable[Mapping[str, Any]]]"
+    examples: "Callable[[Pairs], Sequence[Any]]" = rendered_of
+    rows: "Callable[[Iterable[Any]], Iterable[Mapping[str, Any]]]"
     collator: "Callable[[int, int], Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]]"
     items: "Callable[[Batch], torch.Tensor]"
     total_items: "Callable[[Dataset], int]"
     loss: "Callable[[nn.Module, Batch, bool], torch.Tensor]"
-    checked_loss: "Callable[[nn.Module, Sequence[Rendered], int, int], float]"
+    checked_loss: "Callable[[nn.Module, Sequence[Any], int, int], float]"
