@@ -1,5 +1,6 @@
 """The one place where messages become text and tokens: training, evaluation, serving and export use it alike."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +115,31 @@ class Renderer:
         if problems:
             raise collected("chat template", problems)
         return {t: r.completion_ids for t, r in zip(given, rendered, strict=True) if isinstance(r, Rendered)}
+
+
+def classifying(renderer: Renderer) -> Renderer:
+    """The same renderer for a model with a head of classes, which is to find the last token of padded texts.
+
+    Transformers takes the last one that is not the padding token, and pads on the right only if the tokenizer says so.
+    So the padding token must be one that no prompt ends with: the tokenizer's own if that holds, else the end of a
+    turn, or another special token.
+
+    Raises:
+        UserError: every special token is what prompts end with.
+    """
+    tokenizer = copy.deepcopy(renderer.tokenizer)
+    last = renderer.tokens(renderer.prompt(PROBE_PROMPT))[-1]
+    known = (tokenizer.pad_token_id, renderer.end_of_turn, tokenizer.eos_token_id, *sorted(tokenizer.all_special_ids))
+    pad_id = next((token for token in known if token is not None and token != last), None)
+    if pad_id is None:
+        raise UserError(
+            "head 'classes' needs a padding token that prompts don't end with, and the tokenizer has no other special "
+            "token than that: add one to a local copy"
+        )
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
+    tokenizer.padding_side = "right"
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return Renderer(tokenizer=tokenizer, end_of_turn=renderer.end_of_turn)
 
 
 def _chat(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:

@@ -9,6 +9,7 @@ from functools import cache
 from workbench.errors import unknown
 from workbench.methods.method import Attachment, Driver, Mergeability, Mergeable, Method, NotMergeable
 from workbench.plugins import registered
+from workbench.recipe import HEADS
 
 __all__ = [
     "Attachment",
@@ -19,6 +20,7 @@ __all__ = [
     "NotMergeable",
     "find_method",
     "known_methods",
+    "method_and_head",
 ]
 
 
@@ -42,3 +44,15 @@ def find_method(name: str) -> Method:
     if name not in methods:
         raise unknown("method", name, methods)
     return methods[name]
+
+
+def method_and_head(name: str) -> tuple[Method, str | None]:
+    """The method that users mean by a name such as `lora` or `lora-classes`, and the head, if the name says one.
+
+    Raises:
+        UserError: there is no such method; the nearest names and all names are in the message.
+    """
+    method, _, head = name.rpartition("-")
+    if name not in known_methods() and head in HEADS and method in known_methods():
+        return find_method(method), head
+    return find_method(name), None

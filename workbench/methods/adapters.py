@@ -19,7 +19,7 @@ def _bottleneck(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Modu
 
     from workbench.methods.bottleneck import BottleneckConfig
 
-    return get_peft_model(attachment.model, BottleneckConfig(task_type="CAUSAL_LM", **settings))
+    return get_peft_model(attachment.model, BottleneckConfig(task_type=attachment.task_type, **settings))
 
 
 def _why_not_wider(model: "nn.Module") -> str | None:

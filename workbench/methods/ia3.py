@@ -24,7 +24,7 @@ def _ia3(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
         inner = last_projections(attachment.model)
         found = {*keys_and_values(attachment.model), *inner}
         settings = {**settings, "target_modules": found, "feedforward_modules": set(inner)}
-    return keep_precision(get_peft_model(attachment.model, IA3Config(task_type="CAUSAL_LM", **settings)))
+    return keep_precision(get_peft_model(attachment.model, IA3Config(task_type=attachment.task_type, **settings)))
 
 
 METHODS = (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def _lora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(attachment.model, LoraConfig(task_type="CAUSAL_LM", **settings))
+    return get_peft_model(attachment.model, LoraConfig(task_type=attachment.task_type, **settings))
 
 
 def _dora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
@@ -34,7 +34,7 @@ def _adalora(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module"
 
     steps = attachment.steps
     schedule = {"total_step": steps, "tinit": steps // 10, "tfinal": 4 * steps // 10, "deltaT": max(1, steps // 100)}
-    config = AdaLoraConfig(task_type="CAUSAL_LM", **{**schedule, **settings})
+    config = AdaLoraConfig(task_type=attachment.task_type, **{**schedule, **settings})
     if config.total_step != steps:
         raise ValueError(f"total_step {config.total_step}: the training has {steps} steps, and total_step follows it")
     if config.init_r <= config.target_r:

@@ -54,7 +54,8 @@ def as_vocabulary(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel,
     tokenizer.add_special_tokens({"additional_special_tokens": names}, replace_extra_special_tokens=False)
     ids = tokenizer.convert_tokens_to_ids(names)
     factor = _embedding_factor(base)
-    tied = base.get_output_embeddings().weight is base.get_input_embeddings().weight
+    output = base.get_output_embeddings()  # a head of classes says no entries
+    tied = output is None or output.weight is base.get_input_embeddings().weight
     if max(ids) >= len(base.get_input_embeddings().weight):
         base.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
     with torch.no_grad():
@@ -67,8 +68,20 @@ def as_vocabulary(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel,
                 output.bias[ids] = 0
     tokenizer.chat_template = _before_template("".join(names), tokenizer.chat_template)
     _before_texts(names, ids, tokenizer)
-    base.generation_config.suppress_tokens = ids
+    if output is not None:
+        base.generation_config.suppress_tokens = ids
+    _unwrap_trained_modules(base)
     return base, tokenizer
+
+
+def _unwrap_trained_modules(base: "PreTrainedModel") -> None:
+    """Put what PEFT trained whole beside an adapter, such as a head, into its place; merging does it for others."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(base.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, child = name.rpartition(".")
+            setattr(base.get_submodule(parent), child, module.modules_to_save[module.active_adapter])
 
 
 def _embedding_factor(model: "PreTrainedModel") -> "torch.Tensor":

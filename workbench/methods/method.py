@@ -18,11 +18,14 @@ class Attachment:
         model: the base, its weights frozen.
         typical_ids: token ids of training prompts, one after another, for methods that start from real text.
         steps: optimizer steps of the training that is to follow, for methods with a schedule of their own.
+        task_type: what PEFT calls the model's task: with "SEQ_CLS" it trains the model's head along with the adapter,
+            and saves both.
     """
 
     model: "PreTrainedModel"
     typical_ids: list[int]
     steps: int = 1
+    task_type: str = "CAUSAL_LM"
 
 
 class Driver(Protocol):

@@ -25,14 +25,14 @@ def _prefix(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     if settings.get("prefix_projection"):
         width = model.config.get_text_config().hidden_size
         settings = {"encoder_hidden_size": width, **settings}
-        return get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", **settings))
+        return get_peft_model(model, PrefixTuningConfig(task_type=attachment.task_type, **settings))
     ids = typical_start(attachment, settings["num_virtual_tokens"])
     with torch.no_grad():
         # A model's own cache may keep no more than its window.
         cache = DynamicCache()
         past = model(torch.tensor([ids], device=model.device), past_key_values=cache, use_cache=True).past_key_values
     keys_and_values = [(layer.keys.float(), layer.values.float()) for layer in past.layers]
-    tuned = get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", **settings))
+    tuned = get_peft_model(model, PrefixTuningConfig(task_type=attachment.task_type, **settings))
     initialize_kv_prefix_from_past_key_values(tuned, past_key_values=keys_and_values)
     return tuned
 

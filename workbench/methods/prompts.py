@@ -37,7 +37,7 @@ def _prompt(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     model = attachment.model
     with torch.no_grad():
         start = model.get_input_embeddings()(torch.tensor(ids, device=model.device)).float()
-    tuned: Any = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", **settings))
+    tuned: Any = get_peft_model(model, PromptTuningConfig(task_type=attachment.task_type, **settings))
     embedding = tuned.prompt_encoder[tuned.active_adapter].embedding
     with torch.no_grad():
         embedding.weight.copy_(start)
@@ -48,7 +48,7 @@ def _ptuning(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module"
     from peft import PromptEncoderConfig, get_peft_model
 
     width = attachment.model.config.get_text_config().hidden_size
-    config = PromptEncoderConfig(task_type="CAUSAL_LM", **{"encoder_hidden_size": width, **settings})
+    config = PromptEncoderConfig(task_type=attachment.task_type, **{"encoder_hidden_size": width, **settings})
     return get_peft_model(attachment.model, config)
 
 

@@ -2,7 +2,17 @@
 
 from workbench.models.attach import Size, attach, check_attachment, size
 from workbench.models.fast import fast_evaluation, fast_training
-from workbench.models.load import BITS, context_length, load_dequantized, load_model, load_tokenizer, require_weights
+from workbench.models.head import class_logits, head_of, last_states, read_by_head, without_adapter
+from workbench.models.load import (
+    BITS,
+    context_length,
+    head_settings,
+    load_classifier,
+    load_dequantized,
+    load_model,
+    load_tokenizer,
+    require_weights,
+)
 from workbench.models.memory import keep_memory, release_memory
 from workbench.models.output import has_linear_output, linear_cross_entropy, output_layer, output_of, output_weight
 from workbench.models.precision import (
@@ -25,6 +35,7 @@ __all__ = [
     "attach",
     "bfloat16_is_fast",
     "check_attachment",
+    "class_logits",
     "computing_dtype",
     "context_length",
     "default_bits",
@@ -32,8 +43,12 @@ __all__ = [
     "fast_evaluation",
     "fast_training",
     "has_linear_output",
+    "head_of",
+    "head_settings",
     "keep_memory",
+    "last_states",
     "linear_cross_entropy",
+    "load_classifier",
     "load_dequantized",
     "load_model",
     "load_tokenizer",
@@ -41,7 +56,9 @@ __all__ = [
     "output_of",
     "output_weight",
     "precision_of",
+    "read_by_head",
     "release_memory",
     "require_weights",
     "size",
+    "without_adapter",
 ]

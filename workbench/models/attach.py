@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.data.labels import Labels
 from workbench.errors import UserError
 from workbench.methods import Attachment, Mergeability, Method
+from workbench.models.head import head_name, head_of, task_type
+from workbench.models.load import head_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,18 +53,28 @@ def attach(
     if method.unsupported and (reason := method.unsupported(model)):
         raise UserError(f"{method.name} can't be used here: {reason}; leave it out with --methods")
     set_seed(seed)
-    attachment = Attachment(model=model, typical_ids=typical_ids, steps=steps)
+    attachment = Attachment(model=model, typical_ids=typical_ids, steps=steps, task_type=task_type(model))
     try:
         attached = method.attach(attachment, {**method.settings, **settings})
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{method.name} with {dict(settings) or 'its own settings'}: {error}") from error
+    if method.trains and head_name(model) and not any(p.requires_grad for p in head_of(attached).parameters()):
+        raise UserError(f"{method.name} does not train a head of classes: see `Attachment.task_type`")
     return attached.eval()
 
 
 def check_attachment(
-    path: Path, method: Method, settings: Mapping[str, Any], typical_ids: list[int], steps: int = 1
+    path: Path,
+    method: Method,
+    settings: Mapping[str, Any],
+    typical_ids: list[int],
+    steps: int = 1,
+    labels: Labels | None = None,
 ) -> Mergeability:
     """Attach `method` to the model in the folder `path` without its weights, to find early what is wrong.
+
+    Args:
+        labels: of a head of classes; None for a model that writes.
 
     Returns:
         Whether the result can become a merged checkpoint.
@@ -70,11 +83,14 @@ def check_attachment(
         UserError: as `attach`.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    kind: Any = AutoModelForCausalLM
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if labels is not None:
+        kind, config = AutoModelForSequenceClassification, head_settings(path, labels, None)["config"]
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = kind.from_config(config, trust_remote_code=False)
         attached = attach(model.requires_grad_(False), method, settings, typical_ids, seed=0, steps=steps)
         return method.mergeability(attached)
 

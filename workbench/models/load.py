@@ -1,11 +1,13 @@
 """Loading a base and its tokenizer at 32, 16, 8 or 4 bits."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.data.labels import Labels
 from workbench.errors import UserError
+from workbench.models.head import HEAD_NAMES, draw_head, head_of
 from workbench.models.precision import computing_dtype, device
 
 if TYPE_CHECKING:
@@ -83,40 +85,93 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     Raises:
         UserError: it is no causal language model, or its files don't fit each other.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils.quantization_config import Mxfp4Config
+    from transformers import AutoModelForCausalLM
 
+    return _load(AutoModelForCausalLM, "a causal language model", path, bits, training, None)
+
+
+def load_classifier(
+    path: Path,
+    bits: int,
+    labels: Labels | None = None,
+    pad_id: int | None = None,
+    seed: int = 0,
+    training: bool = False,
+) -> "PreTrainedModel":
+    """Load the model in the folder `path` with a head of classes, frozen and in evaluation mode.
+
+    The head is in float32, whatever holds the rest.
+
+    Args:
+        path, bits, training: see `load_model`.
+        labels: of a new head, its weights drawn from `seed`; None for a model that brings its own head.
+        pad_id: the padding token, which the configuration names from now on, with `labels`.
+
+    Raises:
+        UserError: the architecture has no such head, or the files don't fit each other.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    more = {} if labels is None else head_settings(path, labels, pad_id)
+    model = _load(AutoModelForSequenceClassification, "a classifier", path, bits, training, HEAD_NAMES, **more)
+    head_of(model).to(torch.float32)
+    if labels is not None:
+        draw_head(model, seed)
+    return model
+
+
+def head_settings(path: Path, labels: Labels, pad_id: int | None) -> dict[str, Any]:
+    """What loads a checkpoint with a new head: its configuration with the names of the classes.
+
+    Raises:
+        UserError: transformers has no classifier of its architecture.
+    """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise UserError(
+            f"head 'classes' can't be used here: transformers has no {config.model_type} model with such a head; "
+            'take head="likelihood", or another --model'
+        )
+    names = labels.names
+    config.num_labels = len(names)
+    config.id2label, config.label2id = dict(enumerate(names)), {name: row for row, name in enumerate(names)}
+    config.problem_type = "single_label_classification"
+    for one in (config, config.get_text_config()):
+        one.pad_token_id = pad_id
+    return {"config": config}
+
+
+def _load(
+    kind: Any, what: str, path: Path, bits: int, training: bool, whole: Sequence[str] | None, **more: Any
+) -> "PreTrainedModel":
+    """A model of one of transformers' auto classes, frozen and in evaluation mode.
+
+    Args:
+        what: as users are told what it should be.
+        whole: modules that are never quantized; None for the output layer.
+        more: for `from_pretrained`.
+    """
     from workbench.models.attention import GROUPED
     from workbench.models.probe import read_short_text
 
-    computing = computing_dtype(bits)
-    quantization: Any = None
-    if _quantized_by(path) == MXFP4:  # gpt-oss as it is released
-        quantization = Mxfp4Config(dequantize=True)
-    elif bits == 8:
-        # On a CPU it warns at every product that it casts, which nobody can change.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        quantization = BitsAndBytesConfig(load_in_8bit=True)
-    elif bits == 4:
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=computing,
-        )
+    quantization = _quantization(path, bits, whole)
     try:
         attention = _attention(path, training)
-        model = AutoModelForCausalLM.from_pretrained(
+        model = kind.from_pretrained(
             path,
-            dtype=computing,
+            dtype=computing_dtype(bits),
             attn_implementation=attention,
             quantization_config=quantization,
             device_map={"": device()} if quantization or device().type != "cpu" else None,
             use_safetensors=True,
             trust_remote_code=False,
+            **more,
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} can't be loaded as a causal language model: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} can't be loaded as {what}: {str(error).splitlines()[0]}") from error
     model.requires_grad_(False)
     modules: Iterable[Any] = model.modules()
     for module in modules:
@@ -129,7 +184,31 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
             read_short_text(model)
         except NotImplementedError:  # sinks or capped scores
             model.set_attn_implementation("eager")
-    return model.eval()
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def _quantization(path: Path, bits: int, whole: Sequence[str] | None) -> Any:
+    """How transformers is to hold the weights; None for weights of floating point that are there as such."""
+    from transformers import BitsAndBytesConfig
+    from transformers.utils.quantization_config import Mxfp4Config
+
+    if _quantized_by(path) == MXFP4:  # gpt-oss as it is released
+        return Mxfp4Config(dequantize=True)
+    skipped = None if whole is None else list(whole)
+    if bits == 8:
+        # On a CPU it warns at every product that it casts, which nobody can change.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    if bits == 4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=computing_dtype(bits),
+            llm_int8_skip_modules=skipped,
+        )
+    return None
 
 
 def _attention(path: Path, training: bool) -> str | None:
@@ -149,17 +228,20 @@ def _attention(path: Path, training: bool) -> str | None:
     return "eager" if training else None
 
 
-def load_dequantized(path: Path, bits: int) -> "PreTrainedModel":
+def load_dequantized(path: Path, bits: int, load: "Callable[..., PreTrainedModel]" = load_model) -> "PreTrainedModel":
     """Load the model in the folder `path` in float32, with the weights that it computes with when held at `bits`.
 
     An adapter trained on a quantized base knows these weights and no others.
+
+    Args:
+        load: `load_model`, or what loads a classifier of the same arguments.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
 
     from workbench.methods.peft_layers.precision import dequantized
 
-    model, held = load_model(path, 32), dict(load_model(path, bits, training=True).named_modules())
+    model, held = load(path, 32), dict(load(path, bits, training=True).named_modules())
     with torch.no_grad():
         for name, module in model.named_modules():
             for part, parameter in module.named_parameters(recurse=False):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from workbench.models.fast.compiled import Loop, can_compile
+from workbench.models.head import head_name
 from workbench.models.probe import read_short_text
 
 # Logits of one part, in bytes. Below 32 MB glibc gives memory again that it has, above it asks the system each time.
@@ -41,8 +42,11 @@ def output_weight(model: nn.Module) -> torch.Tensor:
 def has_linear_output(model: nn.Module) -> bool:
     """Whether the logits are the output layer's frozen weight times the hidden states, and nothing else.
 
-    Some models scale or cap their logits afterwards; a short text through the model shows it.
+    Some models scale or cap their logits afterwards; a short text through the model shows it. Those with a head of
+    classes have no output layer.
     """
+    if head_name(model) is not None:
+        return False
     layer = output_layer(model)
     if type(layer) is not nn.Linear or getattr(layer, "bias", None) is not None or layer.weight.requires_grad:
         return False

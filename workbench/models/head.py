@@ -1,0 +1,112 @@
+"""A head of classes: a linear layer that reads the last hidden state of a text's last token.
+
+It is that of Radford et al. 2018 ("Improving Language Understanding by Generative Pre-Training", section 3.2), and
+transformers calls a model that has it `...ForSequenceClassification`. Transformers finds the last token by what is not
+the padding token, or, given vectors in place of tokens, takes the last column; here the attention mask says which token
+is the last one, whatever pads it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Names of the layer, as transformers and PEFT have them.
+HEAD_NAMES = ("score", "classifier")
+# Of new weights, where the configuration doesn't say; GPT-1's own.
+DEVIATION = 0.02
+
+
+def head_name(model: nn.Module) -> str | None:
+    """What the head of a classifier is called; None for a model that has none."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return next((name for name in HEAD_NAMES if isinstance(getattr(base, name, None), nn.Module)), None)
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The head of a classifier, with or without an adapter.
+
+    Raises:
+        TypeError: the model has none.
+    """
+    name = head_name(model)
+    if name is None:
+        raise TypeError(f"{type(model).__name__} has no head of classes")
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head: nn.Module = getattr(base, name)
+    return head
+
+
+def task_type(model: nn.Module) -> str:
+    """What PEFT calls a model's task. With "SEQ_CLS" it trains the head along and saves it with the adapter."""
+    return "CAUSAL_LM" if head_name(model) is None else "SEQ_CLS"
+
+
+@torch.no_grad()
+def draw_head(model: "PreTrainedModel", seed: int) -> None:
+    """Draw the weights of a new head, the same whatever holds the rest of the model."""
+    weight: Any = head_of(model).weight
+    deviation = getattr(model.config.get_text_config(), "initializer_range", DEVIATION)
+    drawn = torch.empty(weight.shape).normal_(std=deviation, generator=torch.Generator().manual_seed(seed))
+    weight.copy_(drawn)
+
+
+def last_states(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """What the head reads: the last hidden state of each text's last token.
+
+    Args:
+        model: a classifier, with or without an adapter.
+        input_ids: (batch, length).
+        attention_mask: (batch, length), 0 on padding.
+
+    Returns:
+        (batch, width), in the precision of the model.
+    """
+    length = attention_mask.shape[1]
+    last = length - 1 - attention_mask.flip(dims=[1]).argmax(dim=1)
+
+    def of_last_token(hidden: torch.Tensor) -> torch.Tensor:
+        # Virtual tokens stand in front of the text. Whichever column transformers takes afterwards, it is this one.
+        states = hidden[torch.arange(len(hidden), device=hidden.device), hidden.shape[1] - length + last]
+        return states[:, None].expand(-1, hidden.shape[1], -1)
+
+    head = head_of(model)
+    head.forward = of_last_token
+    try:
+        states: torch.Tensor = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        return states
+    finally:
+        del head.forward
+
+
+def class_logits(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Logits of all classes, (batch, classes) in float32; the head computes in its own precision.
+
+    Args:
+        model, input_ids, attention_mask: see `last_states`.
+    """
+    return read_by_head(model, last_states(model, input_ids, attention_mask))
+
+
+def read_by_head(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """What the head of `model` makes of hidden states (batch, width): (batch, classes) in float32."""
+    head: Any = head_of(model)
+    with torch.autocast(states.device.type, enabled=False):
+        logits: torch.Tensor = head(states.to(head.weight.dtype))
+    return logits.float()
+
+
+@contextmanager
+def without_adapter(model: nn.Module) -> Iterator[nn.Module]:
+    """While the block runs, the base of a model with an adapter, as it was before; its head is one of no training."""
+    tuned: Any = model
+    if tuned.active_peft_config.is_prompt_learning:  # PEFT's own way asks the model for what only writers have
+        yield tuned.get_base_model()
+        return
+    with tuned.disable_adapter():
+        yield model
