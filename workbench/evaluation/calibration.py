@@ -170,7 +170,7 @@ def _likelihoods(
     model: LanguageModel, examples: Sequence[Example], with_end: bool, title: str
 ) -> list[ChoiceLikelihoods]:
     prompts, choices = [example.prompt for example in examples], [example.choices for example in examples]
-    return model.loglikelihood(prompts, choices, end_of_turn=with_end, title=title)
+    return model.loglikelihood(prompts, choices, end_of_turn=with_end, task=examples[0].task, title=title)
 
 
 def _predictions(

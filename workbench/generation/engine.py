@@ -117,6 +117,7 @@ class LocalModel:
         choices: Sequence[Sequence[str]],
         *,
         end_of_turn: bool = True,
+        task: str = "",
         title: str = "",
     ) -> list[ChoiceLikelihoods]:
         """How likely each choice is as the answer to its conversation; see `LanguageModel`.

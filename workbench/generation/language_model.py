@@ -78,6 +78,7 @@ class LanguageModel(Protocol):
         choices: Sequence[Sequence[str]],
         *,
         end_of_turn: bool = True,
+        task: str = "",
         title: str = "",
     ) -> list[ChoiceLikelihoods]:
         """How likely each choice is as the answer to its conversation.
@@ -85,6 +86,7 @@ class LanguageModel(Protocol):
         Args:
             choices: of each conversation, one or more texts.
             end_of_turn: count the end of the turn behind a choice, too.
+            task: which of a recipe's questions all of them are, for a model that has learned each apart.
             title: in front of a progress bar; none for an empty one.
 
         Raises:

@@ -1,0 +1,113 @@
+"""A model with a head of classes as a `LanguageModel`: it tells how likely each class is, and writes nothing."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from workbench.console import progress_bar
+from workbench.data.labels import Labels
+from workbench.data.render import Renderer
+from workbench.errors import UserError
+from workbench.generation.context import parts_of, tokens_at_once
+from workbench.generation.language_model import ChoiceLikelihoods, Conversation, Generated
+from workbench.generation.sampling import Sampling
+from workbench.models import class_logits, keep_memory
+
+
+class Classifier:
+    """A classifier with its renderer and labels; implements `LanguageModel`.
+
+    Args:
+        model: with or without an adapter, in evaluation mode.
+        renderer: of its prompts, its tokenizer with a padding token that no prompt ends with.
+        labels: of the rows of its head.
+    """
+
+    def __init__(self, model: nn.Module, renderer: Renderer, labels: Labels) -> None:
+        self.model = model
+        self.renderer = renderer
+        self.labels = labels
+
+    def prompt(self, conversation: Conversation) -> str:
+        """The exact text the model is given."""
+        return self.renderer.prompt(conversation)
+
+    def loglikelihood(
+        self,
+        conversations: Sequence[Conversation],
+        choices: Sequence[Sequence[str]],
+        *,
+        end_of_turn: bool = True,
+        task: str = "",
+        title: str = "",
+    ) -> list[ChoiceLikelihoods]:
+        """How likely each choice is among the classes of the task; see `LanguageModel`.
+
+        Raises:
+            UserError: the head was not trained for this task, or for one of the choices.
+        """
+        first = self.labels.first(task)
+        count = len(self.labels.tasks[task])
+        rows = [self.labels.rows(task, given) for given in choices]
+        prompts = [ids for _, ids in self.renderer.prompts(conversations)]
+        of_task = self._logits(prompts, title)[:, first : first + count]
+        logs = torch.log_softmax(of_task.double(), dim=-1).numpy()
+        return [
+            ChoiceLikelihoods(logprobs=found[np.array(chosen) - first], tokens=np.ones(len(chosen), dtype=int))
+            for found, chosen in zip(logs, rows, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _logits(self, prompts: Sequence[Sequence[int]], title: str) -> torch.Tensor:
+        """Of all classes, (prompts, classes); prompts of like length are read together, in bounded memory."""
+        keep_memory()
+        order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+        device = next(self.model.parameters()).device
+        found = torch.empty(len(prompts), len(self.labels.names))
+        with progress_bar(title, total=len(prompts), unit="text") as bar:
+            for part in parts_of([len(prompts[index]) for index in order], tokens_at_once(self.model)):
+                batch = order[part]
+                ids, mask = padded([prompts[index] for index in batch], self.renderer.tokenizer.pad_token_id)
+                found[batch] = class_logits(self.model, ids.to(device), mask.to(device)).cpu()
+                bar.update(len(batch))
+        return found
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        *,
+        references: Sequence[str] | None = None,
+        title: str = "",
+    ) -> list[Generated]:
+        """It can't.
+
+        Raises:
+            UserError: always.
+        """
+        raise self._silent()
+
+    def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
+        """It can't.
+
+        Raises:
+            UserError: always.
+        """
+        raise self._silent()
+
+    def _silent(self) -> UserError:
+        return UserError(
+            f"a head of classes writes no text, it tells {', '.join(self.labels.names[:4])} apart: use `classify`, or "
+            "a method that chooses by likelihood"
+        )
+
+
+def padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of texts, each (texts, length), padded on the right."""
+    longest = max(map(len, prompts))
+    ids: list[list[Any]] = [[*prompt, *[pad_id] * (longest - len(prompt))] for prompt in prompts]
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    return torch.tensor(ids), (torch.arange(longest)[None] < lengths[:, None]).long()
