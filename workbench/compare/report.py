@@ -88,10 +88,11 @@ def _shipped(run: RunRecord) -> str:
     export = run.export
     if not export.merged:
         return str(export.reason)
+    said = "classes" if run.head else "greedy answers"
     text = (
         f"merged/ is a plain checkpoint: reloaded in a fresh process, its logits differ from the trained model's by "
         f"at most {export.max_abs_logit_difference:.2g} (largest logit {export.max_abs_logit:.3g}; the base "
-        f"differs by {export.base_logit_difference:.3g}), and its greedy answers are the same on "
+        f"differs by {export.base_logit_difference:.3g}), and its {said} are the same on "
         f"{export.greedy_agreement:.0%} of {export.prompts} held-out prompts."
     )
     if export.base:

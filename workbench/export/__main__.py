@@ -16,7 +16,8 @@ examples:
 
 The checkpoint is read from disk in a process with transformers alone. In float32 its logits must be the trained
 model's within 1e-5 of the largest; in either precision it must give the same greedy text on 99 of 100 held-out prompts,
-and must not be the base. Otherwise nothing is left, and the exit code is 1.
+and must not be the base. With a head of classes, it must give the same class on all prompts. Otherwise nothing is left,
+and the exit code is 1.
 
 Computed in bfloat16, long answers of one and the same model differ with the size of the batch (SmolLM2: every fourth of
 88 tokens), for logits near 40 are rounded to steps of a quarter. So bfloat16 is refused there, unless --accept-rounding
@@ -35,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("run", type=Path, metavar="RUN", help="output folder of `workbench run`")
-    p.add_argument("--method", required=True, metavar="NAME", help="a method of that run")
+    p.add_argument(
+        "--method", required=True, metavar="NAME", help="a method of that run, such as lora, or lora-classes"
+    )
     p.add_argument("--seed", type=int, metavar="N", help="of a run with several seeds (default: its first)")
     p.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the checkpoint goes; must not exist")
     p.add_argument(
@@ -79,7 +82,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(
         f"{arguments.to}: a plain checkpoint in {arguments.precision}{base}\n"
         f"largest logit difference {proof.max_abs_logit_difference:.2g} of {proof.max_abs_logit:.3g} "
-        f"(the base: {proof.base_logit_difference:.3g}), the same greedy text on "
+        f"(the base: {proof.base_logit_difference:.3g}), the same greedy text, or class, on "
         f"{proof.greedy_agreement:.1%} of {proof.prompts} held-out prompts, the same likeliest token at "
         f"{proof.greedy_token_agreement:.1%} of positions"
     )

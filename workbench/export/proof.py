@@ -79,8 +79,10 @@ def positions(sequences: Sequence[Sequence[int]]) -> list[int]:
     return [min(POSITIONS, len(ids)) for ids in sequences]
 
 
-def proof_sequences(rendered: Sequence[Rendered]) -> list[list[int]]:
-    """The held-out sequences, prompt and reference, on which logits are compared."""
+def proof_sequences(rendered: Sequence[Rendered], classes: bool = False) -> list[list[int]]:
+    """The held-out sequences, prompt and reference, on which logits are compared; for classes, all prompts."""
+    if classes:
+        return [item.prompt_ids for item in rendered]
     return [item.prompt_ids + item.completion_ids for item in rendered[:SEQUENCES]]
 
 
@@ -90,12 +92,15 @@ class Expected:
 
     Attributes:
         logits, base_logits: of the held-out sequences, by the trained model and by the base.
-        texts: the trained model's greedy answers to the held-out prompts.
+        texts: the trained model's greedy answers to the held-out prompts; of a head of classes, the likeliest class.
+        classes: it is of a head of classes: logits are of those, (1, classes), and the class must be the same of all
+            prompts.
     """
 
     logits: Sequence[torch.Tensor]
     base_logits: Sequence[torch.Tensor]
     texts: Sequence[str]
+    classes: bool = False
 
 
 class FreshProcess:
@@ -174,6 +179,8 @@ class FreshProcess:
     ) -> tuple[list[str], list[torch.Tensor]]:
         """Greedy continuations of `prompts`, and the logits of the last `counts` tokens of `sequences`.
 
+        Of a head of classes, the likeliest classes of `prompts`, and the logits of `sequences`.
+
         Raises:
             RuntimeError: transformers could not run it; the message says why.
         """
@@ -201,7 +208,7 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 def write_proven(
     merged: "PreTrainedModel",
     tokenizer: Any,
-    generation: "GenerationConfig",
+    generation: "GenerationConfig | None",
     folder: Path,
     held_out: Sequence[Rendered],
     expected: Expected,
@@ -214,7 +221,7 @@ def write_proven(
     Args:
         merged: the model that transformers runs by itself, in the precision to save.
         tokenizer: its own, chat template included.
-        generation: how predictions were made; saved with the checkpoint.
+        generation: how predictions were made; saved with the checkpoint. None for a head of classes.
         held_out: examples as `tokenizer` renders them.
         expected: what the same examples gave before.
         card: text of the README.
@@ -225,7 +232,8 @@ def write_proven(
     """
     try:
         with files.whole_folder(folder) as aside:
-            merged.generation_config = generation
+            if generation is not None:
+                merged.generation_config = generation
             merged.save_pretrained(aside, safe_serialization=True)
             tokenizer.save_pretrained(aside)
             files.write_text(aside / "README.md", card)
@@ -234,14 +242,14 @@ def write_proven(
             try:
                 texts, logits = process.read(
                     aside,
-                    proof_sequences(held_out),
+                    proof_sequences(held_out, expected.classes),
                     [len(t) for t in expected.logits],
                     [item.text for item in held_out],
-                    generation.max_new_tokens or 1,
+                    (generation.max_new_tokens if generation else None) or 1,
                 )
             except RuntimeError as error:
                 raise _NotEqualError(_unread(str(error), len(held_out))) from error
-            new = generation.suppress_tokens or []
+            new = (generation.suppress_tokens if generation else None) or []
             exact = merged.dtype == torch.float32
             proof = compare(logits, texts, expected, new, exact, accept_rounding and not exact)
             if not proof.holds:
@@ -304,6 +312,8 @@ def compare(
             f"it can't be told from the base, whose logits differ from the trained model's by {base_difference:.2g}, "
             f"its own by {difference:.2g}"
         )
+    elif expected.classes and exact and agreement < 1:
+        reason = f"its classes equal the trained model's on {agreement:.1%} of {len(texts)} prompts only"
     elif accept_rounding and token_agreement < TOKEN_TOLERANCE:
         reason = f"its likeliest tokens equal the trained model's at {token_agreement:.1%} of positions only"
     elif not accept_rounding and agreement < GREEDY_TOLERANCE:

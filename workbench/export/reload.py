@@ -7,6 +7,9 @@ Each line of its standard input asks for one checkpoint, as JSON: `checkpoint` (
 ids), `positions` (of how many tokens at the end of each the logits are asked for), `prompts` (texts to continue
 greedily) and `max_new_tokens`. The logits, one tensor a sequence, go to the answer; a line of JSON with the new text
 of each prompt, or with the error, comes back on standard output.
+
+A checkpoint that its config.json calls one `ForSequenceClassification` is read as that: its logits are those of the
+classes, one row a sequence, and in place of a new text it gives the name of the likeliest class.
 """
 
 import json
@@ -16,9 +19,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 TOGETHER = 34
+CLASSIFIER = "ForSequenceClassification"
 
 
 def main() -> None:
@@ -42,17 +46,33 @@ def read(checkpoint: str, request_file: Path, answer_file: str) -> list[str]:
     """Load a checkpoint, write its logits, return its texts."""
     request = json.loads(request_file.read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", use_safetensors=True).eval()
+    architectures = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).architectures or []
+    classifies = any(name.endswith(CLASSIFIER) for name in architectures)
+    kind = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    model = kind.from_pretrained(checkpoint, dtype="auto", use_safetensors=True).eval()
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
     with torch.inference_mode():
         logits = {}
         for number, (ids, count) in enumerate(zip(request["sequences"], request["positions"], strict=True)):
-            found = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, -count:]
+            whole = model(input_ids=torch.tensor([ids], device=model.device)).logits
+            found = whole if classifies else whole[0, -count:]
             logits[str(number)] = found.float().cpu().contiguous()
         save_file(logits, answer_file)
+        if classifies:
+            return classes(model, tokenizer, request["prompts"])
         prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in request["prompts"]]
         return continued(model, tokenizer, prompts, request["max_new_tokens"])
+
+
+def classes(model: Any, tokenizer: Any, texts: list[str]) -> list[str]:
+    """Names of the likeliest classes of rendered texts, in batches that the tokenizer pads."""
+    names = []
+    for start in range(0, len(texts), TOGETHER):
+        some = texts[start : start + TOGETHER]
+        inputs = tokenizer(some, add_special_tokens=False, padding=True, return_tensors="pt").to(model.device)
+        names += [model.config.id2label[index] for index in model(**inputs).logits.argmax(dim=-1).tolist()]
+    return names
 
 
 def continued(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[str]:
