@@ -16,6 +16,9 @@ from workbench.errors import UserError, collected, unknown
 
 logger = logging.getLogger(__name__)
 
+LIKELIHOOD, CLASSES = "likelihood", "classes"
+HEADS = (LIKELIHOOD, CLASSES)
+
 RowToExamples = Callable[[Mapping[str, Any]], Iterable[Any]]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 T = TypeVar("T")
@@ -169,8 +172,12 @@ class Recipe:
         max_tokens: prompt and completion together; longer examples are counted and left out, never cut.
         max_new_tokens: most tokens of a generated answer.
         training: see `Training`.
+        head: what the methods are trained to choose by. "likelihood": the model writes its choice, and is asked how
+            likely each is; "classes": a classification head reads the last token, and ships as
+            `AutoModelForSequenceClassification`. Both, as in `("likelihood", "classes")`, stand beside each other in
+            one table, the latter as `lora-classes`. `untuned` has no trained head: it chooses by likelihood.
         settings: method name -> settings that replace the method's own, such as `{"lora": {"r": 16}}`;
-            `learning_rate` is one of them.
+            `learning_rate` is one of them. Those of `lora-classes` come before those of `lora`.
         inference_examples: row -> examples without an answer, of rows that are new: for what the tuned model is used
             for afterwards.
         features: example -> further numbers of each of its choices, by name, which a small reranker puts together with
@@ -198,6 +205,7 @@ class Recipe:
     max_tokens: int = 512
     max_new_tokens: int = 128
     training: Training = field(default_factory=Training)
+    head: str | Sequence[str] = LIKELIHOOD
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
     inference_examples: RowToExamples | None = None
     features: Callable[[Any], Mapping[str, Sequence[float]]] | None = None
@@ -215,6 +223,9 @@ class Recipe:
             wrong += [f"row_to_examples has no function for the split {split!r}" for split in sorted(missing)]
         if not self.methods:
             wrong.append("methods is empty")
+        wrong += [str(unknown("head", head, HEADS)) for head in self.heads if head not in HEADS]
+        if not self.heads:
+            wrong.append(f"head is empty: it must be {' or '.join(HEADS)}, or both")
         if both := self.baselines.keys() & set(self.methods):
             wrong.append(f"{', '.join(sorted(both))} is the name of a baseline and of a method")
         names = [getattr(metric, "name", metric) for metric in self.metrics]
@@ -231,6 +242,11 @@ class Recipe:
             )
         if wrong:
             raise collected("Recipe", wrong)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads that are trained, each once."""
+        return tuple(dict.fromkeys((self.head,) if isinstance(self.head, str) else self.head))
 
     @property
     def evaluated_splits(self) -> tuple[str, ...]:

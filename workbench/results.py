@@ -36,7 +36,7 @@ class ExportRecord:
         merged: whether there is a merged checkpoint that transformers runs by itself, proven equal.
         reason: why not.
         max_abs_logit_difference: of the reloaded checkpoint to the trained model.
-        greedy_agreement: share of held-out prompts with the same greedy text.
+        greedy_agreement: share of held-out prompts with the same greedy text; of a head of classes, the same class.
         max_abs_logit: the largest logit, by which the difference is to be judged.
         base_logit_difference: largest difference of the base's logits to the trained model's.
         greedy_token_agreement: share of the compared positions with the same likeliest token, given the same text.
@@ -117,6 +117,8 @@ class RunRecord:
 
     Attributes:
         method: the entry's name.
+        head: "classes" where a head of classes was trained, see `Recipe`; None elsewhere.
+        tuned_by: the method, where the entry has another name.
         seed: from which new weights and the order of the examples were drawn.
         bits: how the frozen base was held while training.
         status: "done" or "failed".
@@ -130,9 +132,9 @@ class RunRecord:
         peak_memory_bytes: while training; of what isn't trained, while scoring.
         adapter_bytes: of the adapter's weights, or of all trained weights where there is no adapter.
         steps: optimizer steps that were made.
-        validation_loss: of the state that was kept, nats per token.
+        validation_loss: of the state that was kept, nats per token; of a head of classes, per text.
         validation_loss_as_trained, validation_loss_as_shipped: on some validation examples, by the trained model and by
-            the saved one, nats per token.
+            the saved one; likewise.
         warning: what a reader of the scores should know.
         curve: `{"step", "loss"}` and `{"step", "validation_loss"}`, in order.
         choosing: task -> how likelihoods of choices became probabilities.
@@ -155,6 +157,8 @@ class RunRecord:
     signatures: Mapping[str, str] = field(default_factory=dict)
     baseline: bool = False
     reranks: str | None = None
+    head: str | None = None
+    tuned_by: str | None = None
     export_seconds: float = 0.0
     train_tokens_per_second: float | None = None
     evaluation_peak_memory_bytes: int | None = None
@@ -167,6 +171,11 @@ class RunRecord:
     curve: Sequence[Mapping[str, float]] = ()
     choosing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     forecast: Forecast | None = None
+
+    @property
+    def method_name(self) -> str:
+        """Of the method that was trained, whatever the entry is called."""
+        return self.tuned_by or self.method
 
     @property
     def done(self) -> bool:

@@ -97,8 +97,8 @@ def minutes(text: str) -> float:
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
     began = time.perf_counter()
-    from workbench.errors import UserError, unknown
-    from workbench.methods import known_methods
+    from workbench.errors import UserError
+    from workbench.methods import method_and_head
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, and not both")
@@ -107,8 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("--resume goes on as the run was begun: give it alone, or with --methods to add some")
     methods = arguments.methods.split(",") if arguments.methods else None
     for name in methods or ():
-        if name not in known_methods():
-            raise unknown("method", name, known_methods())
+        method_and_head(name)
     folder = _resumed(arguments.resume, methods) if arguments.resume else _begun(arguments, methods)
     if arguments.check:
         from workbench.run.check import check

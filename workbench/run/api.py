@@ -10,7 +10,7 @@ from workbench.compare import compare_methods, table
 from workbench.console import quiet_libraries
 from workbench.errors import UserError
 from workbench.evaluation import Prediction, find_metric, read_predictions
-from workbench.methods import find_method
+from workbench.methods import method_and_head
 from workbench.models import default_bits
 from workbench.recipe import Recipe
 from workbench.results import Comparison, ExportRecord, Results
@@ -118,7 +118,7 @@ def run_recipe(
     if minutes is not None and not minutes > 0:
         raise UserError("minutes must be above 0")
     for name in methods or ():
-        find_method(name)
+        method_and_head(name)
     recipe = replace(recipe, name=recipe.name or "recipe")
     options = Options(
         recipe=None,

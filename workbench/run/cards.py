@@ -9,6 +9,7 @@ import torch
 from workbench.export.card import model_card
 from workbench.methods import Method
 from workbench.models import DEQUANTIZED, ORIGINAL
+from workbench.models.head import HEAD_NAMES
 from workbench.results import Score
 from workbench.run.prepare import Job
 
@@ -24,6 +25,13 @@ tokenizer = AutoTokenizer.from_pretrained("merged")
 chat = [{"role": "user", "content": "..."}]
 inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
 answer = model.generate(**inputs)"""
+CLASSIFIER_LOADING = """from transformers import AutoTokenizer, pipeline
+
+tokenizer = AutoTokenizer.from_pretrained("merged")
+classify = pipeline("text-classification", model="merged", tokenizer=tokenizer, top_k=None)
+chat = [{"role": "user", "content": "..."}]
+text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+classify(text, add_special_tokens=False)"""
 
 
 def card(
@@ -37,7 +45,7 @@ def card(
 ) -> str:
     """The README of a merged checkpoint, or of an adapter."""
     return model_card(
-        title=f"{job.recipe.name} by {method.name}",
+        title=f"{job.recipe.name} by {job.name_of(method)}",
         checkpoint=job.recipe.checkpoint,
         licence=job.checkpoint.licence,
         method=method.name,
@@ -47,26 +55,49 @@ def card(
         bits=job.precision(method).trained_bits,
         examples=len(job.pairs["train"]),
         scores=[(name, f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})") for name, s in scores.items()],
-        loading=MERGED_LOADING if merged else adapter_loading(job, method),
-        notes=notes or {},
+        loading=_loading(job) if merged else adapter_loading(job, method),
+        notes={**_class_notes(job), **(notes or {})},
     )
+
+
+def _loading(job: Job) -> str:
+    """Python that runs a merged checkpoint."""
+    return MERGED_LOADING if job.head.labels is None else CLASSIFIER_LOADING
+
+
+def _class_notes(job: Job) -> dict[str, str]:
+    """What a user of a head of classes should know."""
+    labels = job.head.labels
+    if labels is None:
+        return {}
+    note = ", ".join(labels.names)
+    if len(labels.tasks) > 1:
+        note += ". Only those of one task are to be compared: the head was trained on the classes of each alone"
+    return {"Classes": note}
 
 
 def adapter_loading(job: Job, method: Method) -> str:
     """Python that loads the adapter on the base that its scores are of."""
     precision = job.precision(method)
     dtype = "bfloat16" if precision.loading_dtype == torch.bfloat16 else "float32"
-    lines = ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
-    arguments = f'"PATH OF THE BASE", dtype="{dtype}"'
+    lines = ["from peft import PeftModel", "", ""]
+    arguments, kind = f'"PATH OF THE BASE", dtype="{dtype}"', "AutoModelForCausalLM"
+    if job.head.labels is not None:
+        kind = "AutoModelForSequenceClassification"
+        pad_id = job.renderer.tokenizer.pad_token_id
+        arguments += f", num_labels={len(job.head.labels.names)}, pad_token_id={pad_id}"
+    lines[1] = f"from transformers import {kind}, AutoTokenizer"
     if precision.scored_bits < 16:
-        lines[1] = "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig"
+        lines[1] += ", BitsAndBytesConfig"
         asked = "load_in_8bit=True" if precision.scored_bits == 8 else NF4_ARGUMENTS
+        if job.head.labels is not None:
+            asked += f", llm_int8_skip_modules={list(HEAD_NAMES)}"
         lines.append(f"held = BitsAndBytesConfig({asked})")
         arguments += ", quantization_config=held"
     if method.loads_with:
         lines.insert(2, f"import {method.loads_with}  # makes PEFT know the method")
     lines += [
-        f"base = AutoModelForCausalLM.from_pretrained({arguments})",
+        f"base = {kind}.from_pretrained({arguments})",
         'tokenizer = AutoTokenizer.from_pretrained("adapter")',
         'model = PeftModel.from_pretrained(base, "adapter")',
     ]

@@ -87,14 +87,14 @@ def _methods(job: Job, folder: RunFolder) -> str:
     began = time.perf_counter()
     part = fitted(job, folder, costs, began)
     lines = ["## Methods", f"{'':14}{'trained':>9}{'of':>9}{'rate':>9}{'memory':>10}  ships as"]
-    for method in job.methods:
-        cost = costs.entries[method.name]
+    for entry in job.tuned:
+        cost, method, view = costs.entries[entry.name], entry.method, job.of(entry)
         if cost.problem:
-            lines.append(f"{method.name:14}can't: {cost.problem}")
+            lines.append(f"{entry.name:14}can't: {cost.problem}")
             continue
-        rate = f"{job.learning_rate(method):.0e}" if method.trains else "-"
+        rate = f"{view.learning_rate(method):.0e}" if method.trains else "-"
         counts = f"{count_text(cost.trainable):>9}{count_text(cost.total):>9}"
-        lines.append(f"{method.name:14}{counts}{rate:>9}{bytes_text(cost.memory_bytes):>10}  {_ships(job, method)}")
+        lines.append(f"{entry.name:14}{counts}{rate:>9}{bytes_text(cost.memory_bytes):>10}  {_ships(view, method)}")
     steps, every = steps_in(part.recipe.training, len(part.rows.train))
     lines.append(f"{steps} optimizer steps each, validated every {every}")
     if minutes is not None:
@@ -108,7 +108,7 @@ def _methods(job: Job, folder: RunFolder) -> str:
 def _ships(job: Job, method: Method) -> str:
     if not method.trains:
         return "-"
-    mergeability = job.mergeability[method.name]
+    mergeability = job.mergeability[job.name_of(method)]
     if isinstance(mergeability, NotMergeable):
         return f"adapter only: {mergeability.reason}"
     return "plain checkpoint" if method.trains_base else "plain checkpoint, and adapter"

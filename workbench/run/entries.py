@@ -2,23 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from workbench.errors import UserError, unknown
 from workbench.evaluation.baselines import Baseline
-from workbench.methods import Method, find_method
-from workbench.recipe import Recipe
+from workbench.methods import Method, method_and_head
+from workbench.recipe import LIKELIHOOD, Recipe
 
 
 @dataclass(frozen=True)
 class TunedEntry:
-    """The checkpoint, tuned by a method; `untuned` among them."""
+    """The checkpoint, tuned by a method; `untuned` among them.
+
+    Attributes:
+        head: what it is trained to choose by, see `Recipe`.
+        name: as the table has it: the method's, or `<method>-<head>` of a further head.
+    """
 
     method: Method
-
-    @property
-    def name(self) -> str:
-        """As the table has it."""
-        return self.method.name
+    head: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,40 @@ def entries_of(recipe: Recipe) -> list[Entry]:
         UserError: an unknown method, or two entries of one name.
     """
     entries: list[Entry] = [BaselineEntry(name, function) for name, function in recipe.baselines.items()]
-    for name in dict.fromkeys(recipe.methods):
-        tuned = TunedEntry(find_method(name))
-        entries.append(tuned)
+    tuned = {entry.name: entry for name in recipe.methods for entry in tuned_entries(recipe, name)}
+    for entry in tuned.values():
+        entries.append(entry)
         if recipe.features:
-            entries.append(RerankerEntry(tuned))
+            entries.append(RerankerEntry(entry))
     names = [entry.name for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{', '.join(twice)} stands for two entries: name the baseline otherwise")
     return entries
+
+
+def tuned_entries(recipe: Recipe, name: str) -> list[TunedEntry]:
+    """What a name of `--methods` stands for: a method with every head of the recipe, or with the one that it says.
+
+    A method that trains nothing has no head that was trained: it chooses by likelihood.
+
+    Raises:
+        UserError: an unknown method, or a head that the recipe doesn't have.
+    """
+    method, said = method_and_head(name)
+    if said is not None and (said not in recipe.heads or not method.trains):
+        why = f"the recipe's head is {' and '.join(recipe.heads)}" if method.trains else "it trains no head"
+        raise UserError(f"{name}: {why}; take {method.name}")
+    heads = (said,) if said else recipe.heads if method.trains else (LIKELIHOOD,)
+    further = len(recipe.heads) > 1
+    return [
+        TunedEntry(method, head, f"{method.name}-{head}" if further and head != LIKELIHOOD else method.name)
+        for head in heads
+    ]
+
+
+def settings_of(recipe: Recipe, method: Method, head: str) -> dict[str, Any]:
+    """The recipe's settings of a method, those that it has for this head alone before the others."""
+    return {**recipe.settings.get(method.name, {}), **recipe.settings.get(f"{method.name}-{head}", {})}
 
 
 def find_entry(entries: Sequence[Entry], name: str) -> Entry:

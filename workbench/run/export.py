@@ -8,13 +8,14 @@ import torch
 
 from workbench.errors import UserError, unknown
 from workbench.evaluation import predict
-from workbench.generation.engine import LocalModel
 from workbench.generation.sampling import Sampling
 from workbench.methods import NotMergeable, find_method
 from workbench.results import ExportRecord, RunRecord
 from workbench.run.cards import BASES
+from workbench.run.entries import TunedEntry
 from workbench.run.folder import RunFolder
 from workbench.run.merge import PROOF_PROMPTS, merge
+from workbench.run.prepare import Job
 from workbench.run.run import data_of, prepare_run, require_same_data
 from workbench.run.saved import open_saved
 
@@ -51,13 +52,16 @@ def export_method(
         raise unknown("precision", precision, PRECISIONS)
     _require_new_folder(to)
     record = _record(folder, name, seed)
-    method = find_method(name)
+    if record.baseline:
+        raise UserError(f"{name} can't become a plain checkpoint: {record.export.reason}")
+    method = find_method(record.method_name)
     if isinstance(known := method.mergeability(), NotMergeable):
         raise UserError(f"{name} can't become a plain checkpoint: {known.reason}")
     if base is not None and (record.bits >= 16 or method.trains_base):
         raise UserError(f"--base is for adapters trained at 8 or 4 bits; this is {name} at {record.bits} bits")
     folder = RunFolder(folder.path, replace(folder.options, methods=[name]), folder.recipe)
     job = prepare_run(folder)
+    job = job.of(_entry(job, name))
     mergeability = job.mergeability[name]
     if isinstance(mergeability, NotMergeable):
         raise UserError(f"{name} can't become a plain checkpoint: {mergeability.reason}")
@@ -66,7 +70,8 @@ def export_method(
     # Its answers are made anew: those of the run may be on the other base.
     some = {"": [example for example, _ in job.first_pairs(PROOF_PROMPTS)]}
     sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
-    predictions = predict(LocalModel(saved.model, job.renderer), some, sampling, f"{name}: answers")
+    answers = f"{name}: answers"
+    predictions = [] if record.head else predict(job.head.language_model(saved.model), some, sampling, answers)
     same = precision == "float32" and BASES.get(saved.base or "", "") in (record.export.base or "")
     scored = "of what is shipped" if same else "of the run's own checkpoint, in float32 and on the base chosen there"
     exported, _ = merge(
@@ -85,6 +90,10 @@ def _require_new_folder(to: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"can't write to {to.parent}: {error.strerror}") from error
+
+
+def _entry(job: Job, name: str) -> TunedEntry:
+    return next(entry for entry in job.tuned if entry.name == name)
 
 
 def _record(folder: RunFolder, name: str, seed: int | None) -> RunRecord:

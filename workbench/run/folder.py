@@ -77,6 +77,7 @@ class TrialFolder:
         training: state of a training that is going on, and TensorBoard's logs.
         calibration: how likelihoods of choices become probabilities.
         reranker: the weights of a reranker.
+        labels: the classes of a head, by task.
     """
 
     # Predictions for the validation split, of an entry that chooses; in the form of predictions.jsonl.
@@ -88,6 +89,7 @@ class TrialFolder:
         self.training = path / "training"
         self.predictions, self.validation = path / PREDICTIONS, path / self.VALIDATION
         self.calibration, self.reranker = path / "choosing.json", path / "ranker.json"
+        self.labels = path / "labels.json"
 
     def clean_up(self, keep_weights: bool) -> None:
         """Remove what served an interruption that did not come; TensorBoard's logs stay.

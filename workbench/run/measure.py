@@ -12,8 +12,10 @@ from workbench.errors import MethodError
 from workbench.export import FreshProcess
 from workbench.generation.context import most_tokens
 from workbench.generation.engine import MOST_TOGETHER, LocalModel
+from workbench.generation.language_model import LanguageModel
 from workbench.methods import Mergeable, Method
 from workbench.models import attach, fast_evaluation, load_model, release_memory, size
+from workbench.recipe import LIKELIHOOD
 from workbench.results import Forecast
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
 from workbench.run.forecast import Costs, EntryCost
@@ -47,7 +49,7 @@ def measure(job: Job, seeds: int, folder: Path, process: FreshProcess) -> Costs:
         folder: on the disk that the run writes to.
         process: in which exports will be read; it is started, so that no forecast has to say what that takes.
     """
-    if any(isinstance(job.mergeability[method.name], Mergeable) for method in job.methods):
+    if any(isinstance(job.mergeability[entry.name], Mergeable) for entry in job.tuned):
         process.start()
     psutil.cpu_percent()
     own = psutil.Process().cpu_times()
@@ -68,7 +70,7 @@ def _cost(job: Job, entry: Entry, base: "_Base") -> EntryCost:
     if isinstance(entry, RerankerEntry):
         return EntryCost(fixed=Forecast())  # a few numbers, in about no time
     try:
-        return _method_cost(job, entry.method, base)
+        return _method_cost(job.of(entry), entry.method, base)
     except MethodError as error:
         return EntryCost(fixed=Forecast(), problem=str(error))
 
@@ -114,7 +116,7 @@ class _Base:
             self.reading = self.reading_seconds(model)
             self.together = self._together(model)
             self.writing = writing_cost(job, model, self.written or self.first(), self.together)
-            self.choosing = self._choosing_seconds(model)
+            self.choosing = self.choosing_seconds(LocalModel(model, job.heads[LIKELIHOOD].renderer))
         self.memory_bytes = memory.peak_bytes
         self.disk = disk_rate(folder)
         del model
@@ -134,19 +136,19 @@ class _Base:
         longest = max(item.length for item in items) + self.job.recipe.max_new_tokens
         return max(1, min(MOST_TOGETHER, most_tokens(model) // longest, len(items)))
 
-    def _choosing_seconds(self, model: nn.Module) -> float:
-        """To choose for one example."""
+    def choosing_seconds(self, model: LanguageModel) -> float:
+        """In which a model chooses for one example."""
         if not self.chosen:
             return 0.0
         some = self.chosen[:: max(1, len(self.chosen) // CHOICES_TIMED)][:CHOICES_TIMED]
-        local = LocalModel(model, self.job.renderer)
-        choices = [example.choices for example in some]
-        return seconds_of(lambda: local.loglikelihood([e.prompt for e in some], choices)) / len(some)
+        task = some[0].task  # the head of another one computes the same
+        some = [example for example in some if example.task == task]
+        prompts, choices = [example.prompt for example in some], [example.choices for example in some]
+        return seconds_of(lambda: model.loglikelihood(prompts, choices, task=task)) / len(some)
 
-    def evaluation_seconds(self, answers: np.ndarray) -> float:
-        """Of all evaluated examples, given the lengths of written answers."""
-        writing = self.writing.seconds(sum(item.length for item in self.written), answers, self.together)
-        return writing + len(self.chosen) * self.choosing
+    def writing_seconds(self, answers: np.ndarray) -> float:
+        """Of all answers that are written, given their lengths."""
+        return self.writing.seconds(sum(item.length for item in self.written), answers, self.together)
 
     def export_seconds(self, answers: np.ndarray) -> float:
         """To merge, write, read again and prove a checkpoint."""
@@ -158,6 +160,11 @@ class _Base:
         files = 2 * self.total * FLOAT32 / self.disk
         return 2 * self.loading + files + plain + compared + written
 
+    def class_export_seconds(self, choosing: float) -> float:
+        """The same for a head of classes, which takes `choosing` for one prompt: each is read five times in all."""
+        read = len(self.first()) * choosing * (3 + 2 * PLAIN)
+        return 2 * self.loading + 2 * self.total * FLOAT32 / self.disk + read
+
 
 def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     """Of a tuned method, or of the untuned checkpoint."""
@@ -166,7 +173,7 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
         answers = np.full_like(references, job.recipe.max_new_tokens)  # it has not learned when to end
         return EntryCost(
             fixed=Forecast(evaluation=base.loading + len(base.calibrating) * base.choosing),
-            evaluation=base.evaluation_seconds(answers),
+            evaluation=base.writing_seconds(answers) + len(base.chosen) * base.choosing,
             memory_bytes=base.memory_bytes,
             total=base.total,
         )
@@ -180,20 +187,26 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
         model = _attached(job, method, precision.scored_bits)
         with fast_evaluation(model.eval()):
             slower = base.reading_seconds(model) / base.reading
+            choosing = slower * base.choosing
+            if job.head.labels is not None:
+                choosing = base.choosing_seconds(job.head.language_model(model))
         del model
         release_memory()
-    merges = isinstance(job.mergeability[method.name], Mergeable)
+    merges = isinstance(job.mergeability[job.name_of(method)], Mergeable)
     proof = references if len(references) else np.array([job.recipe.max_new_tokens])
-    export = base.export_seconds(proof) if merges or method.trains_base else 0.0
+    export = 0.0
+    if merges or method.trains_base:
+        writes = job.head.labels is None
+        export = slower * base.export_seconds(proof) if writes else base.class_export_seconds(choosing)
     adapter, merged = counted.trainable * FLOAT32, base.total * FLOAT32
     return EntryCost(
         fixed=Forecast(
             training=base.loading + 4 * adapter / base.disk,
-            evaluation=2 * base.loading + slower * len(base.calibrating) * base.choosing,
-            export=slower * export,
+            evaluation=2 * base.loading + len(base.calibrating) * choosing,
+            export=export,
         ),
         training=training,
-        evaluation=slower * base.evaluation_seconds(references),
+        evaluation=slower * base.writing_seconds(references) + len(base.chosen) * choosing,
         memory_bytes=max(memory.peak_bytes, training.memory_bytes, base.memory_bytes),
         disk_bytes=(0 if method.trains_base else adapter) + (merged if export else 0),
         trainable=counted.trainable,
@@ -202,5 +215,5 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
 
 
 def _attached(job: Job, method: Method, bits: int, training: bool = False) -> nn.Module:
-    base = load_model(job.checkpoint.path, bits, training=training)
+    base = job.head.load(job.checkpoint.path, bits, training=training)
     return attach(base, method, job.settings(method), job.typical_ids, seed=0, steps=job.steps)

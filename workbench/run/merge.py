@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from workbench.data import Example
+from workbench.data.labels import Labels
 from workbench.data.render import Rendered, Renderer
 from workbench.evaluation import Prediction, predict
 from workbench.export import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, write_proven
 from workbench.generation.engine import LocalModel, generation_config
 from workbench.generation.sampling import Sampling
 from workbench.methods import Method, NotMergeable
-from workbench.models import load_model
+from workbench.models import last_states, load_model, read_by_head, without_adapter
 from workbench.results import ExportRecord, Score
 from workbench.run.cards import BASES, card, prompt_note
 from workbench.run.prepare import Job
@@ -60,12 +62,15 @@ def merge(
     notes = {**({"Base of the merge": base} if base else {}), "Scores": scored}
     pairs = job.first_pairs(PROOF_PROMPTS)
     expected = _expected(job, method, saved, pairs, predictions[: len(pairs)])
-    generation = generation_config(job.renderer, saved.model, job.recipe.max_new_tokens)
+    generation = None
+    if job.head.labels is None:
+        generation = generation_config(job.renderer, saved.model, job.recipe.max_new_tokens)
     merged: Any
     merged, tokenizer = method.merge(saved.model, job.renderer.tokenizer)
     if tokenizer is not job.renderer.tokenizer:
         notes["Prompt"] = prompt_note(tokenizer, len(tokenizer) - len(job.renderer.tokenizer))
-    generation.suppress_tokens = merged.generation_config.suppress_tokens
+    if generation is not None:
+        generation.suppress_tokens = merged.generation_config.suppress_tokens
     renderer = Renderer(tokenizer=tokenizer, end_of_turn=job.renderer.end_of_turn)
     with nullcontext(process) if process is not None else FreshProcess() as reader:
         proof = write_proven(
@@ -97,6 +102,8 @@ def _expected(
 ) -> Expected:
     """What the trained model and the base give for held-out examples."""
     model: Any = saved.model
+    if job.head.labels is not None:
+        return _expected_classes(job, method, model, job.head.labels, [rendered for _, rendered in pairs])
     sequences = proof_sequences([rendered for _, rendered in pairs])
     logits = sequence_logits(model, sequences)
     if method.trains_base:
@@ -109,3 +116,31 @@ def _expected(
         sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
         predictions = predict(LocalModel(model, job.renderer), written, sampling, f"{method.name}: texts")
     return Expected(logits=logits, base_logits=base_logits, texts=[prediction.prediction for prediction in predictions])
+
+
+@torch.inference_mode()
+def _expected_classes(
+    job: Job, method: Method, model: nn.Module, labels: Labels, rendered: Sequence[Rendered]
+) -> Expected:
+    """The same of a model with a head of classes; the base is the checkpoint under the trained head.
+
+    Under a head of its own it would be told from anything, and a head that has learned hides an adapter that hasn't.
+    """
+    sequences = [torch.tensor([ids]) for ids in proof_sequences(rendered, classes=True)]
+    device = next(model.parameters()).device
+
+    def states(of: nn.Module) -> list[torch.Tensor]:
+        return [last_states(of, ids.to(device), torch.ones_like(ids, device=device)) for ids in sequences]
+
+    if method.trains_base:
+        before = states(job.head.load(job.checkpoint.path, 32).to(device))
+    else:
+        with without_adapter(model) as base:
+            before = states(base)
+    logits = [read_by_head(model, state).cpu() for state in states(model)]
+    return Expected(
+        logits=logits,
+        base_logits=[read_by_head(model, state).cpu() for state in before],
+        texts=[labels.names[int(one.argmax())] for one in logits],
+        classes=True,
+    )

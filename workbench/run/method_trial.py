@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from workbench import files
+from workbench.data.labels import Labels
 from workbench.data.render import Renderer
 from workbench.errors import MethodError
 from workbench.evaluation import (
@@ -24,10 +25,10 @@ from workbench.evaluation import (
     write_predictions,
 )
 from workbench.export import FreshProcess, save_adapter
-from workbench.generation.engine import LocalModel
+from workbench.generation.language_model import LanguageModel
 from workbench.generation.sampling import Sampling
 from workbench.methods import Mergeability, Method, NotMergeable
-from workbench.models import Size, attach, fast_evaluation, load_model, size
+from workbench.models import Size, attach, fast_evaluation, size
 from workbench.results import DONE, ExportRecord, RunRecord, Score
 from workbench.run.cards import card
 from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
@@ -55,7 +56,7 @@ def run_method(
     process: FreshProcess | None = None,
     clock: RunClock | None = None,
 ) -> RunRecord:
-    """Carry one method through.
+    """Carry one method through, with the head that the job is looked at for.
 
     Args:
         settings: before those of the recipe; `learning_rate` is one of them.
@@ -67,20 +68,22 @@ def run_method(
         OSError: files could not be written.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    clock = clock or RunClock()
+    clock, name = clock or RunClock(), job.name_of(method)
     if not method.trains:
-        with clock.stage(method.name, seed, EVALUATION):
+        with clock.stage(name, seed, EVALUATION):
             return _run_untuned(job, method, seed, folder)
-    with clock.stage(method.name, seed, TRAINING), peak_memory() as training_memory:
+    if job.head.labels is not None:
+        write_labels(folder, job.head.labels)
+    with clock.stage(name, seed, TRAINING), peak_memory() as training_memory:
         fitted = _fit(job, method, seed, settings, folder, clock.limit())
         if fitted.trained.stopped_at is not None:
             clock.stopped_at(fitted.trained.stopped_at)
-    with clock.stage(method.name, seed, EVALUATION), peak_memory() as memory:
+    with clock.stage(name, seed, EVALUATION), peak_memory() as memory:
         saved = open_saved(job, method, folder, fitted.mergeability)
-        warning = _warning(method, saved.loss, fitted.trained)
-        evaluated = evaluate(job, method.name, saved.model, folder)
+        warning = _warning(name, saved.loss, fitted.trained)
+        evaluated = evaluate(job, name, saved.model, folder)
     began = time.perf_counter()
-    with clock.stage(method.name, seed, EXPORT):
+    with clock.stage(name, seed, EXPORT):
         export = _export(job, method, seed, fitted.mergeability, saved, evaluated, folder, process)
     seconds = time.perf_counter() - began
     record = _record(job, method, seed, fitted, evaluated)
@@ -97,9 +100,11 @@ def run_method(
 
 def _record(job: Job, method: Method, seed: int, fitted: "_Fitted", evaluated: "Evaluated") -> RunRecord:
     """Of a method that was trained and scored."""
-    trained = fitted.trained
+    trained, name = fitted.trained, job.name_of(method)
     return RunRecord(
-        method=method.name,
+        method=name,
+        head=None if job.head.labels is None else job.head.name,
+        tuned_by=None if name == method.name else method.name,
         seed=seed,
         bits=job.precision(method).trained_bits,
         status=DONE,
@@ -146,7 +151,7 @@ def _export(
         if not export.merged:
             what = "trained" if method.trains_base else "adapter"
             export = replace(export, reason=f"{export.reason}; what was trained is in {what}/")
-            logger.warning("%s: no merged checkpoint: %s", method.name, export.reason)
+            logger.warning("%s: no merged checkpoint: %s", job.name_of(method), export.reason)
         elif renderer.tokenizer is not job.renderer.tokenizer:
             write_predictions(folder.path, _as_prompted(job, evaluated.predictions, renderer))
     if not method.trains_base:
@@ -162,7 +167,7 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
     assert isinstance(mergeability, NotMergeable)
     precision = job.precision(method)
     with peak_memory() as memory:
-        model = load_model(job.checkpoint.path, precision.scored_bits)
+        model = job.head.load(job.checkpoint.path, precision.scored_bits)
         evaluated = evaluate(job, method.name, model, folder)
     return RunRecord(
         method=method.name,
@@ -202,7 +207,7 @@ def _fit(
         limit: what ends the training before its last step.
     """
     precision = job.precision(method)
-    base = load_model(job.checkpoint.path, precision.trained_bits, training=True)
+    base = job.head.load(job.checkpoint.path, precision.trained_bits, seed=seed, training=True)
     model = attach(base, method, job.settings(method, settings), job.typical_ids, seed, job.steps)
     mergeability = method.mergeability(model)
     counted = size(model)
@@ -215,7 +220,7 @@ def _fit(
         autocast=precision.autocast,
         folder=folder.training,
         seed=seed,
-        title=method.name,
+        title=job.name_of(method),
         driver=method.driver(model) if method.driver else None,
         limit=limit,
     )
@@ -229,7 +234,7 @@ def _fit(
     return _Fitted(trained=trained, size=counted, mergeability=mergeability, saved_bytes=saved_bytes)
 
 
-def _warning(method: Method, shipped: float, trained: Trained) -> str | None:
+def _warning(name: str, shipped: float, trained: Trained) -> str | None:
     """What a reader of the scores should know.
 
     The loss of the saved model is held against that of the trained one: saving changes nothing, other bits little.
@@ -241,7 +246,7 @@ def _warning(method: Method, shipped: float, trained: Trained) -> str | None:
             "the scores are of what was saved"
         )
     for warning in warnings:
-        logger.warning("%s: %s", method.name, warning)
+        logger.warning("%s: %s", name, warning)
     return "; ".join(warnings) or None
 
 
@@ -265,7 +270,7 @@ class Evaluated:
 def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Evaluated:
     """Let a model answer everything, score it, and leave predictions and calibrations in `folder`."""
     began = time.perf_counter()
-    local = LocalModel(model, job.renderer)
+    local = job.head.language_model(model)
     with fast_evaluation(model):
         calibrations, checked = calibrate(job, local, f"{name}: validation")
         predictions = predict(
@@ -290,7 +295,7 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
     )
 
 
-def calibrate(job: Job, model: LocalModel, title: str) -> tuple[dict[str, Calibration], list[Prediction]]:
+def calibrate(job: Job, model: LanguageModel, title: str) -> tuple[dict[str, Calibration], list[Prediction]]:
     """How the likelihoods of choices become probabilities, by the primary metric on the validation split.
 
     Returns:
@@ -321,6 +326,18 @@ def read_calibrations(folder: TrialFolder) -> dict[str, Calibration]:
         found = json.loads(folder.calibration.read_text(encoding="utf-8"))
         return {task: Calibration(**values) for task, values in found.items()}
     return {}
+
+
+def write_labels(folder: TrialFolder, labels: Labels) -> None:
+    """Leave what the rows of a head stand for in the folder of a trial."""
+    files.write_json(folder.labels, labels.tasks)
+
+
+def read_labels(folder: TrialFolder) -> Labels | None:
+    """What the rows of a trial's head stand for; None where it has none."""
+    with suppress(FileNotFoundError):
+        return Labels(json.loads(folder.labels.read_text(encoding="utf-8")))
+    return None
 
 
 def signatures(metrics: Sequence[Metric], predictions: Sequence[Prediction]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from workbench.data.pairs import Pairs
+    from workbench.run.heads import Head
     from workbench.run.prepare import Job
 
 # A run that ends in time leaves so much of it unplanned: forecasts are off, and machines get busy.
@@ -47,10 +48,18 @@ def planned(job: "Job", plan: Plan | None) -> "Job":
         recipe = replace(job.recipe, training=replace(job.recipe.training, max_steps=plan.steps))
         job = replace(job, recipe=recipe)
     if plan.validation is not None:
-        some = _some(len(job.rows.validation), plan.validation)
-        job = replace(job, rows=replace(job.rows, validation=job.rows.validation.select(some)))
+        heads = {name: _validated_on(head, plan.validation) for name, head in job.heads.items()}
+        job = replace(job, heads=heads, head=heads[job.head.name])
     parts = {split: part_of(job.pairs[split], count) for split, count in plan.evaluated.items()}
     return replace(job, parts=parts)
+
+
+def _validated_on(head: "Head", count: int) -> "Head":
+    """A head whose validation loss is measured on so many rows."""
+    if head.rows is None:
+        return head
+    some = _some(len(head.rows.validation), count)
+    return replace(head, rows=replace(head.rows, validation=head.rows.validation.select(some)))
 
 
 def part_of(pairs: "Pairs", count: int) -> "Pairs":

@@ -14,7 +14,7 @@ from workbench.data.render import Renderer, make_renderer
 from workbench.data.store import Store
 from workbench.errors import MethodError, UserError, collected
 from workbench.evaluation import Metric, find_metrics
-from workbench.methods import Mergeability, Mergeable, Method, NotMergeable, find_method
+from workbench.methods import Mergeability, Mergeable, Method, NotMergeable, method_and_head
 from workbench.models import (
     BITS,
     Precision,
@@ -25,9 +25,10 @@ from workbench.models import (
     require_weights,
 )
 from workbench.recipe import Recipe
-from workbench.run.entries import Entry, TunedEntry, entries_of
+from workbench.run.entries import Entry, TunedEntry, entries_of, settings_of, tuned_entries
+from workbench.run.heads import Head, heads_of
 from workbench.sources import Checkpoint, fetch_checkpoint
-from workbench.training import TrainingRows, check_extra, find_objective, steps_in, training_rows
+from workbench.training import TrainingRows, check_extra, find_objective, steps_in
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +44,22 @@ class Job:
         entries: what is compared, in the order of the table.
         bits: how the frozen base is held while training.
         data: every split, ready for the checkpoint.
-        rows: what every training reads.
-        mergeability: method -> whether it can become a merged checkpoint, as far as that can be told before training.
+        heads: by name; see `workbench.run.heads`.
+        head: of these, the one that the job is looked at for; see `of`.
+        mergeability: name of a tuned entry -> whether it can become a merged checkpoint, as far as that can be told
+            before training.
         parts: split -> the part of it that is scored, where that isn't all of it.
         fetching_seconds: in which the checkpoint was fetched, if it was not there.
     """
 
     recipe: Recipe
     checkpoint: Checkpoint
-    renderer: Renderer
     entries: Sequence[Entry]
     metrics: Sequence[Metric]
     bits: int
     data: PreparedData
-    rows: TrainingRows
+    heads: Mapping[str, Head]
+    head: Head
     mergeability: Mapping[str, Mergeability]
     parts: Mapping[str, Pairs] = field(default_factory=dict)
     fetching_seconds: float = 0.0
@@ -66,10 +69,30 @@ class Job:
         """Examples with their tokens by split, those too long left out; on disk."""
         return self.data.pairs
 
+    def of(self, entry: TunedEntry) -> "Job":
+        """The same job, looked at for the head of an entry."""
+        return replace(self, head=self.heads[entry.head])
+
     @property
-    def methods(self) -> list[Method]:
-        """The methods among the entries."""
-        return [entry.method for entry in self.entries if isinstance(entry, TunedEntry)]
+    def renderer(self) -> Renderer:
+        """Of the prompts of the head."""
+        return self.head.renderer
+
+    @property
+    def rows(self) -> TrainingRows:
+        """What every training of the head reads."""
+        rows = self.head.rows or next(head.rows for head in self.heads.values() if head.rows)
+        assert rows is not None
+        return rows
+
+    @property
+    def tuned(self) -> list[TunedEntry]:
+        """The entries that a method makes, the untuned checkpoint among them."""
+        return [entry for entry in self.entries if isinstance(entry, TunedEntry)]
+
+    def name_of(self, method: Method) -> str:
+        """What the entry of a method with the head is called."""
+        return next(e.name for e in tuned_entries(self.recipe, method.name) if e.head == self.head.name)
 
     @property
     def primary_metric(self) -> Metric:
@@ -111,7 +134,7 @@ class Job:
         return {name: value for name, value in chosen.items() if name != "learning_rate"}
 
     def _chosen(self, method: Method, settings: Mapping[str, Any] | None) -> dict[str, Any]:
-        return {**self.recipe.settings.get(method.name, {}), **(settings or {})}
+        return {**settings_of(self.recipe, method, self.head.name), **(settings or {})}
 
     def precision(self, method: Method, mergeability: Mergeability | None = None) -> Precision:
         """In what a method's model is trained, scored and shipped.
@@ -119,7 +142,7 @@ class Job:
         Args:
             mergeability: of the model as it was attached; None for what is known before training.
         """
-        known = mergeability or self.mergeability[method.name]
+        known = mergeability or self.mergeability[self.name_of(method)]
         return precision_of(method, self.bits, isinstance(known, Mergeable))
 
 
@@ -150,24 +173,25 @@ def prepare(
     entries = entries_of(recipe)
     metrics = find_metrics(recipe.metrics)
     for name in recipe.settings:
-        find_method(name)
+        method_and_head(name)
     check_extra(recipe.training)
     find_objective(recipe.training.objective)
-    chosen = [entry.method for entry in entries if isinstance(entry, TunedEntry)]
+    chosen = [entry for entry in entries if isinstance(entry, TunedEntry)]
     _require_bits(bits, chosen)
 
     base = _Base(recipe, bits, chosen)
     data = prepare_data(recipe, lambda: base.renderer, limit, store, recipe_sha256)
     _require_choices(recipe, base.renderer, data.pairs)
+    heads = heads_of(recipe, base.renderer, data, base.checkpoint.path)
     job = Job(
         recipe=recipe,
         checkpoint=base.checkpoint,
-        renderer=base.renderer,
         entries=entries,
         metrics=metrics,
         bits=bits,
         data=data,
-        rows=_rows(recipe, data),
+        heads=heads,
+        head=heads[recipe.heads[0]],
         mergeability={},
         fetching_seconds=base.fetching_seconds,
     )
@@ -180,8 +204,8 @@ class _Base:
     That is when the rows have been looked at: their mistakes are told before anything is downloaded.
     """
 
-    def __init__(self, recipe: Recipe, bits: int, methods: Sequence[Method]) -> None:
-        self.recipe, self.bits, self.methods = recipe, bits, methods
+    def __init__(self, recipe: Recipe, bits: int, tuned: Sequence[TunedEntry]) -> None:
+        self.recipe, self.bits, self.tuned = recipe, bits, tuned
         self.fetching_seconds = 0.0
 
     @cached_property
@@ -195,7 +219,7 @@ class _Base:
         found = fetch_checkpoint(self.recipe.checkpoint)
         self.fetching_seconds = time.perf_counter() - began
         require_weights(found.path, self.bits)
-        _require_context(self.recipe, found, self.methods)
+        _require_context(self.recipe, found, self.tuned)
         return found
 
     @cached_property
@@ -204,12 +228,7 @@ class _Base:
         return make_renderer(load_tokenizer(self.checkpoint.path))
 
 
-def _rows(recipe: Recipe, data: PreparedData) -> TrainingRows:
-    train, validation = (data.pairs[split].rendered for split in ("train", "validation"))
-    return training_rows(train, validation, data.store, data.content, objective=recipe.training.objective)
-
-
-def _require_bits(bits: int, methods: Sequence[Method]) -> None:
+def _require_bits(bits: int, tuned: Sequence[TunedEntry]) -> None:
     """See that the base can be held so.
 
     Raises:
@@ -217,14 +236,14 @@ def _require_bits(bits: int, methods: Sequence[Method]) -> None:
     """
     if bits not in BITS:
         raise UserError(f"{bits} bits: the base can be held at {', '.join(map(str, BITS))}")
-    if bits < 16 and (whole := [method.name for method in methods if method.trains_base]):
+    if bits < 16 and (whole := [entry.name for entry in tuned if entry.method.trains_base]):
         raise UserError(
             f"{', '.join(whole)} trains the base's own weights, which can't be held at {bits} bits: "
             "leave it out with --methods, or take --bits 16"
         )
 
 
-def _require_context(recipe: Recipe, checkpoint: Checkpoint, methods: Sequence[Method]) -> None:
+def _require_context(recipe: Recipe, checkpoint: Checkpoint, tuned: Sequence[TunedEntry]) -> None:
     """See that the model can read prompts, answers and virtual tokens at once.
 
     Raises:
@@ -232,8 +251,7 @@ def _require_context(recipe: Recipe, checkpoint: Checkpoint, methods: Sequence[M
     """
     most = context_length(checkpoint.path)
     virtual = max(
-        int({**method.settings, **recipe.settings.get(method.name, {})}.get("num_virtual_tokens", 0))
-        for method in methods
+        int({**e.method.settings, **settings_of(recipe, e.method, e.head)}.get("num_virtual_tokens", 0)) for e in tuned
     )
     if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual > most:
         raise UserError(
@@ -275,28 +293,29 @@ def _checked_methods(job: Job) -> dict[str, Mergeability]:
     """Find what is wrong with a method now, and not when its turn comes after hours of others.
 
     Returns:
-        Method -> whether it can become a merged checkpoint.
+        Name of the entry -> whether it can become a merged checkpoint.
 
     Raises:
         UserError: settings that a method does not know, or a model that it can't be used with.
     """
     problems: list[str] = []
     found: dict[str, Mergeability] = {}
-    for method in job.methods:
-        found[method.name] = method.mergeability()
-        if job.settings(method) or method.unsupported or method.merge_obstacle:
+    for entry in job.tuned:
+        method, view = entry.method, job.of(entry)
+        found[entry.name] = method.mergeability()
+        if view.settings(method) or method.unsupported or method.merge_obstacle:
             try:
-                found[method.name] = check_attachment(
-                    job.checkpoint.path, method, job.settings(method), job.typical_ids, job.steps
+                found[entry.name] = check_attachment(
+                    job.checkpoint.path, method, view.settings(method), job.typical_ids, view.steps, view.head.labels
                 )
             except UserError as error:
-                problems.append(str(error))
+                problems += [str(error)] * (str(error) not in problems)  # the same of another head
             except (MethodError, RuntimeError, AttributeError, OSError) as error:
                 # What needs weights or more data is seen when the method's turn comes.
-                logger.debug("%s can't be attached without weights: %s", method.name, error)
-        mergeability = found[method.name]
+                logger.debug("%s can't be attached without weights: %s", entry.name, error)
+        mergeability = found[entry.name]
         if method.trains and isinstance(mergeability, NotMergeable):
-            logger.info("%s ships as an adapter only: %s", method.name, mergeability.reason)
+            logger.info("%s ships as an adapter only: %s", entry.name, mergeability.reason)
     if problems:
         raise collected("methods", problems)
     return found

@@ -8,10 +8,9 @@ from torch import nn
 
 from workbench.errors import UserError
 from workbench.methods import Mergeability, Method
-from workbench.models import DEQUANTIZED, ORIGINAL, load_dequantized, load_model, release_memory
+from workbench.models import DEQUANTIZED, ORIGINAL, load_dequantized, release_memory
 from workbench.run.folder import TrialFolder
 from workbench.run.prepare import Job
-from workbench.training import find_objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +49,10 @@ def open_saved(
         weights = next((path for path in (folder.trained, folder.merged) if path.is_dir()), None)
         if weights is None:
             raise UserError(f"{folder.path} holds no weights: there is nothing to open")
-        whole = load_model(weights, precision.scored_bits)
+        whole = job.head.load_tuned(weights, precision.scored_bits)
         return SavedModel(model=whole, losses={ORIGINAL: _validation_loss(job, whole)})
     if not precision.bases:
-        model = with_adapter(load_model(job.checkpoint.path, precision.scored_bits), folder.adapter)
+        model = with_adapter(job.head.load(job.checkpoint.path, precision.scored_bits), folder.adapter)
         return SavedModel(model=model, losses={ORIGINAL: _validation_loss(job, model)})
     tried = (base,) if base else precision.bases
     losses = {}
@@ -73,8 +72,8 @@ def open_saved(
 
 def _base(job: Job, name: str) -> nn.Module:
     if name == DEQUANTIZED:
-        return load_dequantized(job.checkpoint.path, job.bits)
-    return load_model(job.checkpoint.path, 32)
+        return load_dequantized(job.checkpoint.path, job.bits, job.head.load)
+    return job.head.load(job.checkpoint.path, 32)
 
 
 def with_adapter(base: nn.Module, adapter: Path) -> nn.Module:
@@ -94,5 +93,4 @@ def with_adapter(base: nn.Module, adapter: Path) -> nn.Module:
 
 def _validation_loss(job: Job, model: nn.Module) -> float:
     pad_id = job.renderer.tokenizer.pad_token_id or 0
-    objective = find_objective(job.recipe.training.objective)
-    return objective.checked_loss(model, job.rows.checked, pad_id, 8)
+    return job.rows.objective.checked_loss(model, job.rows.checked, pad_id, 8)

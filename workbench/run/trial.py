@@ -11,10 +11,11 @@ import psutil
 
 from workbench.errors import MethodError, UserError
 from workbench.export import FreshProcess
+from workbench.recipe import LIKELIHOOD
 from workbench.results import FAILED, ExportRecord, RunRecord
 from workbench.run.baselines import run_baseline, run_reranker
 from workbench.run.clock import TRAINING, RunClock
-from workbench.run.entries import BaselineEntry, Entry, RerankerEntry, find_entry
+from workbench.run.entries import BaselineEntry, Entry, RerankerEntry, TunedEntry, find_entry
 from workbench.run.folder import Options, RunFolder
 from workbench.run.method_trial import run_method
 from workbench.run.prepare import Job
@@ -69,8 +70,11 @@ def run_trial(
         logger.exception("%s failed", trial.entry)
         reason = f"{type(error).__name__}: {error}"
     logger.error("%s, seed %d: %s", trial.entry, trial.seed, reason)
+    head, method = (entry.head, entry.method.name) if isinstance(entry, TunedEntry) else (LIKELIHOOD, entry.name)
     return RunRecord(
-        method=trial.entry,
+        method=entry.name,
+        head=None if head == LIKELIHOOD else head,
+        tuned_by=None if method == entry.name else method,
         seed=trial.seed,
         bits=job.bits,
         status=FAILED,
@@ -99,7 +103,7 @@ def _run(
             job, entry, trial.seed, files, folder.trial(entry.reranked.name, trial.seed, trial.settings)
         )
     logger.info("%s, seed %d: %s", entry.name, trial.seed, entry.method.summary)
-    return run_method(job, entry.method, trial.seed, trial.settings, files, process, clock)
+    return run_method(job.of(entry), entry.method, trial.seed, trial.settings, files, process, clock)
 
 
 def _raise_if_full(error: Exception, folder: RunFolder) -> None:

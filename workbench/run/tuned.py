@@ -11,19 +11,22 @@ from typing import Any
 from torch import nn
 
 from workbench.data import Example
-from workbench.data.render import make_renderer
+from workbench.data.labels import Labels
+from workbench.data.render import classifying, make_renderer
 from workbench.errors import UserError, unknown
 from workbench.evaluation import Calibration, Prediction, choose
 from workbench.evaluation.reranker import Reranker, reranked
+from workbench.generation.classifier import Classifier
 from workbench.generation.engine import LocalModel
 from workbench.generation.language_model import Conversation, Generated
 from workbench.generation.sampling import Sampling
 from workbench.methods import find_method
 from workbench.models import load_model, load_tokenizer, precision_of
-from workbench.recipe import Recipe
+from workbench.recipe import CLASSES, LIKELIHOOD, Recipe
 from workbench.results import Results, RunRecord
 from workbench.run.folder import RunFolder
-from workbench.run.method_trial import read_calibrations
+from workbench.run.heads import Head
+from workbench.run.method_trial import read_calibrations, read_labels
 from workbench.run.saved import with_adapter
 from workbench.sources import fetch_checkpoint
 
@@ -35,14 +38,14 @@ class TunedModel:
     Attributes:
         recipe: of the run.
         record: of `results.json`; None for the untuned base.
-        language_model: the model itself.
+        language_model: the model itself; one with a head of classes writes nothing.
         calibrations: by task, how likelihoods of choices become probabilities.
         rerankers: by task, what puts likelihoods together with the recipe's features, where the run has fitted that.
     """
 
     recipe: Recipe
     record: RunRecord | None
-    language_model: LocalModel
+    language_model: LocalModel | Classifier
     calibrations: Mapping[str, Calibration]
     rerankers: Mapping[str, Reranker] = field(default_factory=dict)
 
@@ -146,28 +149,33 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
     """
     results = folder.read_results()
     record = _record(results, name, seed)
-    method = find_method(record.method)
+    method = find_method(record.method_name)
     files = folder.trial(record.method, record.seed)
-    precision = precision_of(method, record.bits, record.export.merged)
-    model: nn.Module
-    if files.merged.is_dir() and not _has_new_words(files.merged):
-        path = files.merged
-        model = load_model(path, precision.scored_bits)
-    elif method.trains_base:
-        path = files.trained
-        model = load_model(path, precision.scored_bits)
-    else:
-        path = fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
-        model = load_model(path, precision.scored_bits)
-        if method.trains:
-            model = with_adapter(model, files.adapter)
+    bits = precision_of(method, record.bits, record.export.merged).scored_bits
+    labels = read_labels(files)
+    whole = files.trained if method.trains_base else None
+    if files.merged.is_dir() and (labels is not None or not _has_new_words(files.merged)):
+        whole = files.merged
+    path = whole or fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
+    head = _head(record, path, labels)
+    model: nn.Module = head.load(path, bits) if whole is None else head.load_tuned(path, bits)
+    if whole is None and method.trains:
+        model = with_adapter(model, files.adapter)
     return TunedModel(
         recipe=folder.recipe,
         record=record,
-        language_model=LocalModel(model.eval(), make_renderer(load_tokenizer(path))),
+        language_model=head.language_model(model.eval()),
         calibrations=read_calibrations(files),
         rerankers=_rerankers(folder, results, record),
     )
+
+
+def _head(record: RunRecord, path: Path, labels: Labels | None) -> Head:
+    """The head that a record is of, its prompts rendered by the tokenizer in the folder `path`."""
+    renderer = make_renderer(load_tokenizer(path))
+    if labels is None:
+        return Head(name=LIKELIHOOD, renderer=renderer)
+    return Head(name=record.head or CLASSES, renderer=classifying(renderer), labels=labels)
 
 
 def _rerankers(folder: RunFolder, results: Results, record: RunRecord) -> dict[str, Reranker]:
