@@ -1,24 +1,29 @@
 """A head of classes: trained with every method, asked like any other model, shipped as transformers' classifier."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
+from sklearn import metrics as sk
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from tiny import KINDS, make_model, make_tokenizer, recipe_text, write_rows
-from workbench.data import choice
+from workbench.data import Example, choice
+from workbench.data.examples import together
 from workbench.data.labels import Labels, labels_of
 from workbench.data.render import classifying, make_renderer
 from workbench.errors import UserError
-from workbench.evaluation import read_predictions
+from workbench.evaluation import Prediction, find_metric, read_predictions
+from workbench.evaluation.several import fit_thresholds
 from workbench.export import FreshProcess
 from workbench.generation.classifier import Classifier, padded
 from workbench.generation.sampling import Sampling
@@ -30,7 +35,7 @@ from workbench.run.api import load_run
 from workbench.run.entries import entries_of
 from workbench.run.export import export_method
 from workbench.run.folder import RunFolder, TrialFolder
-from workbench.run.method_trial import run_method
+from workbench.run.method_trial import read_labels, run_method
 from workbench.run.prepare import Job, prepare
 from workbench.run.saved import open_saved
 from workbench.run.tuned import load_tuned
@@ -54,6 +59,11 @@ def both(row):
     answer = ("yes", "no")[row["id"].endswith("1")] if "label" in row else None
     other = choice(row, row["text"] + " Good?", ("yes", "no"), answer, task="good")
     return [choice(row, row["text"], SENTIMENTS, row.get("label"), task="sentiment"), other]
+
+def several(row):
+    said = [n for n, word in zip(SENTIMENTS, ("loss", "meeting", "gain")) if word in row["text"]]
+    said += ["long"] * ("1" in row["text"])
+    return [choice(row, row["text"], (*SENTIMENTS, "long", "never"), said)]
 
 recipe = replace(recipe, data={s: recipe.data[s] for s in ("train", "validation", "test")}, row_to_examples=ASKED,
     metrics=("accuracy", "macro_f1"), primary_metric="accuracy", head=HEAD, methods=("untuned", "lora"),
@@ -333,3 +343,72 @@ def test_an_architecture_without_such_a_head_is_refused(tmp_path: Path, capsys: 
     write_texts(tmp_path)
     assert main([str(write_recipe(tmp_path, path, BOTH)), "--check"]) == 2
     assert "transformers has no codegen model with such a head" in capsys.readouterr().err
+
+
+def test_several_labels_at_once(tmp_path: Path, process: FreshProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    write_texts(tmp_path)
+    path = write_recipe(tmp_path, write_checkpoint(tmp_path, "llama"), '"classes"', "several")
+    path.write_text(
+        path.read_text() + 'recipe = replace(recipe, metrics=("micro_f1", "macro_f1", "accuracy", "mcc"))\n'
+    )
+    assert main([str(path), "--check"]) == 2
+    assert "leave untuned out" in capsys.readouterr().err
+    _, record, folder = carried(path, "lora", 32, tmp_path / "out", process)
+    assert record.metrics.keys() == {f"{n}{s}" for n in ("micro_f1", "macro_f1", "accuracy") for s in ("", "[test]")}
+    assert record.export.merged, record.export.reason
+    thresholds = record.choosing[""]["thresholds"]
+    assert thresholds.keys() == {*SENTIMENTS, "long", "never"}
+    answers = read_predictions(folder.path)
+    for answer in answers:
+        assert answer.right is not None
+        assert answer.reference == ", ".join(answer.right)
+        assert answer.chosen == tuple(n for n, log in answer.choices.items() if math.exp(log) > thresholds[n])
+        assert answer.prediction == (", ".join(answer.chosen) or "(none)")
+    classify = pipeline("text-classification", model=str(folder.merged), device="cpu", top_k=None)
+    found = {one["label"]: one["score"] for one in classify(answers[0].prompt, add_special_tokens=False)}
+    assert found == pytest.approx({name: math.exp(log) for name, log in answers[0].choices.items()}, abs=1e-4)
+    assert "never 0.500" in (folder.merged / "README.md").read_text()
+    kept = read_labels(folder)
+    assert kept is not None
+    assert (kept.names, kept.several) == ([*SENTIMENTS, "long", "never"], True)
+
+
+def test_labels_are_scored_as_by_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    names = ("a", "b", "c")
+    right, chosen = random.random((200, 3)) < 0.4, random.random((200, 3)) < 0.5
+
+    def taken(row: Any) -> tuple[str, ...]:
+        return tuple(name for name, one in zip(names, row, strict=True) if one)
+
+    answers = [
+        Prediction(
+            id=str(number), split="test", prompt="", reference=together(taken(a)), prediction=together(taken(b)),
+            nll=1.0, tokens=0, choices=dict.fromkeys(names, -1.0), right=taken(a), chosen=taken(b),
+        )
+        for number, (a, b) in enumerate(zip(right, chosen, strict=True))
+    ]  # fmt: skip
+    for average in ("micro", "macro"):
+        expected = 100 * sk.f1_score(right, chosen, average=average)
+        assert find_metric(f"{average}_f1").value(answers) == pytest.approx(expected)
+    assert find_metric("accuracy").value(answers) == pytest.approx(100 * sk.accuracy_score(right, chosen))
+    assert not find_metric("mcc").applies(answers[0])
+    # The threshold of each label is the one that nothing beats.
+    probabilities = random.random((200, 3)) * 0.5 + 0.3 * right
+    for column, threshold in enumerate(fit_thresholds(probabilities, right)):
+        scores = [sk.f1_score(right[:, column], probabilities[:, column] > t) for t in np.linspace(0, 1, 400)]
+        assert sk.f1_score(right[:, column], probabilities[:, column] > threshold) >= max(scores) - 1e-9
+    assert fit_thresholds(probabilities, np.zeros_like(right)) == [0.5] * 3
+
+
+def test_what_a_row_with_labels_says() -> None:
+    example = choice({"id": "1"}, "Which?", ("a", "b", "c"), ("c", "a"))
+    assert (example.labels, example.completion) == (("a", "c"), "a, c")
+    assert Example.from_json(example.to_json()) == example
+    assert choice({"id": "1"}, "Which?", ("a", "b"), ()).labels == ()
+    assert choice({"id": "1"}, "Which?", ("a", "b"), "a").labels is None
+    with pytest.raises(ValueError, match="'d' is none of a, b"):
+        choice({"id": "1"}, "Which?", ("a", "b"), ("a", "d"))
+    mixed = [example, choice({"id": "2"}, "Which?", ("a", "b", "c"), "a")]
+    with pytest.raises(UserError, match="one head has one loss"):
+        labels_of({"train": mixed, "validation": mixed, "test": mixed})

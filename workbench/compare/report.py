@@ -113,7 +113,7 @@ def _confusions(answers: Mapping[str, Sequence[Prediction]], split: str) -> list
     """Method -> picture of what it took for what, where it chose among a few classes."""
     found = []
     for method, given in answers.items():
-        chosen = [answer for answer in given if answer.split == split and answer.choices]
+        chosen = [answer for answer in given if answer.split == split and answer.choices and answer.chosen is None]
         for names in dict.fromkeys(tuple(answer.choices) for answer in chosen if len(answer.choices) <= CLASSES_SHOWN):
             some = [answer for answer in chosen if tuple(answer.choices) == names]
             matrix = confusion(confusion_statistics(some).sum(axis=0))

@@ -1,11 +1,13 @@
 """Examples: checked, deduplicated, in splits."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 ROLES = ("system", "user", "assistant")
+# In the place of labels, where a question has none of them.
+NO_LABEL = "(none)"
 
 
 class Message(TypedDict):
@@ -29,6 +31,8 @@ class Example:
             not independent, and are resampled together. Empty: it stands alone.
         choices: what the model chooses from by likelihood, the completion among them; without any, it writes.
         task: of a recipe with several questions, which one this is: likelihoods are calibrated for each.
+        labels: those of the choices that are right, of a question that may have several or none; None of any other, and
+            where they aren't known.
     """
 
     id: str
@@ -39,6 +43,7 @@ class Example:
     choices: tuple[str, ...] = ()
     task: str = ""
     references: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
 
     @property
     def question(self) -> str:
@@ -62,7 +67,8 @@ class Example:
         """The example that `to_json` gave the line of."""
         values = json.loads(line)
         tuples = {name: tuple(values[name]) for name in ("prompt", "choices", "references")}
-        return cls(**{**values, **tuples})
+        labels = values.get("labels")
+        return cls(**{**values, **tuples, "labels": None if labels is None else tuple(labels)})
 
 
 MakeExamples = Callable[[Mapping[str, Any]], Iterable[Example]]
@@ -128,7 +134,7 @@ def choice(
     row: Mapping[str, Any],
     question: str,
     choices: Iterable[str],
-    answer: str | None = None,
+    answer: str | Collection[str] | None = None,
     *,
     system: str | None = None,
     groups: Iterable[str] = (),
@@ -140,7 +146,8 @@ def choice(
         row: with `id`.
         question: what the user says.
         choices: two or more, all different.
-        answer: the right one; None where it isn't known, which will do for asking but not for training or scoring.
+        answer: the right one; of a question with several right choices at once (or none) all of them, as a tuple. None
+            where it isn't known, which will do for asking but not for training or scoring.
         system: the system message.
         groups: columns of the row that become the example's groups.
         task: which of a recipe's questions it is; stands behind the row's id.
@@ -155,20 +162,27 @@ def choice(
         problems.append("nothing is asked" if isinstance(question, str) else f"{question!r} is no text")
     if len(set(choices)) != len(choices) or len(choices) < 2:
         problems.append(f"choices must be two or more, all different, not {', '.join(choices)}")
-    if answer is not None and answer not in choices:
-        problems.append(f"{answer!r} is none of {', '.join(choices)}")
+    given = () if answer is None else (answer,) if isinstance(answer, str) else tuple(answer)
+    problems += [f"{one!r} is none of {', '.join(choices)}" for one in given if one not in choices]
+    labels = None if answer is None or isinstance(answer, str) else tuple(one for one in choices if one in given)
     if problems:
         raise ValueError("; ".join(problems))
     user = Message(role="user", content=question.strip())
     return Example(
         id=f"{row['id']}#{task}" if task else str(row["id"]),
         prompt=(Message(role="system", content=system), user) if system else (user,),
-        completion=answer or "",
+        completion=together(labels) if labels is not None else "".join(given),
         groups={name: str(row[name]) for name in groups},
         source=str(row["id"]),
         choices=choices,
         task=task,
+        labels=labels,
     )
+
+
+def together(labels: Sequence[str]) -> str:
+    """Several right choices as one text, for those who read it."""
+    return ", ".join(labels) or NO_LABEL
 
 
 def _message_problems(messages: Any) -> list[str]:

@@ -15,9 +15,11 @@ class Labels:
 
     Attributes:
         tasks: task -> its classes; one after another they are the rows of the head.
+        several: a text may have several of a task's classes at once, or none.
     """
 
     tasks: Mapping[str, Sequence[str]]
+    several: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -60,8 +62,9 @@ def labels_of(splits: Mapping[str, Iterable[Example]]) -> Labels:
 
     Raises:
         UserError: examples that have no classes, or other ones than those of the same task before; or a task that is
-            asked and not trained. All of them are named.
+            asked and not trained; or some with one right class and some with several. All of them are named.
     """
+    several: bool | None = None
     tasks: dict[str, tuple[str, ...]] = {}
     trained: dict[str, set[str]] = {split: set() for split in TRAINED}
     asked: set[str] = set()
@@ -77,13 +80,19 @@ def labels_of(splits: Mapping[str, Iterable[Example]]) -> Labels:
                 why = f"{_shown(example.choices)}, and before that {_shown(known)}: candidates are no classes"
                 problems.setdefault(f"task {example.task}", f"{split}: {example.id} chooses from {why}")
             trained.get(split, asked).add(example.task)
+            if several not in (None, example.labels is not None):
+                why = "one right class" if several else "several right classes at once"
+                problems.setdefault(
+                    "labels", f"{split}: {example.id} has {why}, unlike those before it: one head has one loss"
+                )
+            several = example.labels is not None
     for split, found in trained.items():
         if missing := asked - found:
             listed = ", ".join(map(repr, sorted(missing)))
             problems.setdefault(split, f"{split} has no examples of {listed}, and so a head can't learn it")
     if problems:
         raise collected("head 'classes'", [*problems.values(), 'take head="likelihood", which reads any choices'])
-    return Labels(tasks)
+    return Labels(tasks, bool(several))
 
 
 def _shown(choices: Sequence[str]) -> str:

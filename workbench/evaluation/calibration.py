@@ -11,6 +11,7 @@ import numpy as np
 from workbench.data import Example, Message
 from workbench.errors import UserError
 from workbench.evaluation.prediction import Prediction
+from workbench.evaluation.several import fit_thresholds, predicted
 from workbench.generation.language_model import ChoiceLikelihoods, LanguageModel
 
 SUM, MEAN, CALIBRATED = "sum", "mean", "calibrated"
@@ -35,6 +36,7 @@ class Calibration:
         prior: for "calibrated", log-likelihood of each choice behind any prompt.
         contexts: conversations behind which the prior was measured, where choices differ from example to example: so
             can that of others be.
+        thresholds: by choice the probability above which it is taken, where several may be right at once.
         with_end: whether the end of the turn behind a choice counts. Where no choice begins another it says
             nothing, and isn't read.
     """
@@ -44,6 +46,7 @@ class Calibration:
     with_end: bool = True
     prior: Mapping[str, float] = field(default_factory=dict)
     contexts: Sequence[Sequence[Message]] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def scores(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
         """Scores of choices before the temperature, (choices,)."""
@@ -59,7 +62,8 @@ class Calibration:
 
     def summary(self) -> dict[str, Any]:
         """What stands in `results.json`."""
-        return {"by": self.by, "temperature": self.temperature}
+        thresholds = {"thresholds": dict(self.thresholds)} if self.thresholds else {}
+        return {"by": self.by, "temperature": self.temperature, **thresholds}
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -146,6 +150,11 @@ def _fit(
     """The calibration of one task, and the likelihoods it was found by."""
     with_end = not prefix_free(choices)
     likelihoods = _likelihoods(model, examples, with_end, title)
+    if any(example.labels is not None for example in examples):
+        probabilities = np.exp([found.logprobs for found in likelihoods])
+        right = np.array([[choice in (e.labels or ()) for choice in e.choices] for e in examples])
+        thresholds = dict(zip(examples[0].choices, fit_thresholds(probabilities, right), strict=True))
+        return Calibration(with_end=with_end, thresholds=thresholds), likelihoods
     contexts: list[Sequence[Message]] = []
     if len({example.choices for example in examples}) == 1:
         prior = dict(zip(examples[0].choices, _mean_likelihood(likelihoods), strict=True))
@@ -183,6 +192,10 @@ def _predictions(
     """What was measured of examples, their right choices known or not."""
     found = []
     for example, measured in zip(examples, likelihoods, strict=True):
+        if calibration.thresholds:
+            prompt = model.prompt(example.prompt)
+            found.append(predicted(example, list(measured.logprobs), calibration.thresholds, prompt, split))
+            continue
         logs = calibration.log_probabilities(example.choices, measured)
         right = example.choices.index(example.completion) if example.completion else None
         found.append(

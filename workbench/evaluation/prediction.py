@@ -20,6 +20,8 @@ class Prediction:
         groups: the example's, such as `{"language": "en"}`.
         source: what is resampled as one, such as a conversation; the id, where nothing is said.
         choices: log-probability of each choice, where the model chose and did not write; `prediction` is the likeliest.
+        right, chosen: of a question with several right choices at once, those, and those that the model took; the
+            probabilities don't add up to 1 then. None of any other.
     """
 
     id: str
@@ -33,6 +35,8 @@ class Prediction:
     source: str = ""
     choices: Mapping[str, float] = field(default_factory=dict)
     references: tuple[str, ...] = ()
+    right: tuple[str, ...] | None = None
+    chosen: tuple[str, ...] | None = None
 
     @property
     def language(self) -> str:

@@ -36,6 +36,8 @@ def _prediction(answer: Prediction) -> dict[str, Any]:
             "reference_nats": answer.nll,
             "reference_tokens": answer.tokens,
             **({"choices": dict(answer.choices)} if answer.choices else {}),
+            **({"right": list(answer.right)} if answer.right is not None else {}),
+            **({"chosen": list(answer.chosen)} if answer.chosen is not None else {}),
         },
     }
 
@@ -54,10 +56,16 @@ def read_predictions(folder: Path, name: str = PREDICTIONS) -> list[Prediction]:
             groups=_groups(row),
             source=row["source"],
             choices=row["scores"].get("choices", {}),
+            right=_labels(row["scores"].get("right")),
+            chosen=_labels(row["scores"].get("chosen")),
             references=tuple(row["references"][1:]) if isinstance(row.get("references"), list) else (),
         )
         for row in files.read_json_lines(folder / name)
     ]
+
+
+def _labels(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _groups(row: Mapping[str, Any]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A model with a head of classes as a `LanguageModel`: it tells how likely each class is, and writes nothing."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ class Classifier:
     ) -> list[ChoiceLikelihoods]:
         """How likely each choice is among the classes of the task; see `LanguageModel`.
 
+        Where a text may have several of them, each is as likely as it is by itself.
+
         Raises:
             UserError: the head was not trained for this task, or for one of the choices.
         """
@@ -54,7 +57,8 @@ class Classifier:
         rows = [self.labels.rows(task, given) for given in choices]
         prompts = [ids for _, ids in self.renderer.prompts(conversations)]
         of_task = self._logits(prompts, title)[:, first : first + count]
-        logs = torch.log_softmax(of_task.double(), dim=-1).numpy()
+        own = torch.nn.functional.logsigmoid if self.labels.several else partial(torch.log_softmax, dim=-1)
+        logs = own(of_task.double()).numpy()
         return [
             ChoiceLikelihoods(logprobs=found[np.array(chosen) - first], tokens=np.ones(len(chosen), dtype=int))
             for found, chosen in zip(logs, rows, strict=True)

@@ -138,7 +138,7 @@ def head_settings(path: Path, labels: Labels, pad_id: int | None) -> dict[str, A
     names = labels.names
     config.num_labels = len(names)
     config.id2label, config.label2id = dict(enumerate(names)), {name: row for row, name in enumerate(names)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = "multi_label_classification" if labels.several else "single_label_classification"
     for one in (config, config.get_text_config()):
         one.pad_token_id = pad_id
     return {"config": config}

@@ -159,10 +159,11 @@ def _verdicts(tuned: TunedModel, monitoring: Monitoring, texts: Sequence[Text]) 
         by_task = {example.task: next(answers) for example in text.asked}
         labelled = by_task[monitoring.task]
         topic = by_task.get(monitoring.topic_task) if monitoring.topic_task is not None else None
+        taken = monitoring.label in (labelled.chosen or ())  # among several that may be right at once
         found.append(
             Verdict(
                 topic=topic.prediction if topic else ALL_TEXTS,
-                label=labelled.prediction,
+                label=monitoring.label if taken else labelled.prediction,
                 probability=math.exp(labelled.choices[monitoring.label]),
             )
         )

@@ -76,6 +76,18 @@ def _class_notes(job: Job) -> dict[str, str]:
     return {"Classes": note}
 
 
+def threshold_note(choosing: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Above which probability a label is taken, where a text may have several.
+
+    Args:
+        choosing: by task, see `RunRecord`.
+    """
+    found = [f"{name} {value:.3f}" for how in choosing.values() for name, value in how.get("thresholds", {}).items()]
+    if not found:
+        return {}
+    return {"Thresholds": f"a label is taken where its probability is above: {', '.join(found)}"}
+
+
 def adapter_loading(job: Job, method: Method) -> str:
     """Python that loads the adapter on the base that its scores are of."""
     precision = job.precision(method)

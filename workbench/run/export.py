@@ -75,7 +75,7 @@ def export_method(
     same = precision == "float32" and BASES.get(saved.base or "", "") in (record.export.base or "")
     scored = "of what is shipped" if same else "of the run's own checkpoint, in float32 and on the base chosen there"
     exported, _ = merge(
-        job, method, record.seed, to, saved, predictions, record.metrics,
+        job, method, record.seed, to, saved, predictions, record.metrics, choosing=record.choosing,
         precision=PRECISIONS[precision], scored=scored, accept_rounding=accept_rounding,
     )  # fmt: skip
     return exported

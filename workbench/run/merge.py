@@ -19,7 +19,7 @@ from workbench.generation.sampling import Sampling
 from workbench.methods import Method, NotMergeable
 from workbench.models import last_states, load_model, read_by_head, without_adapter
 from workbench.results import ExportRecord, Score
-from workbench.run.cards import BASES, card, prompt_note
+from workbench.run.cards import BASES, card, prompt_note, threshold_note
 from workbench.run.prepare import Job
 from workbench.run.saved import SavedModel
 
@@ -37,6 +37,7 @@ def merge(
     scores: Mapping[str, Score],
     process: FreshProcess | None = None,
     *,
+    choosing: Mapping[str, Mapping[str, Any]],
     precision: torch.dtype = torch.float32,
     scored: str = "of what is shipped",
     accept_rounding: bool = False,
@@ -48,6 +49,7 @@ def merge(
         saved: of a method that merges; its model is changed by it.
         predictions: the model's, for the evaluated examples.
         process: one that is open already.
+        choosing: task -> how likelihoods become probabilities, of which the card says what a user needs.
         precision: of the saved weights.
         scored: what `scores` are of, for the card.
         accept_rounding: of a checkpoint in bfloat16, hold single tokens to be the same and not whole texts.
@@ -59,7 +61,7 @@ def merge(
     base = None
     if job.bits < 32 and saved.base is not None:
         base = f"trained on the base at {job.bits} bits, merged into {BASES[saved.base]}"
-    notes = {**({"Base of the merge": base} if base else {}), "Scores": scored}
+    notes = {**({"Base of the merge": base} if base else {}), **threshold_note(choosing), "Scores": scored}
     pairs = job.first_pairs(PROOF_PROMPTS)
     expected = _expected(job, method, saved, pairs, predictions[: len(pairs)])
     generation = None

@@ -30,7 +30,7 @@ from workbench.generation.sampling import Sampling
 from workbench.methods import Mergeability, Method, NotMergeable
 from workbench.models import Size, attach, fast_evaluation, size
 from workbench.results import DONE, ExportRecord, RunRecord, Score
-from workbench.run.cards import card
+from workbench.run.cards import card, threshold_note
 from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
 from workbench.run.folder import TrialFolder
 from workbench.run.merge import merge
@@ -144,8 +144,9 @@ def _export(
     else:
         try:
             export, renderer = merge(
-                job, method, seed, folder.merged, saved, evaluated.predictions, evaluated.scores, process
-            )
+                job, method, seed, folder.merged, saved, evaluated.predictions, evaluated.scores, process,
+                choosing=evaluated.choosing,
+            )  # fmt: skip
         except (MethodError, ValueError, RuntimeError) as error:  # the training and its scores are no less worth
             export, renderer = replace(export, reason=f"{type(error).__name__}: {error}"), job.renderer
         if not export.merged:
@@ -155,7 +156,7 @@ def _export(
         elif renderer.tokenizer is not job.renderer.tokenizer:
             write_predictions(folder.path, _as_prompted(job, evaluated.predictions, renderer))
     if not method.trains_base:
-        notes = {"Base of the merge": export.base} if export.base else {}
+        notes = {**({"Base of the merge": export.base} if export.base else {}), **threshold_note(evaluated.choosing)}
         readme = card(job, method, seed, evaluated.scores, merged=False, notes=notes)
         files.write_text(folder.adapter / "README.md", readme)
     return export
@@ -330,13 +331,13 @@ def read_calibrations(folder: TrialFolder) -> dict[str, Calibration]:
 
 def write_labels(folder: TrialFolder, labels: Labels) -> None:
     """Leave what the rows of a head stand for in the folder of a trial."""
-    files.write_json(folder.labels, labels.tasks)
+    files.write_json(folder.labels, asdict(labels))
 
 
 def read_labels(folder: TrialFolder) -> Labels | None:
     """What the rows of a trial's head stand for; None where it has none."""
     with suppress(FileNotFoundError):
-        return Labels(json.loads(folder.labels.read_text(encoding="utf-8")))
+        return Labels(**json.loads(folder.labels.read_text(encoding="utf-8")))
     return None
 
 

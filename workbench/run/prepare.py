@@ -24,7 +24,7 @@ from workbench.models import (
     precision_of,
     require_weights,
 )
-from workbench.recipe import Recipe
+from workbench.recipe import LIKELIHOOD, Recipe
 from workbench.run.entries import Entry, TunedEntry, entries_of, settings_of, tuned_entries
 from workbench.run.heads import Head, heads_of
 from workbench.sources import Checkpoint, fetch_checkpoint
@@ -181,7 +181,8 @@ def prepare(
 
     base = _Base(recipe, bits, chosen)
     data = prepare_data(recipe, lambda: base.renderer, limit, store, recipe_sha256)
-    _require_choices(recipe, base.renderer, data.pairs)
+    writing = [entry.name for entry in entries if not isinstance(entry, TunedEntry) or entry.head == LIKELIHOOD]
+    _require_choices(recipe, base.renderer, data.pairs, writing)
     heads = heads_of(recipe, base.renderer, data, base.checkpoint.path)
     job = Job(
         recipe=recipe,
@@ -260,12 +261,15 @@ def _require_context(recipe: Recipe, checkpoint: Checkpoint, tuned: Sequence[Tun
         )
 
 
-def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pairs]) -> None:
+def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pairs], of_one: Sequence[str]) -> None:
     """See that likelihoods of choices can be calibrated, and that a choice is the same tokens behind every prompt.
+
+    Args:
+        of_one: names of the entries that tell how likely each choice is as the only one.
 
     Raises:
         UserError: validation has no examples of a task that is asked for, or the chat template writes a choice
-            otherwise behind some prompt.
+            otherwise behind some prompt; or an example has several right choices, and an entry can't have them.
     """
     scored = ["validation", *recipe.evaluated_splits]
     tasks = {split: {e.task for e, _ in pairs[split] if e.choices} for split in scored}
@@ -280,6 +284,11 @@ def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pai
         for example, rendered in pairs[split]:
             if not example.choices:
                 continue
+            if example.labels is not None and of_one:
+                raise UserError(
+                    f"{example.id} may have several right choices at once, which only a head of classes learns: leave "
+                    f"{', '.join(of_one)} out, and take head='classes'"
+                )
             if example.completion not in known:
                 known |= renderer.completions([example.completion])
             if rendered.completion_ids != known[example.completion]:

@@ -36,15 +36,20 @@ def share(sums: np.ndarray) -> float:
     return float(sums[0] / sums[1])
 
 
+def _few_classes(answers: Sequence[Prediction]) -> list[str]:
+    names = classes(answers)
+    if len(names) > MOST_CLASSES:
+        raise UserError(f"{len(names)} different choices are no classes: take accuracy, auc, hit_10 or ndcg_10")
+    return names
+
+
 def confusion_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """A one at (right class, chosen class): (answers, classes²), in the order of `classes`.
 
     Raises:
         UserError: there are too many classes for that.
     """
-    names = classes(answers)
-    if len(names) > MOST_CLASSES:
-        raise UserError(f"{len(names)} different choices are no classes: take accuracy, auc, hit_10 or ndcg_10")
+    names = _few_classes(answers)
     number = {name: index for index, name in enumerate(names)}
     cells = np.zeros((len(answers), len(names) ** 2))
     for row, answer in zip(cells, answers, strict=True):
@@ -58,11 +63,31 @@ def confusion(sums: np.ndarray) -> np.ndarray:
     return sums.reshape(size, size)
 
 
+def class_statistics(answers: Sequence[Prediction]) -> np.ndarray:
+    """Of each class whether it is right and was chosen, and how often it is one of the two: (answers, 2 classes).
+
+    Raises:
+        UserError: there are too many classes for that.
+    """
+    names = _few_classes(answers)
+    cells = np.zeros((len(answers), 2, len(names)))
+    for row, answer in zip(cells, answers, strict=True):
+        right = np.isin(names, answer.right if answer.right is not None else [answer.reference])
+        chosen = np.isin(names, answer.chosen if answer.chosen is not None else [answer.prediction])
+        row[:] = right & chosen, right.astype(int) + chosen
+    return cells.reshape(len(answers), -1)
+
+
 def macro_f1(sums: np.ndarray) -> float:
     """Mean over classes of F1, in percent; of classes that neither stand in the references nor were chosen, none."""
-    matrix = confusion(sums)
-    both = matrix.sum(axis=0) + matrix.sum(axis=1)
-    return float(100 * np.mean(2 * np.diag(matrix)[both > 0] / both[both > 0]))
+    both, either = sums.reshape(2, -1)
+    return float(100 * np.mean(2 * both[either > 0] / either[either > 0])) if either.any() else 100.0
+
+
+def micro_f1(sums: np.ndarray) -> float:
+    """F1 of all classes taken together, in percent."""
+    both, either = sums.reshape(2, -1).sum(axis=1)
+    return float(200 * both / either) if either else 100.0
 
 
 def matthews(sums: np.ndarray) -> float:
@@ -117,11 +142,13 @@ _of_choices = partial(
     applies=lambda answer: bool(answer.choices),
     signature=lambda answers: "likelihood of each choice given the prompt",
 )
+# What only a question with one right choice has.
+_of_one_choice = partial(_of_choices, applies=lambda answer: bool(answer.choices) and answer.chosen is None)
 METRICS = (
     _of_choices(
         name="accuracy",
         title="accuracy",
-        summary="share of examples whose right choice is the likeliest, in percent.",
+        summary="share of examples whose right choice is the likeliest, in percent; of labels, all and no others.",
         statistics=right_statistics,
         score=percent,
         higher_is_better=True,
@@ -132,13 +159,23 @@ METRICS = (
         name="macro_f1",
         title="macro F1",
         summary="F1 of each class, averaged so that small classes count as much as large ones, in percent.",
-        statistics=confusion_statistics,
+        statistics=class_statistics,
         score=macro_f1,
         higher_is_better=True,
         worst=0,
         best=100,
     ),
     _of_choices(
+        name="micro_f1",
+        title="micro F1",
+        summary="F1 of all labels taken together, in percent; where exactly one is right, it is the accuracy.",
+        statistics=class_statistics,
+        score=micro_f1,
+        higher_is_better=True,
+        worst=0,
+        best=100,
+    ),
+    _of_one_choice(
         name="mcc",
         title="Matthews",
         summary="Matthews correlation between right and chosen classes: 1 is perfect, 0 is chance.",
@@ -149,7 +186,7 @@ METRICS = (
         best=1,
         chance=0.0,
     ),
-    _of_choices(
+    _of_one_choice(
         name="ece",
         title="calibration error",
         summary="expected calibration error: how far confidence is from accuracy, in ten bins, in percent.",
@@ -159,7 +196,7 @@ METRICS = (
         worst=100,
         best=0,
     ),
-    _of_choices(
+    _of_one_choice(
         name="auc",
         title="AUC",
         summary="probability that the right choice is held for likelier than a wrong one.",
@@ -170,7 +207,7 @@ METRICS = (
         best=1,
         chance=0.5,
     ),
-    _of_choices(
+    _of_one_choice(
         name="hit_10",
         title="hit rate at 10",
         summary="share of examples whose right choice is among the ten likeliest, in percent.",
@@ -180,7 +217,7 @@ METRICS = (
         worst=0,
         best=100,
     ),
-    _of_choices(
+    _of_one_choice(
         name="ndcg_10",
         title="NDCG at 10",
         summary="normalised discounted cumulative gain: how near to the top the right choice is, among the first ten.",

@@ -1,6 +1,7 @@
 """A head of classes: the cross-entropy of the right class among those of its task, per text.
 
-It is made for the classes that a recipe has, and so stands in no list: a recipe asks for it by `head="classes"`.
+Where a text may have several classes at once, it is the sum of the binary cross-entropies of each. It is made for the
+classes that a recipe has, and so stands in no list: a recipe asks for it by `head="classes"`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 COLUMNS = {
     "input_ids": pyarrow.list_(pyarrow.int32()),
-    "label": pyarrow.int32(),
+    "right": pyarrow.list_(pyarrow.int32()),
     "first": pyarrow.int32(),
     "count": pyarrow.int32(),
     "length": pyarrow.int32(),
@@ -34,8 +35,8 @@ COLUMNS = {
 def classes(labels: Labels) -> Objective:
     """The objective that trains a head of `labels`.
 
-    Its rows hold the prompt, exactly as an answer to it would be generated, the right row of the head (`label`), and
-    the rows of its task, `count` of them from `first` on.
+    Its rows hold the prompt, exactly as an answer to it would be generated, the `right` rows of the head, and the rows
+    of its task, `count` of them from `first` on.
     """
     return Objective(
         name="classes",
@@ -43,10 +44,10 @@ def classes(labels: Labels) -> Objective:
         columns=COLUMNS,
         examples=_with_classes,
         rows=partial(_rows, labels),
-        collator=_Collator,
+        collator=partial(_Collator, len(labels.names)),
         items=_texts,
         total_items=len,
-        loss=_loss,
+        loss=_loss_of_several if labels.several else _loss,
         checked_loss=partial(_mean_loss, labels),
     )
 
@@ -56,17 +57,17 @@ def _with_classes(pairs: "Pairs") -> "Pairs":
 
 
 def _texts(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    return torch.tensor(len(batch["label"]))
+    return torch.tensor(len(batch["right"]))
 
 
 def _rows(labels: Labels, pairs: "Iterable[tuple[Example, Rendered]]") -> Iterator[dict[str, Any]]:
     for example, rendered in pairs:
-        if not example.completion:
+        right = example.labels if labels.several else (example.completion,) if example.completion else None
+        if right is None:
             raise MethodError(f"examples without a class: {example.id}")
-        (label,) = labels.rows(example.task, [example.completion])
         yield {
             "input_ids": rendered.prompt_ids,
-            "label": label,
+            "right": labels.rows(example.task, right),
             "first": labels.first(example.task),
             "count": len(labels.tasks[example.task]),
             "length": len(rendered.prompt_ids),
@@ -75,24 +76,41 @@ def _rows(labels: Labels, pairs: "Iterable[tuple[Example, Rendered]]") -> Iterat
 
 @dataclass(frozen=True)
 class _Collator:
-    """Texts padded on the right to (batch, length), the length a multiple of `multiple`; numbers as (batch,)."""
+    """Texts padded on the right to (batch, length), the length a multiple of `multiple`.
 
+    Which rows of the head are right, and which are asked for, is (batch, classes).
+    """
+
+    classes: int
     pad_id: int
     multiple: int = 1
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate rows of `classes`."""
         texts = RightPadding(self.pad_id, self.multiple)([{**row, "labels": ()} for row in rows])
-        numbers = {name: torch.tensor([row[name] for row in rows]) for name in ("label", "first", "count")}
-        return {"input_ids": texts["input_ids"], "attention_mask": texts["attention_mask"], **numbers}
+        right = torch.zeros(len(rows), self.classes, dtype=torch.bool)
+        asked = torch.zeros_like(right)
+        for number, row in enumerate(rows):
+            right[number, list(row["right"])] = True
+            asked[number, row["first"] : row["first"] + row["count"]] = True
+        return {
+            "input_ids": texts["input_ids"],
+            "attention_mask": texts["attention_mask"],
+            "right": right,
+            "asked": asked,
+        }
 
 
 def _loss(model: nn.Module, batch: Mapping[str, torch.Tensor], linear_output: bool) -> torch.Tensor:
     logits = class_logits(model, batch["input_ids"], batch["attention_mask"])
-    rows = torch.arange(logits.shape[1], device=logits.device)[None]
-    first, behind = batch["first"][:, None], (batch["first"] + batch["count"])[:, None]
-    of_task = logits.masked_fill((rows < first) | (rows >= behind), -torch.inf)
-    return nn.functional.cross_entropy(of_task, batch["label"], reduction="sum")
+    of_task = logits.masked_fill(~batch["asked"], -torch.inf)
+    return -torch.log_softmax(of_task, dim=-1)[batch["right"]].sum()
+
+
+def _loss_of_several(model: nn.Module, batch: Mapping[str, torch.Tensor], linear_output: bool) -> torch.Tensor:
+    logits = class_logits(model, batch["input_ids"], batch["attention_mask"])
+    asked = batch["asked"]
+    return nn.functional.binary_cross_entropy_with_logits(logits[asked], batch["right"][asked].float(), reduction="sum")
 
 
 @torch.no_grad()
@@ -102,8 +120,8 @@ def _mean_loss(
     """Cross-entropy of the right classes, in nats per text; `model` is in evaluation mode."""
     device = next(model.parameters()).device
     rows = sorted(_rows(labels, pairs), key=lambda row: row["length"])
-    total = 0.0
+    loss, total = _loss_of_several if labels.several else _loss, 0.0
     for start in range(0, len(rows), batch_size):
-        batch = _Collator(pad_id)(rows[start : start + batch_size])
-        total += float(_loss(model, {name: tensor.to(device) for name, tensor in batch.items()}, False))
+        batch = _Collator(len(labels.names), pad_id)(rows[start : start + batch_size])
+        total += float(loss(model, {name: tensor.to(device) for name, tensor in batch.items()}, False))
     return total / len(rows)
