@@ -95,7 +95,7 @@ def of_rows(count: int) -> Result:
         began = time.perf_counter()
         job = prepare(load_recipe(recipe), bits=32)
         prepared = time.perf_counter() - began
-        model = attach(load_model(folder / "model", 32, training=True), job.methods[0], {}, [], seed=0)
+        model = attach(load_model(folder / "model", 32, training=True), job.tuned[0].method, {}, [], seed=0)
         steps = STEPS / -(-len(job.rows.train) // BATCH)
         training = Training(num_train_epochs=steps, batch_size=BATCH, validations=1)
         began = time.perf_counter()

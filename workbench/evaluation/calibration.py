@@ -152,8 +152,8 @@ def _fit(
     likelihoods = _likelihoods(model, examples, with_end, title)
     if any(example.labels is not None for example in examples):
         probabilities = np.exp([found.logprobs for found in likelihoods])
-        right = np.array([[choice in (e.labels or ()) for choice in e.choices] for e in examples])
-        thresholds = dict(zip(examples[0].choices, fit_thresholds(probabilities, right), strict=True))
+        true = np.array([[choice in (e.labels or ()) for choice in e.choices] for e in examples])
+        thresholds = dict(zip(examples[0].choices, fit_thresholds(probabilities, true), strict=True))
         return Calibration(with_end=with_end, thresholds=thresholds), likelihoods
     contexts: list[Sequence[Message]] = []
     if len({example.choices for example in examples}) == 1:

@@ -81,7 +81,8 @@ def _unwrap_trained_modules(base: "PreTrainedModel") -> None:
     for name, module in list(base.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
             parent, _, child = name.rpartition(".")
-            setattr(base.get_submodule(parent), child, module.modules_to_save[module.active_adapter])
+            (active,) = module.active_adapters
+            setattr(base.get_submodule(parent), child, module.modules_to_save[active])
 
 
 def _embedding_factor(model: "PreTrainedModel") -> "torch.Tensor":

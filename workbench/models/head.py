@@ -24,8 +24,13 @@ DEVIATION = 0.02
 
 def head_name(model: nn.Module) -> str | None:
     """What the head of a classifier is called; None for a model that has none."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _base_of(model)
     return next((name for name in HEAD_NAMES if isinstance(getattr(base, name, None), nn.Module)), None)
+
+
+def _base_of(model: Any) -> Any:
+    """The model under an adapter, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def head_of(model: nn.Module) -> nn.Module:
@@ -37,8 +42,7 @@ def head_of(model: nn.Module) -> nn.Module:
     name = head_name(model)
     if name is None:
         raise TypeError(f"{type(model).__name__} has no head of classes")
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head: nn.Module = getattr(base, name)
+    head: nn.Module = getattr(_base_of(model), name)
     return head
 
 

@@ -135,7 +135,7 @@ def _expected_classes(
         return [last_states(of, ids.to(device), torch.ones_like(ids, device=device)) for ids in sequences]
 
     if method.trains_base:
-        before = states(job.head.load(job.checkpoint.path, 32).to(device))
+        before = states(nn.Module.to(job.head.load(job.checkpoint.path, 32), device))
     else:
         with without_adapter(model) as base:
             before = states(base)
