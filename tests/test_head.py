@@ -366,7 +366,8 @@ def test_several_labels_at_once(tmp_path: Path, process: FreshProcess, capsys: p
         assert answer.chosen == tuple(n for n, log in answer.choices.items() if math.exp(log) > thresholds[n])
         assert answer.prediction == (", ".join(answer.chosen) or "(none)")
     classify = pipeline("text-classification", model=str(folder.merged), device="cpu", top_k=None)
-    found = {one["label"]: one["score"] for one in classify(answers[0].prompt, add_special_tokens=False)}
+    (scores,) = classify([answers[0].prompt], add_special_tokens=False)
+    found = {one["label"]: one["score"] for one in scores}
     assert found == pytest.approx({name: math.exp(log) for name, log in answers[0].choices.items()}, abs=1e-4)
     assert "never 0.500" in (folder.merged / "README.md").read_text()
     kept = read_labels(folder)

@@ -151,8 +151,10 @@ class _Split:
                 problems.append(f"{row.place}: {what}")
                 continue
             for example, line in zip(made, lines, strict=True):
-                if example.choices and example.completion and example.completion not in example.choices:
-                    problems.append(f"{row.place}: {example.completion!r} is none of the choices of {example.id!r}")
+                right = (example.completion,) * bool(example.completion) if example.labels is None else example.labels
+                if example.choices and (new := set(right) - set(example.choices)):
+                    listed = ", ".join(map(repr, sorted(new)))
+                    problems.append(f"{row.place}: {listed} is none of the choices of {example.id!r}")
                 if not example.completion:
                     problems.append(f"{row.place}: {example.id!r} has no answer")
                 question = example.folded_prompt

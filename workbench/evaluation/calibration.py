@@ -151,9 +151,10 @@ def _fit(
     with_end = not prefix_free(choices)
     likelihoods = _likelihoods(model, examples, with_end, title)
     if any(example.labels is not None for example in examples):
-        probabilities = np.exp([found.logprobs for found in likelihoods])
-        true = np.array([[choice in (e.labels or ()) for choice in e.choices] for e in examples])
-        thresholds = dict(zip(examples[0].choices, fit_thresholds(probabilities, true), strict=True))
+        found_by = [dict(zip(e.choices, f.logprobs, strict=True)) for e, f in zip(examples, likelihoods, strict=True)]
+        probabilities = np.exp([[logs[choice] for choice in choices] for logs in found_by])
+        true = np.array([[choice in (e.labels or ()) for choice in choices] for e in examples])
+        thresholds = dict(zip(choices, fit_thresholds(probabilities, true), strict=True))
         return Calibration(with_end=with_end, thresholds=thresholds), likelihoods
     contexts: list[Sequence[Message]] = []
     if len({example.choices for example in examples}) == 1:

@@ -30,7 +30,8 @@ def _prefix(attachment: Attachment, settings: Mapping[str, Any]) -> "nn.Module":
     with torch.no_grad():
         # A model's own cache may keep no more than its window.
         cache = DynamicCache()
-        past = model(torch.tensor([ids], device=model.device), past_key_values=cache, use_cache=True).past_key_values
+        inputs = torch.tensor([ids], device=model.device)
+    past = model.base_model(inputs, past_key_values=cache, use_cache=True).past_key_values  # whatever head it has
     keys_and_values = [(layer.keys.float(), layer.values.float()) for layer in past.layers]
     tuned = get_peft_model(model, PrefixTuningConfig(task_type=attachment.task_type, **settings))
     initialize_kv_prefix_from_past_key_values(tuned, past_key_values=keys_and_values)
