@@ -46,14 +46,14 @@ def divide(groups: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, np.nd
         trained[label] += 1
     for split in PLACE:
         if not (split_of == split).any():
-            label = int(trained.argmax())
-            if trained[label] < 2:
+            most = int(trained.argmax())
+            if trained[most] < 2:
                 raise UserError(
                     f"{len(groups)} examples are too few to divide into train, validation and test: give a file for "
                     'each, data={"train": ..., "validation": ..., "test": ...}'
                 )
-            split_of[np.flatnonzero((classes == label) & (split_of == TRAIN))[-1]] = split
-            trained[label] -= 1
+            split_of[np.flatnonzero((classes == most) & (split_of == TRAIN))[-1]] = split
+            trained[most] -= 1
     shuffled = np.argsort(keys[groups], kind="stable")
     return {split: shuffled[split_of[groups[shuffled]] == split] for split in (TRAIN, *PLACE)}
 

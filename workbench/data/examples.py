@@ -102,7 +102,7 @@ def conversation(
     if problems:
         raise ValueError("; ".join(problems))
     learnt = [turn.is_learnt for turn in turns]
-    said: list[Message] = [{**message, "content": message["content"].strip()} for message, _ in turns]  # type: ignore[typeddict-item]
+    said: list[Message] = [{**message, "content": message["content"].strip()} for message, _ in turns]
     if system and said[0]["role"] != "system":
         said, learnt = [Message(role="system", content=system), *said], [True, *learnt]
     asked = [position for position, message in enumerate(said, 1) if message["role"] in ("user", "tool")]

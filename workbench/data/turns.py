@@ -130,18 +130,19 @@ def _calls(calls: Any, name: str, problems: list[str]) -> list[dict[str, Any]]:
     """Calls of tools, their arguments as an object: OpenAI writes them as JSON in a text, templates want them open."""
     found = []
     for call in calls if isinstance(calls, list) else [None]:
-        function = call.get("function", call) if isinstance(call, Mapping) else {}
+        function: Any = call.get("function", call) if isinstance(call, Mapping) else None
         arguments = function.get("arguments", {}) if isinstance(function, Mapping) else None
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments or "{}")
             except json.JSONDecodeError:
                 arguments = None
-        if not isinstance(arguments, Mapping) or not isinstance(function.get("name"), str):
+        called_name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(arguments, Mapping) or not isinstance(called_name, str):
             problems.append(f"{name} has a tool call without a name or with arguments that are no JSON object")
             continue
-        identity = {"id": call["id"]} if call.get("id") else {}
-        called = {"name": function["name"], "arguments": dict(arguments)}
+        identity = {"id": call["id"]} if isinstance(call, Mapping) and call.get("id") else {}
+        called = {"name": called_name, "arguments": dict(arguments)}
         found.append({**identity, "type": "function", "function": called})
     return found
 

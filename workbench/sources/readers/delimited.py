@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from workbench.errors import Problem, UserError, collected
 from workbench.sources.readers.reader import DataFile, Opened, Reader, Row
@@ -107,7 +107,7 @@ def _rows(file: DataFile, encoding: str, dialect: Dialect) -> Iterator[Row]:
         raise collected(f"{file} (read with {found} between the fields)", problems)
 
 
-def _reader(opened: TextIO, dialect: Dialect) -> "csv._reader":
+def _reader(opened: TextIO, dialect: Dialect) -> Any:
     for _ in range(dialect.lines_before):
         opened.readline()
     return csv.reader(opened, delimiter=dialect.delimiter, skipinitialspace=dialect.spaces, strict=True)
