@@ -55,7 +55,7 @@ def test_the_recipe_it_writes_runs_to_the_end(here: Path, capsys: pytest.Capture
     assert "tfidf" in capsys.readouterr().out
     Path("reviews.csv").unlink()  # what is asked of new rows stands in the run's record
     found = load_run("out").load("untuned").classify({"id": "n", "text": "New"})
-    assert set(found[""]) == {"bad", "good"}
+    assert set(found["category"]) == {"bad", "good"}
     data = json.loads(Path("out/results.json").read_text())["data"]
     assert (data["split_seed"], data["columns"]["choices"]) == (0, ["bad", "good"])
     reviews(61)

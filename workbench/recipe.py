@@ -163,7 +163,7 @@ class Recipe:
             for a row is told with the row's place. None goes by `text` with `label` or `answer`, and without them by
             the names of the columns, see `workbench.data.shapes`.
         text: column of the text that has a label, or of the question.
-        label: column of the text's class: the model chooses among all that are there.
+        label: column of the text's class: the model chooses among all that are there. It is the task's name, too.
         answer: column of the answer that the model is to write.
         split_seed: by which one source is divided into splits.
         methods: names of `workbench.methods`, in the order of the table.

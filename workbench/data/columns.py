@@ -68,10 +68,16 @@ class ByColumns:
     def ask(self, row: Mapping[str, Any]) -> list[Example]:
         """What a new row is asked.
 
+        Args:
+            row: with the column of the text, under its name or as `text`; where the model writes, a conversation will
+                do as well.
+
         Raises:
             ValueError: it has no text.
         """
-        return [self._example(row, text_of(row.get(self.text), self.text), None)]
+        if self.label is None and "messages" in row and self.text not in row:
+            return conversation(row)[-1:]
+        return [self._example(row, text_of(row.get(self.text, row.get("text")), self.text), None)]
 
     @property
     def _columns(self) -> tuple[str, ...]:
@@ -80,7 +86,7 @@ class ByColumns:
     def _example(self, row: Mapping[str, Any], text: str, answer: str | None) -> Example:
         if self.label is not None:
             named = f": {', '.join(self.choices)}?" if len(self.choices) <= NAMED else "?"
-            return choice(row, f"{text.strip()}\n{self.label}{named}", self.choices, answer)
+            return choice(row, f"{text.strip()}\n{self.label}{named}", self.choices, answer, task=self.label)
         name = row_id(row, [])
         asked = Message(role="user", content=text.strip())
         return Example(id=name, prompt=(asked,), completion=(answer or "").strip(), source=name)

@@ -53,15 +53,25 @@ class ReadSource:
         make: row -> examples.
         problems: to which everything is added that is wrong with the rows.
         store, name: where the examples go.
+        is_divided: into splits, so that `sources` and `labels` are needed.
 
     Attributes:
         fingerprint: see `workbench.sources.Fingerprint`.
         found: what the source is.
     """
 
-    def __init__(self, source: Source, make: MakeExamples, problems: list[str | Problem], store: Store, name: str):
+    def __init__(
+        self,
+        source: Source,
+        make: MakeExamples,
+        problems: list[str | Problem],
+        store: Store,
+        name: str,
+        is_divided: bool = False,
+    ) -> None:
         self._ids, self._questions, self._answers = array("q"), array("q"), array("q")
         self._sources, self._labels = array("q"), array("q")
+        self._is_divided = is_divided
         self._rows, self._columns = 0, Counter[str]()
         fingerprint = Fingerprint(source)
         opened = open_rows(source)
@@ -123,7 +133,9 @@ class ReadSource:
             self._rows += 1
             try:
                 values = _with_id(row)
-                self._columns.update(name for name, value in row.values.items() if value not in (None, ""))
+                for column, value in row.values.items():
+                    if value is not None and value != "":
+                        self._columns[column] += 1
                 made = _made(make, values)
                 lines = [_line(example) for example in made]
             except ValueError as error:
@@ -139,8 +151,9 @@ class ReadSource:
                 self._ids.append(hash(example.id))
                 self._questions.append(hash(question))
                 self._answers.append(hash((question, example.completion)))
-                self._sources.append(hash(example.source or example.id))
-                self._labels.append(hash((example.task, example.completion)) if example.choices else 0)
+                if self._is_divided:
+                    self._sources.append(hash(example.source or example.id))
+                    self._labels.append(hash((example.task, example.completion)) if example.choices else 0)
                 yield {"example": line, "place": row.place}
 
     def _repeated_ids(self) -> list[Problem]:

@@ -52,13 +52,24 @@ def _found(columns: tuple[str, ...]) -> tuple[Shape, dict[str, str]] | None:
     return None
 
 
+@lru_cache(maxsize=256)
+def _in_words(columns: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """`Alpaca: instruction, input and output`, and the columns as they are called here."""
+    found = _found(columns)
+    assert found is not None
+    shape, names = found
+    *most, last = names.values()
+    return f"{shape.name}: {', '.join(most)}{' and ' * bool(most)}{last}", tuple(names.values())
+
+
 def turns_of(row: Mapping[str, Any]) -> tuple[Sequence[Turn], Sequence[Mapping[str, Any]], list[str]]:
     """The turns of a row, the tools that its assistant may call, and everything that is wrong with the row."""
-    found = find_shape(row)
+    columns = tuple(row)
+    found = _found(columns)
     if found is None:
         return (), (), [f"no messages, and no other shape that is known; columns: {', '.join(map(str, row))}"]
     shape, names = found
-    note_shape(_in_words(shape, names), tuple(names.values()))
+    note_shape(*_in_words(columns))
     problems: list[str] = []
     values = {name: row[here] for name, here in names.items()}
     try:
@@ -66,13 +77,8 @@ def turns_of(row: Mapping[str, Any]) -> tuple[Sequence[Turn], Sequence[Mapping[s
     except ValueError as error:
         return (), (), [str(error)]
     turns, wrong = read_turns(messages)
-    return turns, read_tools(values.get("tools"), problems), [*wrong, *problems]
-
-
-def _in_words(shape: Shape, names: Mapping[str, str]) -> str:
-    """`Alpaca: instruction, input and output`."""
-    *most, last = names.values()
-    return f"{shape.name}: {', '.join(most)}{' and ' * bool(most)}{last}"
+    tools = read_tools(values["tools"], problems) if "tools" in values else ()
+    return turns, tools, wrong + problems
 
 
 def text_of(value: Any, name: str) -> str:

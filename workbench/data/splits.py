@@ -71,9 +71,10 @@ def load_splits(
     store = store or Store.temporary()
     problems: list[str | Problem] = []
     read: dict[str, ReadSource] = {}
+    is_divided = not isinstance(data, Mapping)
     for split, source in (data if isinstance(data, Mapping) else {WHOLE: data}).items():
         make = examples[split] if isinstance(examples, Mapping) else examples
-        read[split] = ReadSource(source, make, problems, store, f"{prefix}{split}.examples")
+        read[split] = ReadSource(source, make, problems, store, f"{prefix}{split}.examples", is_divided)
     if problems:
         raise collected("data", problems)
     if isinstance(data, Mapping):

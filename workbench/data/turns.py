@@ -86,6 +86,8 @@ def _turn(message: Mapping[str, Any], name: str, problems: list[str]) -> Turn | 
         problems.append(f"{name} has role {role!r}, known: {', '.join(ROLES)}, tool")
     if not content.strip() and not calls:
         problems.append(f"{name} is empty")
+    if len(message) == 2:
+        return Turn({"role": str(role), "content": content}, True)
     weight = message.get("weight")
     if weight not in (None, 0, 1):
         problems.append(f"{name} has weight {weight!r}: an answer is learnt (1) or not (0)")

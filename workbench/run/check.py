@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +11,7 @@ from torch import nn
 
 from workbench.console import bytes_text, count_text
 from workbench.data import Example
-from workbench.data.reading import Found
 from workbench.data.render import Rendered, Renderer
-from workbench.data.splits import WHOLE
 from workbench.errors import MethodError
 from workbench.generation.decode import decode_batch
 from workbench.generation.engine import LocalModel
@@ -28,6 +26,7 @@ from workbench.models import (
     size,
 )
 from workbench.run.folder import RunFolder
+from workbench.run.found import data_text, deduplicated
 from workbench.run.prepare import Job
 from workbench.run.run import prepare_run
 from workbench.training import find_objective, steps_in
@@ -49,7 +48,7 @@ def check(folder: RunFolder) -> str:
     job = prepare_run(folder)
     parts = [
         f"# {job.recipe.name}: {job.checkpoint.name}, base held at {job.bits} bits",
-        _data(job),
+        data_text(job),
         _splits(job),
         _lengths(job),
         _examples(job),
@@ -58,45 +57,14 @@ def check(folder: RunFolder) -> str:
     return "\n\n".join(parts)
 
 
-def _data(job: Job) -> str:
-    """Each source: in what form it is, what was made of its rows, what is not used."""
-    lines = ["## Data"]
-    shown: dict[str, list[str]] = {}
-    for name, found in job.data.found.items():
-        shown.setdefault("\n".join(_found(found)), []).append(name)
-    for text, names in shown.items():
-        lines += [f"{', '.join(names)}: {text}"]
-    if not isinstance(job.recipe.data, Mapping):
-        lines.append(
-            f"divided into {', '.join(job.recipe.splits)} by chance (seed {job.recipe.split_seed}), every class in its "
-            "share; the same question or conversation stands in one of them only"
-        )
-    return "\n".join(lines)
-
-
-def _found(found: Found) -> list[str]:
-    lines = [f"{found.source}: {found.format}; {found.rows} rows"]
-    lines += [f"  {count} rows read as {shape}" for shape, count in found.shapes.items()]
-    columns = ", ".join(
-        f"{name} ({count} of {found.rows} filled)" if count < found.rows else name
-        for name, count in found.columns.items()
-    )
-    lines.append(f"  columns: {columns}")
-    if found.unused:
-        lines.append(f"  not used: {', '.join(found.unused)}")
-    if "id" not in found.columns:
-        lines.append("  no id: the place of a row is its id")
-    return [*lines, *(f"  {count} times: {remark}" for remark, count in found.remarks.items())]
-
-
 def _splits(job: Job) -> str:
     lines = ["## Splits", f"{'':14}{'examples':>9}{'tokens':>9}{'trained':>9}{'too long':>9}"]
     for split, pairs in job.pairs.items():
         tokens, trained = int(pairs.lengths.sum()), int(pairs.completion_lengths.sum())
         lines.append(f"{split:14}{len(pairs):9}{tokens:9}{trained:9}{len(job.data.too_long[split]):9}")
-    where = "train" if isinstance(job.recipe.data, Mapping) else job.data.found[WHOLE].source
     lines.append(
-        f"left out of {where}: {job.data.repeated} repeated, {job.data.leaked} whose question stands in another split"
+        f"left out of {deduplicated(job)}: {job.data.repeated} repeated, {job.data.leaked} whose question stands in "
+        "another split"
     )
     return "\n".join(lines)
 
