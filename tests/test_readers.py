@@ -105,6 +105,7 @@ ROWS = [{"text": "a ] ,", "n": {"x": [1]}}, {"text": "é"}]
         "".join(json.dumps(row, indent=2) for row in ROWS),
         "\n".join(map(json.dumps, ROWS)),
         json.dumps({"data": ROWS}, indent=1),
+        json.dumps({"data": ROWS}),
     ],
 )
 def test_json_of_every_form(tmp_path: Path, name: str, content: str) -> None:
@@ -112,6 +113,13 @@ def test_json_of_every_form(tmp_path: Path, name: str, content: str) -> None:
     assert values(tmp_path / name) == ROWS
     (tmp_path / name).write_text(content, encoding="utf-16")
     assert values(tmp_path / name) == ROWS
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_single_row_is_a_row(tmp_path: Path, indent: int | None) -> None:
+    for row in ({"messages": [{"role": "user"}]}, {"turns": [{"a": 1}], "id": "1"}, {"text": "a"}):
+        (tmp_path / "d.jsonl").write_text(json.dumps(row, indent=indent))
+        assert values(tmp_path / "d.jsonl") == [row]
 
 
 def test_a_json_array_is_read_in_pieces(tmp_path: Path) -> None:

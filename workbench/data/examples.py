@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.data.notes import note
 from workbench.data.shapes import turns_of
-from workbench.data.turns import Message, as_text, beyond_text
+from workbench.data.turns import REASONING, Message, as_text, beyond_text
 
 __all__ = ["Example", "MakeExamples", "Message", "choice", "conversation", "label_text", "row_id"]
 
@@ -102,6 +103,8 @@ def conversation(
     if problems:
         raise ValueError("; ".join(problems))
     learnt = [turn.is_learnt for turn in turns]
+    if any(thought in turn.message for turn in turns[:-1] for thought in REASONING):
+        note("conversations with thoughts before the last answer: chat templates may leave those out of prompts")
     said: list[Message] = [{**message, "content": message["content"].strip()} for message, _ in turns]
     if system and said[0]["role"] != "system":
         said, learnt = [Message(role="system", content=system), *said], [True, *learnt]

@@ -16,14 +16,17 @@ PIECE = 2**20
 BETWEEN = re.compile(r"[\s,]*")
 # The first line of an object that goes on in the next one.
 GOES_ON = re.compile(r"\s*\{(?:|.*[\[{,])\s*")
+# The beginning of an object that may hold the array, all in one line.
+HOLDS = re.compile(r"\{\s*\"[^\"]+\"\s*:\s*\[\s*\{")
 # Lists that are a row's own.
 CONVERSATIONS = ("messages", "conversations", "conversation")
 
 
 def is_over_many_lines(head: bytes) -> bool:
-    """Whether a JSON file is an array, or an object whose first line is not the whole of it."""
-    text = head.decode(encoding_of(head)[0], errors="replace").lstrip()
-    return text.startswith("[") or bool(GOES_ON.fullmatch(text.partition("\n")[0]) and "\n" in text)
+    """Whether a JSON file is an array, or begins with an object that is no row of JSON lines."""
+    text = head.decode(encoding_of(head)[0], errors="replace").strip()
+    first, line_end, _ = text.partition("\n")
+    return text.startswith("[") or bool(GOES_ON.fullmatch(first) if line_end else HOLDS.match(first))
 
 
 def read_json_array(file: DataFile) -> Opened:
