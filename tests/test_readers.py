@@ -68,6 +68,8 @@ def test_an_encoding_that_can_not_be_told_is_asked_for(tmp_path: Path, encoding:
         ("sep=;\r\ntext;label\r\na,b;x\r\n", [{"text": "a,b", "label": "x"}]),
         ('text, label\n"a, b", x\n', [{"text": "a, b", "label": "x"}]),
         ("text;label;;\na;x;;\n", [{"text": "a", "label": "x"}]),
+        ('text,label\n"say \\"a, b\\"",x\n', [{"text": 'say "a, b"', "label": "x"}]),
+        ('text,label\n"say ""a\\""",x\n', [{"text": 'say "a\\"', "label": "x"}]),
         ("text\nonly one\n\n", [{"text": "only one"}]),
         ('text,label\n"two\nlines",x\n', [{"text": "two\nlines", "label": "x"}]),
         (f"text,label\n{'long ' * 100_000},x\n", [{"text": "long " * 100_000, "label": "x"}]),

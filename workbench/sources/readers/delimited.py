@@ -28,11 +28,19 @@ class Dialect:
     Attributes:
         lines_before: the header.
         spaces: a space follows each delimiter, and belongs to no field.
+        backslashes: stand before quotation marks within a field, which are usually doubled.
     """
 
     delimiter: str
     lines_before: int = 0
     spaces: bool = False
+    backslashes: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For `csv.reader`."""
+        escape = {"escapechar": "\\", "doublequote": False} if self.backslashes else {}
+        return {"delimiter": self.delimiter, "skipinitialspace": self.spaces, "strict": True, **escape}
 
 
 def read_delimited(file: DataFile) -> Opened:
@@ -49,7 +57,9 @@ def read_delimited(file: DataFile) -> Opened:
         raise UserError(f"{file}: not {words}: {error}") from error
     said = DELIMITERS.get(dialect.delimiter, f"{dialect.delimiter!r} between the fields")
     usual = "\t" if Path(file.path).suffix.lower() in (".tsv", ".tab") else ","
-    return Opened(f"CSV, {said}, {words}", _rows(file, encoding, dialect), (dialect.delimiter, words) == (usual, UTF8))
+    quotes = ", backslashes before quotation marks" * dialect.backslashes
+    is_usual = (dialect.delimiter, words, quotes) == (usual, UTF8, "")
+    return Opened(f"CSV, {said}, {words}{quotes}", _rows(file, encoding, dialect), is_usual)
 
 
 def _dialect(sample: str, given: str | None) -> Dialect:
@@ -70,7 +80,20 @@ def _dialect(sample: str, given: str | None) -> Dialect:
     found = max(tried, key=fits)
     header = tried[found][0] if tried[found] else []
     spaces = len(header) > 1 and all(name.startswith(" ") for name in header[1:])
-    return Dialect(found, before, spaces)
+    dialect = Dialect(found, before, spaces)
+    escaped = Dialect(found, before, spaces, backslashes=True)
+    return escaped if '\\"' in sample and not _holds(sample, dialect) and _holds(sample, escaped) else dialect
+
+
+def _holds(sample: str, dialect: Dialect) -> bool:
+    """Whether the first rows can be read so; the last one may have been cut, and is not looked at."""
+    lines = iter(sample.splitlines(keepends=True)[:SAMPLE_ROWS])
+    try:
+        for _ in csv.reader(lines, **dialect.options):
+            pass
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return True
 
 
 def _parsed(sample: str, delimiter: str, whole: bool) -> list[list[str]]:
@@ -110,7 +133,7 @@ def _rows(file: DataFile, encoding: str, dialect: Dialect) -> Iterator[Row]:
 def _reader(opened: TextIO, dialect: Dialect) -> Any:
     for _ in range(dialect.lines_before):
         opened.readline()
-    return csv.reader(opened, delimiter=dialect.delimiter, skipinitialspace=dialect.spaces, strict=True)
+    return csv.reader(opened, **dialect.options)
 
 
 def _header(names: Sequence[str], file: DataFile) -> list[str]:
