@@ -80,9 +80,8 @@ def check_extra(training: Training) -> None:
             config = configuration(training, 1, 1e-3, False, Path(folder), 0, linear_output=True)
             Trainer.get_optimizer_cls_and_kwargs(config)
             optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
-            get_scheduler(
-                config.lr_scheduler_type, optimizer, 0, 2, scheduler_specific_kwargs=config.lr_scheduler_kwargs
-            )
+            more = config.lr_scheduler_kwargs if isinstance(config.lr_scheduler_kwargs, dict) else None
+            get_scheduler(config.lr_scheduler_type, optimizer, 0, 2, scheduler_specific_kwargs=more)
         except (ValueError, TypeError, ImportError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"Training: {first}") from error
