@@ -146,6 +146,20 @@ def test_wrong_json_is_named(tmp_path: Path, content: str, expected: str) -> Non
         values(tmp_path / "d.json")
 
 
+@pytest.mark.parametrize("name", ["d.csv", "d.json", "d.jsonl"])
+def test_an_encoding_that_is_said_wrongly_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes('[{"a": "é"}]'.encode("cp1252"))
+    with pytest.raises(UserError, match=r"not utf-?8: .*if it is another encoding, say DataFile\("):
+        values(DataFile(tmp_path / name, encoding="utf8"))
+    (tmp_path / name).write_bytes(b"\xff\xfe" + '[{"a": "é"}]'.encode("utf-16-le")[:-1])
+    with pytest.raises(UserError, match=r"not (UTF-16|utf-16): "):
+        values(tmp_path / name)
+    if name != "d.csv":
+        (tmp_path / name).write_bytes('[{"a": "é"}]'.encode("cp1252"))
+        with pytest.raises(UserError, match=r"not UTF-8: .*encoding='cp1252'"):
+            values(tmp_path / name)
+
+
 def test_json_lines_of_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_bytes('{"a": "é"}\n'.encode("cp1252"))
     with pytest.raises(UserError, match=r"d\.jsonl:1: not JSON.*DataFile\(.*encoding='cp1252'\)"):

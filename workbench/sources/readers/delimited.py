@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from workbench.errors import Problem, UserError, collected
 from workbench.sources.readers.reader import DataFile, Opened, Reader, Row
-from workbench.sources.readers.text import UTF8, find_encoding, open_text
+from workbench.sources.readers.text import UTF8, find_encoding, not_decoded, open_text
 
 # In the order in which one is taken where several would do.
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -54,7 +54,7 @@ def read_delimited(file: DataFile) -> Opened:
         with open_text(file, encoding) as opened:
             dialect = _dialect(opened.read(SAMPLE_CHARACTERS), file.delimiter)
     except UnicodeError as error:
-        raise UserError(f"{file}: not {words}: {error}") from error
+        raise not_decoded(file, words, error) from error
     said = DELIMITERS.get(dialect.delimiter, f"{dialect.delimiter!r} between the fields")
     usual = "\t" if Path(file.path).suffix.lower() in (".tsv", ".tab") else ","
     quotes = ", backslashes before quotation marks" * dialect.backslashes

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from workbench.errors import Problem, UserError, collected
 from workbench.sources.readers.json_text import encoding_of, json_encoding
 from workbench.sources.readers.reader import DataFile, Opened, Reader, Row, checked_objects
-from workbench.sources.readers.text import open_text
+from workbench.sources.readers.text import not_decoded, open_text
 
 # Characters that are read at once.
 PIECE = 2**20
@@ -38,7 +38,10 @@ def read_json_array(file: DataFile) -> Opened:
         with open_text(file, encoding) as opened:
             numbered = enumerate(_rows_of(opened, Path(file.path)), 1)
             places = ((f"{Path(file.path).name}:{number}", value) for number, value in numbered)
-            yield from checked_objects(Path(file.path), places, problems)
+            try:
+                yield from checked_objects(places, problems)
+            except UnicodeError as error:
+                raise not_decoded(file, words, error) from error
         if problems:
             raise collected(str(file), problems)
 
@@ -47,11 +50,13 @@ def read_json_array(file: DataFile) -> Opened:
 
 def _rows_of(opened: TextIO, path: Path) -> Iterator[Any]:
     """The values; of a single object that only holds a list of objects, those."""
+    is_array = opened.read(PIECE).lstrip().startswith("[")
+    opened.seek(0)
     values = _values(opened, path)
     first = next(values, None)
     if first is None:
         return
-    if isinstance(first, dict) and len(first) == 1:
+    if not is_array and isinstance(first, dict) and len(first) == 1:
         ((name, held),) = first.items()
         second = next(values, None)
         if second is None and name not in CONVERSATIONS and isinstance(held, list):

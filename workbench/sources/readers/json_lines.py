@@ -8,7 +8,7 @@ from typing import Any
 from workbench.errors import Problem, collected
 from workbench.sources.readers.json_text import json_encoding
 from workbench.sources.readers.reader import DataFile, Opened, Reader, Row, checked_objects
-from workbench.sources.readers.text import open_text
+from workbench.sources.readers.text import not_decoded, open_text
 
 
 def read_json_lines(file: DataFile) -> Opened:
@@ -29,7 +29,7 @@ def read_json_lines(file: DataFile) -> Opened:
                 problems.append(Problem(place, f"not JSON: {error}{hint}"))
 
     def rows() -> Iterator[Row]:
-        yield from checked_objects(Path(file.path), values(), problems)
+        yield from checked_objects(values(), problems)
         if problems:
             raise collected(str(file), problems)
 
@@ -43,7 +43,10 @@ def _lines(file: DataFile, encoding: str) -> Iterator[str | bytes]:
             yield from opened
     else:
         with open_text(file, encoding) as opened:
-            yield from opened
+            try:
+                yield from opened
+            except UnicodeError as error:
+                raise not_decoded(file, encoding, error) from error
 
 
 READERS = (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import UserError
+from workbench.errors import Problem, UserError
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,8 @@ class Reader:
     options: tuple[str, ...] = ()
 
 
-def checked_objects(path: Path, values: Iterable[tuple[str, Any]], problems: list[Any]) -> Iterator[Row]:
+def checked_objects(values: Iterable[tuple[str, Any]], problems: list[Problem]) -> Iterator[Row]:
     """Rows of JSON values with their places; what is no object goes to `problems`."""
-    from workbench.errors import Problem
-
     for place, value in values:
         if isinstance(value, dict):
             yield Row(place, value)

@@ -70,6 +70,12 @@ def open_text(file: DataFile, encoding: str) -> TextIO:
     return Path(file.path).open(encoding=encoding, newline="")
 
 
+def not_decoded(file: DataFile, words: str, error: UnicodeError) -> UserError:
+    """The error for a file that is in another encoding than was found or said."""
+    other = "utf-8" if file.encoding is not None else "cp1252"
+    return UserError(f"{file}: not {words}: {error}; if it is another encoding, say {file.told(encoding=other)}")
+
+
 def _not_utf8(path: Path) -> tuple[int, bytes] | None:
     """The number of the first line that is not UTF-8, and the bytes around; None if all are."""
     decoder = codecs.getincrementaldecoder("utf-8")()
