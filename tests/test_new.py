@@ -102,9 +102,11 @@ def test_columns_without_telling_names_are_guessed_by_their_values(
 
 
 def test_other_formats_and_shapes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_rows(here / "talks.jsonl", rows(20))
+    write_rows(here / "talks.jsonl", [*rows(20), {"messages": [{"role": "user", "content": ""}]}])
     assert written("talks.jsonl").metrics[0] == "bleu"
-    assert "read as: conversations: messages (messages)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "read as: conversations: messages (messages)" in said
+    assert "1 rows can't be read: message 1 is empty" in said
     book = openpyxl.Workbook()
     for row in [("text", "label"), *((f"t {n}", n % 3) for n in range(30))]:
         book.active.append(row)

@@ -59,6 +59,7 @@ class Look:
         text, label, answer: columns, where it is none.
         is_guessed: by values, since no name told.
         lengths: characters of what is asked and answered in each row.
+        unreadable: what is wrong with rows that hold no conversation -> how many.
     """
 
     file: DataFile
@@ -71,6 +72,7 @@ class Look:
     answer: str | None = None
     is_guessed: bool = False
     lengths: Sequence[int] = ()
+    unreadable: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def labels(self) -> Counter[str]:
@@ -84,8 +86,8 @@ class Look:
 
     @property
     def max_tokens(self) -> int:
-        """Enough for 99 % of the rows, roughly: a power of two, 512 at least."""
-        return max(512, 1 << (self.long // CHARACTERS_A_TOKEN + 64).bit_length())
+        """Enough for 99 % of the rows, roughly: a power of two from 512 to 4096, which small models can read."""
+        return min(4096, max(512, 1 << (self.long // CHARACTERS_A_TOKEN + 64).bit_length()))
 
 
 def look_at(file: DataFile, text: str | None = None, label: str | None = None, answer: str | None = None) -> Look:
@@ -100,20 +102,22 @@ def look_at(file: DataFile, text: str | None = None, label: str | None = None, a
     opened = open_rows(file)
     columns: dict[str, Column] = {}
     talked = array("q")
-    rows, shapes = 0, Counter[str]()
+    rows, shapes, wrong = 0, Counter[str](), Counter[str]()
     for row in opened.rows:
         rows += 1
         for name, value in row.values.items():
             columns.setdefault(name, Column()).add(value)
         if (found := find_shape(row.values)) is not None:
             shapes[f"{found[0].name} ({', '.join(found[1].values())})"] += 1
-            talked.append(sum(len(turn.message["content"]) for turn in turns_of(row.values)[0]))
+            turns, _, problems = turns_of(row.values)
+            talked.append(sum(len(turn.message["content"]) for turn in turns))
+            wrong.update(problems[:1])
     for given in (text, label, answer):
         if given is not None and given not in columns:
             raise unknown(f"column of {file}", given, columns)
     known: dict[str, Any] = {"file": file, "format": opened.format, "rows": rows, "columns": columns}
     if shapes and not (text or label or answer):
-        return Look(**known, shape=" and ".join(shapes), lengths=talked)
+        return Look(**known, shape=" and ".join(shapes), lengths=talked, unreadable=wrong)
     is_guessed = False
     if not (text and (label or answer)):
         named_text, named_label = text_and_label(columns)

@@ -18,6 +18,8 @@ def report(look: Look) -> str:
         length = f", {int(median(column.lengths))} characters at the median" if column.lengths else ""
         lines.append(f"  {name}: {values}{length}{missing}")
     lines.append(f"read as: {_task(look)}" + " (a guess by the values: see that it is right)" * look.is_guessed)
+    for problem, count in list(look.unreadable.items())[:SHOWN]:
+        lines.append(f"{count} rows can't be read: {problem}")
     if look.label:
         lines.append(f"labels: {_counts(look.labels)}")
     if look.lengths:
