@@ -199,11 +199,18 @@ class SplitInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """All splits, and how many training examples were left out: repeated ones, and ones of another split."""
+    """All splits, and how many training examples were left out: repeated ones, and ones of another split.
+
+    Attributes:
+        split_seed: by which one source was divided into the splits; None where each has a source.
+        columns: of the text, its label or answer, and the choices, where rows became examples by these.
+    """
 
     splits: Mapping[str, SplitInfo]
     repeated: int
     leaked: int
+    split_seed: int | None = None
+    columns: Mapping[str, str | Sequence[str] | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

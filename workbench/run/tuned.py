@@ -22,6 +22,7 @@ from workbench.methods import find_method
 from workbench.models import load_model, load_tokenizer, precision_of
 from workbench.recipe import Recipe
 from workbench.results import Results, RunRecord
+from workbench.run.defaults import as_it_was
 from workbench.run.folder import RunFolder
 from workbench.run.method_trial import read_calibrations
 from workbench.run.saved import with_adapter
@@ -162,7 +163,7 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
         if method.trains:
             model = with_adapter(model, files.adapter)
     return TunedModel(
-        recipe=folder.recipe,
+        recipe=as_it_was(folder.recipe, results.data),
         record=record,
         language_model=LocalModel(model.eval(), make_renderer(load_tokenizer(path))),
         calibrations=read_calibrations(files),
@@ -183,7 +184,8 @@ def load_base(folder: RunFolder) -> TunedModel:
     """Open the untuned base of a run."""
     path = fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
     model = LocalModel(load_model(path, 32).eval(), make_renderer(load_tokenizer(path)))
-    return TunedModel(recipe=folder.recipe, record=None, language_model=model, calibrations={})
+    recipe = as_it_was(folder.recipe, folder.read_results().data if folder.has_results else None)
+    return TunedModel(recipe=recipe, record=None, language_model=model, calibrations={})
 
 
 def _has_new_words(merged: Path) -> bool:
