@@ -19,7 +19,7 @@ MOST_TOGETHER = 2**8
 # Padding that costs as much as reading another group of rows by itself, in tokens.
 PADDED_TOKENS = 2**6
 # Nodes that are read step by step behind a prompt at most; where more are wanted, all are read.
-STEPWISE = 2**6
+STEPWISE = 2**7
 
 
 def prompts_together(model: nn.Module, prompts: Sequence[Sequence[int]]) -> int:
