@@ -83,7 +83,7 @@ OTHERS = (
 LABELS = (*TOPICS.values(), *OTHERS)
 READING, SHARED = "reading", "reading, beginning shared"
 CHOSEN, NEW, ALL = "choosing, right one known", "choosing, new texts", "all labels"
-BATCH, RATE = 16, 1e-3
+BATCH, RATE = 8, 1e-3
 Measured = dict[str, float]
 
 
@@ -110,8 +110,10 @@ def tuned(path: Path, renderer: Any, steps: int) -> Path:
     if (folder / "config.json").is_file():
         return folder
     torch.manual_seed(0)
-    model: Any = attach(load_model(path, 32, training=True), find_method("lora"), {"r": 32}, [1, 2, 3], 0, steps)
-    rows = [item for item in renderer.render_together(questions("train")) if not isinstance(item, ValueError)]
+    base, settings = load_model(path, 32, training=True), {"r": 32, "lora_alpha": 64}
+    model: Any = attach(base, find_method("lora"), settings, [1, 2, 3], 0, steps)
+    rendered = [item for item in renderer.render_together(questions("train")) if not isinstance(item, ValueError)]
+    rows = sorted(rendered, key=lambda item: item.length)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.0)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
@@ -119,7 +121,8 @@ def tuned(path: Path, renderer: Any, steps: int) -> Path:
     model.train()
     with fast_training(model):
         for _ in range(steps):
-            batch: Any = RightPadding(0)([labelled(item) for item in drawn.sample(rows, BATCH)])
+            start = drawn.randrange(len(rows) - BATCH)
+            batch: Any = RightPadding(0)([labelled(item) for item in rows[start : start + BATCH]])
             losses, _ = negative_log_likelihoods(model, **batch)
             losses.mean().backward()
             optimizer.step()
@@ -208,8 +211,8 @@ def main() -> None:
     """Measure both."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", default=SMOLLM2, metavar="NAME", help="checkpoint (default: SmolLM2-135M-Instruct)")
-    p.add_argument("--questions", type=int, default=256, metavar="N", help="that are answered (default: 256)")
-    p.add_argument("--steps", type=int, default=240, metavar="N", help="of tuning; 0 for none (default: 240)")
+    p.add_argument("--questions", type=int, default=128, metavar="N", help="that are answered (default: 128)")
+    p.add_argument("--steps", type=int, default=120, metavar="N", help="of tuning; 0 for none (default: 120)")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
     options = p.parse_args()
 
