@@ -129,6 +129,8 @@ class RunRecord:
         train_tokens_per_second: tokens of the rows trained on, without padding.
         peak_memory_bytes: while training; of what isn't trained, while scoring.
         adapter_bytes: of the adapter's weights, or of all trained weights where there is no adapter.
+        seconds_per_1000_texts: wall-clock time in which it answers 1,000 of what is asked, chosen or written; of a
+            baseline that fits and answers in one go, with the fitting.
         steps: optimizer steps that were made.
         validation_loss: of the state that was kept, nats per token.
         validation_loss_as_trained, validation_loss_as_shipped: on some validation examples, by the trained model and by
@@ -159,6 +161,7 @@ class RunRecord:
     train_tokens_per_second: float | None = None
     evaluation_peak_memory_bytes: int | None = None
     learning_rate: float | None = None
+    seconds_per_1000_texts: float | None = None
     steps: int | None = None
     validation_loss: float | None = None
     validation_loss_as_trained: float | None = None

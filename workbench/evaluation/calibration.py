@@ -1,7 +1,7 @@
 """From the likelihoods of choices to probabilities, by what the validation split shows to be best."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -12,12 +12,15 @@ from workbench.data import Example, Message
 from workbench.errors import UserError
 from workbench.evaluation.prediction import Prediction
 from workbench.generation.language_model import ChoiceLikelihoods, LanguageModel
+from workbench.generation.pruning import Pruning
 
 SUM, MEAN, CALIBRATED = "sum", "mean", "calibrated"
 # Prompts over which a choice's own likelihood is averaged, if all have the same choices; and how many choices are
 # measured for it in all, if they don't.
 CONTEXTS = 64
 PRIOR_MEASUREMENTS = 2**12
+# Choices that are read at most to fit a calibration, where the others may be left unread.
+FITTED_CHOICES = 2**13
 TEMPERATURES = np.geomspace(0.1, 20, 161)
 
 
@@ -37,29 +40,48 @@ class Calibration:
             can that of others be.
         with_end: whether the end of the turn behind a choice counts. Where no choice begins another it says
             nothing, and isn't read.
+        fitted_on: examples of the validation split whose choices were all read to find this.
     """
 
     by: str = SUM
     temperature: float = 1.0
     with_end: bool = True
+    fitted_on: int = 0
     prior: Mapping[str, float] = field(default_factory=dict)
     contexts: Sequence[Sequence[Message]] = ()
 
-    def scores(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
-        """Scores of choices before the temperature, (choices,)."""
+    def line(self, choices: Sequence[str], tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes and offsets by which log-likelihoods become scores: slope * log-likelihood - offset.
+
+        Args:
+            tokens: of each choice, (choices,).
+        """
+        slopes = np.full(len(choices), 1 / self.temperature)
         if self.by == MEAN:
-            return found.logprobs / found.tokens
+            return slopes / tokens, np.zeros(len(choices))
         if self.by == CALIBRATED:
-            return found.logprobs - np.array([self.prior[choice] for choice in choices])
-        return found.logprobs
+            return slopes, slopes * np.array([self.prior[choice] for choice in choices])
+        return slopes, np.zeros(len(choices))
+
+    def scores(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
+        """Scores of choices, (choices,): their softmax are probabilities."""
+        slopes, offsets = self.line(choices, found.tokens)
+        scores: np.ndarray = slopes * found.logprobs - offsets
+        return scores
 
     def log_probabilities(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
-        """Log-probabilities of choices, (choices,)."""
-        return log_softmax(self.scores(choices, found) / self.temperature)
+        """Log-probabilities of choices, (choices,): shares among those that were read to their end.
+
+        Of `found.bounds` they are upper bounds, and all others are too high by no more than what these have.
+        """
+        scores = self.scores(choices, found)
+        read = np.delete(scores, list(found.bounds))
+        normal: np.ndarray = scores - read.max() - np.log(np.exp(read - read.max()).sum())
+        return normal
 
     def summary(self) -> dict[str, Any]:
         """What stands in `results.json`."""
-        return {"by": self.by, "temperature": self.temperature}
+        return {"by": self.by, "temperature": self.temperature, "fitted_on": self.fitted_on}
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -70,7 +92,13 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def choose(
-    model: LanguageModel, examples: Sequence[Example], calibrations: Mapping[str, Calibration], split: str, title: str
+    model: LanguageModel,
+    examples: Sequence[Example],
+    calibrations: Mapping[str, Calibration],
+    split: str,
+    title: str,
+    prune: bool = False,
+    kept: Collection[str] = (),
 ) -> list[Prediction]:
     """Let `model` choose an answer to every example; examples need no completion.
 
@@ -79,6 +107,9 @@ def choose(
         calibrations: by task.
         split: in which the examples stand.
         title: in front of the progress bar; none for an empty one.
+        prune: read only what tells the likeliest choice, its probability to `Pruning.tolerance` of it, and the
+            completion's likelihood; see `Prediction.bounds` for what the others are then.
+        kept: choices that are read in any case, wherever they stand.
 
     Raises:
         UserError: a choice that the model was not calibrated on, and can't be.
@@ -87,7 +118,7 @@ def choose(
     for task in dict.fromkeys(example.task for example in examples):
         some = [example for example in examples if example.task == task]
         calibration = with_prior(model, calibrations[task], (choice for example in some for choice in example.choices))
-        likelihoods = _likelihoods(model, some, calibration.with_end, title)
+        likelihoods = _likelihoods(model, some, calibration.with_end, title, calibration if prune else None, kept)
         found |= {p.id: p for p in _predictions(model, some, likelihoods, calibration, split)}
     return [found[example.id] for example in examples]
 
@@ -113,6 +144,7 @@ def fit_calibrations(
     asked: Sequence[Example],
     better: Callable[[Sequence[Prediction]], float],
     title: str,
+    prune: bool = False,
 ) -> tuple[dict[str, Calibration], list[Prediction]]:
     """Find for each task how to turn likelihoods into probabilities.
 
@@ -121,6 +153,8 @@ def fit_calibrations(
         asked: those that are to be answered then, whose choices may be others.
         better: the score by which one way is better than another, higher is better.
         title: in front of progress bars.
+        prune: fit to some of the examples where all have very many choices, see `fitting_sample`; of the others read
+            only what `choose` does.
 
     Returns:
         By task, how; and the predictions for `examples` so.
@@ -131,9 +165,28 @@ def fit_calibrations(
         some = [example for example in examples if example.task == task]
         others = [example for example in asked if example.task == task]
         choices = list(dict.fromkeys(choice for example in [*some, *others] for choice in example.choices))
-        found[task], likelihoods = _fit(model, choices, some, better, f"{title} {task}".strip())
-        predictions |= {p.id: p for p in _predictions(model, some, likelihoods, found[task], "validation")}
+        few = fitting_sample(some) if prune else some
+        heading = f"{title} {task}".strip()
+        found[task], likelihoods = _fit(model, choices, few, better, heading)
+        predictions |= {p.id: p for p in _predictions(model, few, likelihoods, found[task], "validation")}
+        if rest := [example for example in some if example.id not in predictions]:
+            predictions |= {p.id: p for p in choose(model, rest, found, "validation", heading, prune)}
     return found, [predictions[example.id] for example in examples]
+
+
+def fitting_sample(examples: Sequence[Example]) -> list[Example]:
+    """Examples that a calibration is fitted to: all, or so many that `FITTED_CHOICES` are read.
+
+    Fewer are drawn with a fixed seed, and evenly over the right choices.
+    """
+    count = max(CONTEXTS, FITTED_CHOICES // max(len(example.choices) for example in examples))
+    if len(examples) <= count:
+        return list(examples)
+    random = np.random.default_rng(0)
+    shuffled = [examples[int(index)] for index in random.permutation(len(examples))]
+    ordered = sorted(shuffled, key=lambda example: example.completion)
+    taken = {ordered[int(place)].id for place in (random.random() + np.arange(count)) * len(examples) / count}
+    return [example for example in examples if example.id in taken]
 
 
 def _fit(
@@ -155,7 +208,10 @@ def _fit(
             contexts, [choices] * len(contexts), end_of_turn=with_end, title=f"{title} prior"
         )
         prior = dict(zip(choices, _mean_likelihood(measured), strict=True))
-    tried = [Calibration(by=by, prior=prior, contexts=contexts, with_end=with_end) for by in (SUM, MEAN, CALIBRATED)]
+    tried = [
+        Calibration(by=by, prior=prior, contexts=contexts, with_end=with_end, fitted_on=len(examples))
+        for by in (SUM, MEAN, CALIBRATED)
+    ]
     values = [better(_predictions(model, examples, likelihoods, one, "validation")) for one in tried]
     best = tried[int(np.argmax(values))]  # the simplest of equals
     right = [example.choices.index(example.completion) for example in examples]
@@ -167,10 +223,20 @@ def _fit(
 
 
 def _likelihoods(
-    model: LanguageModel, examples: Sequence[Example], with_end: bool, title: str
+    model: LanguageModel,
+    examples: Sequence[Example],
+    with_end: bool,
+    title: str,
+    prune_by: Calibration | None = None,
+    kept: Collection[str] = (),
 ) -> list[ChoiceLikelihoods]:
+    """How likely choices are; by `prune_by` only as far as the likeliest and the right one hang on it."""
     prompts, choices = [example.prompt for example in examples], [example.choices for example in examples]
-    return model.loglikelihood(prompts, choices, end_of_turn=with_end, title=title)
+    pruning = None
+    if prune_by is not None:
+        read = [[one for one in example.choices if one == example.completion or one in kept] for example in examples]
+        pruning = Pruning(scores=prune_by.line, kept=read)
+    return model.loglikelihood(prompts, choices, end_of_turn=with_end, pruning=pruning, title=title)
 
 
 def _predictions(
@@ -184,6 +250,7 @@ def _predictions(
     found = []
     for example, measured in zip(examples, likelihoods, strict=True):
         logs = calibration.log_probabilities(example.choices, measured)
+        read = np.delete(np.arange(len(logs)), list(measured.bounds))
         right = example.choices.index(example.completion) if example.completion else None
         found.append(
             Prediction(
@@ -191,12 +258,13 @@ def _predictions(
                 split=split,
                 prompt=model.prompt(example.prompt),
                 reference=example.completion,
-                prediction=example.choices[int(logs.argmax())],
+                prediction=example.choices[int(read[logs[read].argmax()])],
                 nll=math.nan if right is None else -float(measured.logprobs[right]),
                 tokens=0 if right is None else int(measured.tokens[right]),
                 groups=example.groups,
                 source=example.source,
                 choices=dict(zip(example.choices, map(float, logs), strict=True)),
+                bounds=frozenset(example.choices[number] for number in measured.bounds),
             )
         )
     return found

@@ -20,6 +20,8 @@ class Prediction:
         groups: the example's, such as `{"language": "en"}`.
         source: what is resampled as one, such as a conversation; the id, where nothing is said.
         choices: log-probability of each choice, where the model chose and did not write; `prediction` is the likeliest.
+        bounds: choices that were not read to their end, since neither the likeliest one nor its probability hangs on
+            them: what `choices` says of these is an upper bound. Together they have at most a thousandth.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Prediction:
     source: str = ""
     choices: Mapping[str, float] = field(default_factory=dict)
     references: tuple[str, ...] = ()
+    bounds: frozenset[str] = frozenset()
 
     @property
     def language(self) -> str:

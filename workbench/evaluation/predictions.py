@@ -36,6 +36,7 @@ def _prediction(answer: Prediction) -> dict[str, Any]:
             "reference_nats": answer.nll,
             "reference_tokens": answer.tokens,
             **({"choices": dict(answer.choices)} if answer.choices else {}),
+            **({"upper_bounds": sorted(answer.bounds)} if answer.bounds else {}),
         },
     }
 
@@ -54,6 +55,7 @@ def read_predictions(folder: Path, name: str = PREDICTIONS) -> list[Prediction]:
             groups=_groups(row),
             source=row["source"],
             choices=row["scores"].get("choices", {}),
+            bounds=frozenset(row["scores"].get("upper_bounds", ())),
             references=tuple(row["references"][1:]) if isinstance(row.get("references"), list) else (),
         )
         for row in files.read_json_lines(folder / name)

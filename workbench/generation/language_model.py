@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from workbench.data import Message
+from workbench.generation.pruning import Pruning
 from workbench.generation.sampling import Sampling
 
 Conversation = Sequence[Message]
@@ -41,10 +42,12 @@ class ChoiceLikelihoods:
     Attributes:
         logprobs: natural logarithms, (choices,).
         tokens: tokens that each stands for, (choices,).
+        bounds: numbers of the choices that were not read to their end: what stands there is an upper bound.
     """
 
     logprobs: np.ndarray
     tokens: np.ndarray
+    bounds: frozenset[int] = frozenset()
 
 
 class LanguageModel(Protocol):
@@ -78,6 +81,7 @@ class LanguageModel(Protocol):
         choices: Sequence[Sequence[str]],
         *,
         end_of_turn: bool = True,
+        pruning: Pruning | None = None,
         title: str = "",
     ) -> list[ChoiceLikelihoods]:
         """How likely each choice is as the answer to its conversation.
@@ -85,6 +89,7 @@ class LanguageModel(Protocol):
         Args:
             choices: of each conversation, one or more texts.
             end_of_turn: count the end of the turn behind a choice, too.
+            pruning: which choices may be left unread; a model may read them nevertheless. None reads all.
             title: in front of a progress bar; none for an empty one.
 
         Raises:

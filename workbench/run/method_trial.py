@@ -109,6 +109,7 @@ def _record(job: Job, method: Method, seed: int, fitted: "_Fitted", evaluated: "
         total_parameters=fitted.size.total,
         train_seconds=trained.seconds,
         evaluation_seconds=evaluated.seconds,
+        seconds_per_1000_texts=evaluated.seconds_per_1000_texts,
         train_tokens_per_second=trained.tokens_per_second,
         peak_memory_bytes=0,
         adapter_bytes=fitted.saved_bytes,
@@ -175,6 +176,7 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
         total_parameters=size(model).total,
         train_seconds=0.0,
         evaluation_seconds=evaluated.seconds,
+        seconds_per_1000_texts=evaluated.seconds_per_1000_texts,
         peak_memory_bytes=memory.peak_bytes,
         evaluation_peak_memory_bytes=memory.peak_bytes,
         adapter_bytes=0,
@@ -253,6 +255,7 @@ class Evaluated:
         signatures: metric -> how exactly it was computed.
         choosing: task -> how likelihoods of choices became probabilities.
         seconds: that it took.
+        seconds_per_1000_texts: that 1,000 answers took, without calibrating.
     """
 
     predictions: Sequence[Prediction]
@@ -260,6 +263,7 @@ class Evaluated:
     signatures: Mapping[str, str]
     choosing: Mapping[str, Mapping[str, Any]]
     seconds: float
+    seconds_per_1000_texts: float
 
 
 def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Evaluated:
@@ -267,14 +271,18 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
     began = time.perf_counter()
     local = LocalModel(model, job.renderer)
     with fast_evaluation(model):
-        calibrations, checked = calibrate(job, local, f"{name}: validation")
+        prune = may_prune(job)
+        calibrations, checked = calibrate(job, local, f"{name}: validation", prune)
+        asked = time.perf_counter()
         predictions = predict(
             local,
             {split: [example for example, _ in pairs] for split, pairs in job.evaluated.items()},
             Sampling(max_new_tokens=job.recipe.max_new_tokens),
             f"{name}: answers",
             calibrations,
+            prune,
         )
+        answering = time.perf_counter() - asked
     scores = score_all(job.metrics, predictions, job.recipe.report_groups)
     seconds = time.perf_counter() - began
     if calibrations:
@@ -287,10 +295,29 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
         signatures=signatures(job.metrics, predictions),
         choosing={task: calibration.summary() for task, calibration in calibrations.items()},
         seconds=seconds,
+        seconds_per_1000_texts=1000 * answering / max(1, len(predictions)),
     )
 
 
-def calibrate(job: Job, model: LocalModel, title: str) -> tuple[dict[str, Calibration], list[Prediction]]:
+def may_prune(job: Job) -> bool:
+    """Whether nothing hangs on choices that are neither the likeliest nor the right one: no metric, and no reranker."""
+    if job.recipe.features is not None:
+        return False
+    chosen = [
+        Prediction(
+            id=example.id, split=split, prompt="", reference=example.completion, prediction=example.completion, nll=0.0,
+            tokens=1, groups=example.groups, source=example.source, choices=dict.fromkeys(example.choices, 0.0),
+        )
+        for split, pairs in job.evaluated.items()
+        for example, _ in pairs
+        if example.choices
+    ]  # fmt: skip
+    return not any(metric.needs_all_choices and any(map(metric.applies, chosen)) for metric in job.metrics)
+
+
+def calibrate(
+    job: Job, model: LocalModel, title: str, prune: bool = False
+) -> tuple[dict[str, Calibration], list[Prediction]]:
     """How the likelihoods of choices become probabilities, by the primary metric on the validation split.
 
     Returns:
@@ -307,7 +334,7 @@ def calibrate(job: Job, model: LocalModel, title: str) -> tuple[dict[str, Calibr
         return metric.value(predictions) if metric.higher_is_better else -metric.value(predictions)
 
     validation = [example for example, _ in job.pairs["validation"] if example.choices]
-    return fit_calibrations(model, validation, asked, better, title)
+    return fit_calibrations(model, validation, asked, better, title, prune)
 
 
 def write_calibrations(folder: TrialFolder, calibrations: Mapping[str, Calibration]) -> None:

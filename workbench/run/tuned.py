@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -94,13 +94,16 @@ class TunedModel:
             raise UserError(f"{self.recipe.name} does not say how a new row is asked: see `inference_examples`")
         return list(self.recipe.inference_examples(row))
 
-    def choose(self, examples: Sequence[Example], title: str = "") -> list[Prediction]:
+    def choose(
+        self, examples: Sequence[Example], title: str = "", prune: bool = False, kept: Collection[str] = ()
+    ) -> list[Prediction]:
         """Let the model choose; examples need no completion.
 
         Args:
             title: in front of a progress bar; none for an empty one.
+            prune: of very many choices read only those that the likeliest and its probability hang on, and `kept`.
         """
-        return choose(self.language_model, examples, self.calibrations, "", title)
+        return choose(self.language_model, examples, self.calibrations, "", title, prune, kept)
 
     def rank(self, examples: Sequence[Example], title: str = "") -> list[Prediction]:
         """The same, the choices ranked anew by the run's reranker where it has one.
