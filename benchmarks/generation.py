@@ -121,11 +121,7 @@ def main() -> None:
     def ours(count: int) -> int:
         with fast_evaluation(model):
             some = asked[:count]
-            answers = local.generate(
-                [example.prompt for example, _ in some],
-                Sampling(max_new_tokens=NEW_TOKENS),
-                references=[example.completion for example, _ in some],
-            )
+            answers = local.generate([example.prompt for example, _ in some], Sampling(max_new_tokens=NEW_TOKENS))
         texts[OURS] = [answer.text for answer in answers]
         return tokens_in(texts[OURS])
 

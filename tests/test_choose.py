@@ -325,7 +325,7 @@ def test_a_recipe_that_chooses_to_the_end(checkpoint: Path, tmp_path: Path, caps
     assert main(["--resume", str(out)]) == 0
     capsys.readouterr()
     assert main([str(path), "--methods", "lora", "--bits", "32", "--check"]) == 0
-    assert "about 0 minutes in all" in capsys.readouterr().out
+    assert "the whole run: 0:0" in capsys.readouterr().out
 
 
 def test_completions_do_not_depend_on_the_prompt(tokenizer: Any) -> None:

@@ -319,13 +319,19 @@ def to_json(value: Any) -> Any:
         return {
             f.name: to_json(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if f.name in always or getattr(value, f.name) not in (None, (), {}, False) or _required(f)
+            if f.name in always or _required(f) or not _says_nothing(getattr(value, f.name), f)
         }
     if isinstance(value, Mapping):
         return {name: to_json(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(part) for part in value]
     return value
+
+
+def _says_nothing(value: Any, f: "dataclasses.Field[Any]") -> bool:
+    """Whether a field need not stand in the file: it is empty, or what it is by default. A 0 that is neither does."""
+    empty = isinstance(value, Mapping | list | tuple) and not value
+    return value is None or value is False or empty or value == f.default
 
 
 def _required(f: "dataclasses.Field[Any]") -> bool:

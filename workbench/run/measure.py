@@ -9,6 +9,7 @@ from torch import nn
 
 from workbench.data.render import Rendered
 from workbench.errors import MethodError
+from workbench.evaluation.calibration import Calibration, choose
 from workbench.export import FreshProcess
 from workbench.generation.context import most_tokens
 from workbench.generation.engine import MOST_TOGETHER, LocalModel
@@ -18,6 +19,7 @@ from workbench.results import Forecast
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
 from workbench.run.forecast import Costs, EntryCost
 from workbench.run.merge import PROOF_PROMPTS
+from workbench.run.method_trial import may_prune
 from workbench.run.prepare import Job
 from workbench.run.resources import peak_memory
 from workbench.run.timing import (
@@ -140,8 +142,9 @@ class _Base:
             return 0.0
         some = self.chosen[:: max(1, len(self.chosen) // CHOICES_TIMED)][:CHOICES_TIMED]
         local = LocalModel(model, self.job.renderer)
-        choices = [example.choices for example in some]
-        return seconds_of(lambda: local.loglikelihood([e.prompt for e in some], choices)) / len(some)
+        simplest = {example.task: Calibration() for example in some}
+        prune = may_prune(self.job)
+        return seconds_of(lambda: choose(local, some, simplest, "", "", prune)) / len(some)
 
     def evaluation_seconds(self, answers: np.ndarray) -> float:
         """Of all evaluated examples, given the lengths of written answers."""
