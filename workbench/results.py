@@ -329,9 +329,8 @@ def to_json(value: Any) -> Any:
 
 
 def _says_nothing(value: Any, f: "dataclasses.Field[Any]") -> bool:
-    """Whether a field need not stand in the file: it is empty, or what it is by default. A 0 that is neither does."""
-    empty = isinstance(value, Mapping | list | tuple) and not value
-    return value is None or value is False or empty or value == f.default
+    """Whether a field need not stand in the file: it is empty, or a zero by default."""
+    return value in (None, (), {}, [], False) and (value != 0 or value is False or value == f.default)
 
 
 def _required(f: "dataclasses.Field[Any]") -> bool:
