@@ -210,3 +210,18 @@ def test_a_check_says_what_a_run_would_take(recipe_file: Path, capsys: pytest.Ca
     assert "the whole run: 0:" in printed
     assert "to end within 5 minutes: " in printed
     assert "expected" in printed and "houlsby" not in printed
+
+
+def test_a_method_that_cannot_be_measured_stops_no_run(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no kernel for this shape")
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr("workbench.run.measure.training_cost", fails)
+    out = tmp_path / "out"
+    assert main([str(recipe_file), "--bits", "32", "--limit", "4", "--out", str(out)]) == 0
+    assert any("lora          can't be measured: RuntimeError: no kernel" in line for line in caplog.messages)
+    untuned, lora = read_results(out / "results.json").runs
+    assert untuned.done and lora.done

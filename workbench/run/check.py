@@ -93,7 +93,7 @@ def _methods(job: Job, folder: RunFolder) -> str:
     for method in job.methods:
         cost = costs.entries[method.name]
         if cost.problem:
-            lines.append(f"{method.name:14}can't: {cost.problem}")
+            lines.append(f"{method.name:14}can't be measured: {cost.problem}")
             continue
         rate = f"{job.learning_rate(method):.0e}" if method.trains else "-"
         counts = f"{count_text(cost.trainable):>9}{count_text(cost.total):>9}"
