@@ -34,7 +34,7 @@ from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
 from workbench.run.folder import TrialFolder
 from workbench.run.merge import merge
 from workbench.run.prepare import Job
-from workbench.run.resources import peak_memory
+from workbench.run.resources import Memory, peak_memory
 from workbench.run.saved import SavedModel, open_saved
 from workbench.training import Limit, Trained, train
 
@@ -83,20 +83,36 @@ def run_method(
     with clock.stage(method.name, seed, EXPORT):
         export = _export(job, method, seed, fitted.mergeability, saved, evaluated, folder, process)
     seconds = time.perf_counter() - began
-    record = _record(job, method, seed, fitted, evaluated)
-    return replace(
-        record,
-        export_seconds=seconds,
-        peak_memory_bytes=training_memory.peak_bytes,
-        evaluation_peak_memory_bytes=memory.peak_bytes,
-        validation_loss_as_shipped=saved.loss,
-        warning=warning,
+    return _record(
+        job,
+        method,
+        seed,
+        fitted,
+        evaluated,
         export=export,
+        export_seconds=seconds,
+        training_memory=training_memory,
+        evaluation_memory=memory,
+        shipped_loss=saved.loss,
+        warning=warning,
     )
 
 
-def _record(job: Job, method: Method, seed: int, fitted: "_Fitted", evaluated: "Evaluated") -> RunRecord:
-    """Of a method that was trained and scored."""
+def _record(
+    job: Job,
+    method: Method,
+    seed: int,
+    fitted: "_Fitted",
+    evaluated: "Evaluated",
+    *,
+    export: ExportRecord,
+    export_seconds: float,
+    training_memory: Memory,
+    evaluation_memory: Memory,
+    shipped_loss: float,
+    warning: str | None,
+) -> RunRecord:
+    """Of a method that was trained, scored and exported."""
     trained = fitted.trained
     return RunRecord(
         method=method.name,
@@ -110,16 +126,20 @@ def _record(job: Job, method: Method, seed: int, fitted: "_Fitted", evaluated: "
         train_seconds=trained.seconds,
         evaluation_seconds=evaluated.seconds,
         seconds_per_1000_texts=evaluated.seconds_per_1000_texts,
+        export_seconds=export_seconds,
         train_tokens_per_second=trained.tokens_per_second,
-        peak_memory_bytes=0,
+        peak_memory_bytes=training_memory.peak_bytes,
+        evaluation_peak_memory_bytes=evaluation_memory.peak_bytes,
         adapter_bytes=fitted.saved_bytes,
         learning_rate=trained.learning_rate,
         steps=trained.steps,
         validation_loss=trained.validation_loss,
         validation_loss_as_trained=trained.checked_loss,
+        validation_loss_as_shipped=shipped_loss,
+        warning=warning,
         curve=trained.curve,
         choosing=evaluated.choosing,
-        export=ExportRecord(merged=False),
+        export=export,
     )
 
 

@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from workbench.errors import Problem, UserError, collected
-from workbench.sources.readers.reader import DataFile, Opened, Reader, Row
+from workbench.errors import Problem, collected
+from workbench.sources.readers.reader import DataFile, Opened, Reader, Row, require_distinct
 from workbench.sources.readers.text import UTF8, find_encoding, not_decoded, open_text
 
 # In the order in which one is taken where several would do.
@@ -141,8 +141,7 @@ def _header(names: Sequence[str], file: DataFile) -> list[str]:
     header = [name.strip() for name in names]
     while header and not header[-1]:
         header.pop()
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise UserError(f"{file}: the header has several columns called {', '.join(map(repr, twice))}")
+    require_distinct(header, file)
     return header
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import Problem, UserError, collected, unknown
-from workbench.sources.readers.reader import DataFile, Opened, Reader, Row
+from workbench.sources.readers.reader import DataFile, Opened, Reader, Row, require_distinct
 
 
 def read_excel(file: DataFile) -> Opened:
@@ -53,8 +53,7 @@ def _rows(file: DataFile, sheet: Any) -> Iterator[Row]:
             continue
         if header is None:
             header = [str(value).strip() for value in values]
-            if twice := sorted({name for name in header if header.count(name) > 1}):
-                raise UserError(f"{file}: the header has several columns called {', '.join(map(repr, twice))}")
+            require_distinct(header, file)
         elif len(values) > len(header):
             problems.append(Problem(f"{name}:{number}", f"{len(values)} cells under a header of {len(header)}"))
         else:

@@ -1,6 +1,6 @@
 """What a reader is: a name, the endings of its files, and a function that opens one."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,16 @@ def checked_objects(values: Iterable[tuple[str, Any]], problems: list[Problem]) 
             yield Row(place, value)
         else:
             problems.append(Problem(place, f"a row must be a JSON object, not {type(value).__name__}"))
+
+
+def require_distinct(header: Sequence[str], file: DataFile) -> None:
+    """See that no two columns of a header have one name: one of them would be lost.
+
+    Raises:
+        UserError: they have.
+    """
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise UserError(f"{file}: the header has several columns called {', '.join(map(repr, twice))}")
 
 
 def require_options(reader: Reader, file: DataFile) -> None:
