@@ -34,6 +34,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/training.py --steps 1 --rounds 2 --bits 8 4
 	$(BIN)/python benchmarks/generation.py --prompts 80 --alone 2 --rounds 1
 	$(BIN)/python benchmarks/neighbours.py --neighbours 0 1 --rounds 1
+	$(BIN)/python benchmarks/choices.py --questions 128 --steps 0 --rounds 1
 	$(BIN)/python benchmarks/whole_job.py
 	$(BIN)/python benchmarks/growth.py --most 10000
 

@@ -31,12 +31,12 @@ Measured = dict[str, float]
 
 def pairs_of(recipe_name: str, renderer: Any, split: str, count: int) -> Any:
     """Examples of a recipe with their tokens."""
-    from workbench.data import load_splits
+    from workbench.data import conversation, load_splits
     from workbench.data.render import render_all
     from workbench.recipe import load_recipe
 
     recipe = load_recipe(RECIPES / f"{recipe_name}.py")
-    examples = load_splits(recipe.data, recipe.row_to_examples, count).examples[split]
+    examples = load_splits(recipe.data, recipe.row_to_examples or conversation, count).examples[split]
     pairs = render_all(renderer, examples, recipe.max_tokens)[0]
     return [(example, replace(rendered, completion_ids=[renderer.end_of_turn])) for example, rendered in pairs]
 
@@ -121,11 +121,7 @@ def main() -> None:
     def ours(count: int) -> int:
         with fast_evaluation(model):
             some = asked[:count]
-            answers = local.generate(
-                [example.prompt for example, _ in some],
-                Sampling(max_new_tokens=NEW_TOKENS),
-                references=[example.completion for example, _ in some],
-            )
+            answers = local.generate([example.prompt for example, _ in some], Sampling(max_new_tokens=NEW_TOKENS))
         texts[OURS] = [answer.text for answer in answers]
         return tokens_in(texts[OURS])
 

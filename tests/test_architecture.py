@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Each part may import itself and the parts before it.
 ORDER = (
-    "version", "errors", "files", "plugins", "console", "recipe", "results", "sources", "data", "retrieval", "methods",
-    "models", "generation", "training", "evaluation", "export", "compare", "run", "monitor", "chat", "__main__",
+    "version", "errors", "files", "plugins", "console", "results", "sources", "recipe", "data", "retrieval", "methods",
+    "models", "generation", "training", "evaluation", "export", "compare", "run", "monitor", "chat", "new",
+    "__main__",
 )  # fmt: skip
 
 

@@ -23,9 +23,11 @@ from workbench.evaluation.baselines import tfidf
 from workbench.evaluation.calibration import fit_temperature, log_softmax, prefix_free, with_prior
 from workbench.generation import context
 from workbench.generation.branches import inside_window, reads_branches
-from workbench.generation.choices import choice_nlls
+from workbench.generation.choices import read_choices
 from workbench.generation.engine import LocalModel
 from workbench.generation.language_model import ChoiceLikelihoods
+from workbench.generation.pruning import Reading
+from workbench.generation.tree import ChoiceTree
 from workbench.models import has_linear_output
 from workbench.run.__main__ import main
 from workbench.run.folder import RunFolder
@@ -33,6 +35,17 @@ from workbench.run.tuned import load_tuned
 from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
 
 SENTIMENTS = ("negative", "neutral", "positive")
+Choices = Sequence[Sequence[Sequence[int]]]
+
+
+def choice_nlls(
+    model: Any, prompts: Sequence[Sequence[int]], choices: Choices, linear_output: bool = False, branching: bool = False
+) -> list[list[float]]:
+    """Nats of all choices behind each prompt."""
+    readings = [Reading(ChoiceTree(given)) for given in choices]
+    read_choices(model, prompts, readings, 0, linear_output, branching)
+    assert not any(reading.bounds for reading in readings)
+    return [(-reading.logprobs).tolist() for reading in readings]
 
 
 @pytest.mark.parametrize("adapter", ["none", "houlsby", "prefix", "prompt"])
@@ -51,7 +64,7 @@ def test_nats_are_those_of_whole_texts(kind: str, adapter: str, monkeypatch: pyt
     for linear_output, branching in ((False, False), (False, True), (has_linear_output(model), True)):
         if branching and not reads_branches(model):
             continue
-        found = choice_nlls(model, prompts, choices, 0, linear_output, branching)
+        found = choice_nlls(model, prompts, choices, linear_output, branching)
         assert [len(nll) for nll in found] == [3, 2, 2]
         for prompt, given, nll in zip(prompts, choices, found, strict=True):
             for ids, value in zip(given, nll, strict=True):
@@ -89,8 +102,8 @@ def test_choices_that_fill_several_rows_are_measured_alike() -> None:
     model = make_model("llama")
     prompts = [[3, 4, 5], list(range(6, 20))]
     choices = [[[token, *range(token, token + length), 2] for token in range(20, 90) for length in (1, 9)]] * 2
-    together = choice_nlls(model, prompts, choices, 0, branching=True)
-    apart = choice_nlls(model, prompts, choices, 0)
+    together = choice_nlls(model, prompts, choices, branching=True)
+    apart = choice_nlls(model, prompts, choices)
     np.testing.assert_allclose(together, apart, rtol=1e-4)
 
 
@@ -312,7 +325,7 @@ def test_a_recipe_that_chooses_to_the_end(checkpoint: Path, tmp_path: Path, caps
     assert main(["--resume", str(out)]) == 0
     capsys.readouterr()
     assert main([str(path), "--methods", "lora", "--bits", "32", "--check"]) == 0
-    assert "about 0 minutes in all" in capsys.readouterr().out
+    assert "the whole run: 0:0" in capsys.readouterr().out
 
 
 def test_completions_do_not_depend_on_the_prompt(tokenizer: Any) -> None:

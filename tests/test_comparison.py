@@ -7,6 +7,7 @@ from workbench.compare import compare_methods
 from workbench.compare.charts import figure_of, svg
 from workbench.compare.paired import pareto_front
 from workbench.compare.report import conclude
+from workbench.compare.tables import head, rows
 from workbench.evaluation import Prediction, find_metric
 from workbench.results import Comparison, Results, Score
 
@@ -98,3 +99,13 @@ def test_the_conclusion_knows_which_way_is_better() -> None:
 def test_a_pictures_description_stands_inside_its_attribute() -> None:
     figure, _ = figure_of(1, 1, (1, 1))
     assert 'aria-label="Share of &quot;no&quot; texts"' in svg(figure, 'Share of "no" texts')
+
+
+def test_the_table_says_what_a_thousand_texts_take() -> None:
+    runs = [
+        run_record(name, {}, seconds_per_1000_texts=seconds)
+        for name, seconds in (("slow", 812.3), ("fast", 4.56), ("former", None))
+    ]
+    results = tiny_results(runs=runs)
+    column = head(results).index("s/1,000 texts")
+    assert [row[column] for row in rows(results)] == ["812", "4.6", "-"]

@@ -44,11 +44,11 @@ def test_ones_own_job_from_the_readme(
     Path("mine.py").write_text(recipe.replace('"gpt2"', '"./tiny"'))
     section = text.partition("## Your own job")[2].partition("\n## ")[0]
     given = [(name, arguments) for name, arguments in commands(section) if name == "run"]
-    assert len(given) == 5
+    assert len(given) == 6
     for _, told in given:
         arguments = ["run" if argument == "DIR" else argument for argument in told]
         if "--resume" not in arguments and "--check" not in arguments:
-            arguments += ["--out", "quick" if "--limit" in arguments else "run"]
+            arguments += ["--out", arguments[1].strip("-") if len(arguments) > 1 else "run"]
         code = importlib.import_module("workbench.run.__main__").main(arguments)
         printed = capsys.readouterr().out
         assert code == 0, arguments

@@ -226,12 +226,30 @@ def test_a_single_step_learns_something(tmp_path: Path) -> None:
         ("packing", "has no effect"),
         ("max_steps", "Training's own `max_steps`"),
         ("gradient_checkpoining", "did you mean 'gradient_checkpointing'"),
+        ("seed", "from --seed"),
+        ("label_smoothing_factor", "`objective`"),
+        ("eos_token", "are the checkpoint's"),
     ],
 )
 def test_a_field_of_trl_that_would_do_nothing_is_refused(name: str, says: str) -> None:
     check_extra(Training(extra={"gradient_checkpointing": True, "optim": "adafactor"}))
     with pytest.raises(UserError, match=says):
         check_extra(Training(extra={name: True}))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"lr_scheduler_type": "cosine_anealing"}, "did you mean cosine"),
+        ({"extra": {"optim": "adamw_9bit"}}, "unknown optimizer.*did you mean adamw_8bit"),
+        ({"extra": {"report_to": "no_such_tracker"}}, "'no_such_tracker', which is not installed here"),
+        ({"extra": {"lr_scheduler_kwargs": {"min_lr": 1}}}, "unexpected keyword argument 'min_lr'"),
+    ],
+)
+def test_a_value_that_trl_does_not_know_is_told_before_training(given: dict[str, Any], says: str) -> None:
+    check_extra(Training(lr_scheduler_type="cosine_with_min_lr", extra={"lr_scheduler_kwargs": {"min_lr": 1e-5}}))
+    with pytest.raises(UserError, match=says):
+        check_extra(Training(**given))
 
 
 def test_nothing_reports_that_a_training_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

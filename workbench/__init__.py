@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
 from workbench.recipe import Monitoring, Recipe, Training
+from workbench.sources.readers import DataFile
 from workbench.version import __version__
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.run.tuned import TunedModel
 
 __all__ = [
+    "DataFile",
     "Example",
     "Monitoring",
     "Recipe",

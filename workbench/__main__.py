@@ -4,6 +4,7 @@ import importlib
 import sys
 
 COMMANDS = {
+    "new": "look at a data file and write a recipe to begin with",
     "run": "adapt a checkpoint with several methods, compare them, ship the result",
     "export": "make a plain checkpoint of a method of a finished run, and prove it",
     "chat": "talk to a tuned model in the terminal",

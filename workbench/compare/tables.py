@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from workbench.console import bytes_text, count_text, duration_text
 from workbench.results import Results, RunRecord, Score
 
-COST_COLUMNS = ("trained", "seconds", "tokens/s", "memory", "adapter", "ships as")
+COST_COLUMNS = ("trained", "seconds", "tokens/s", "s/1,000 texts", "memory", "adapter", "ships as")
 
 
 def score_columns(results: Results) -> dict[str, str]:
@@ -96,10 +96,18 @@ def cells(run: RunRecord, names: Sequence[str], several_seeds: bool) -> list[str
         count_text(run.trainable_parameters),
         f"{run.train_seconds:.0f}",
         f"{speed:.0f}" if speed else "-",
+        seconds_text(run.seconds_per_1000_texts),
         bytes_text(run.peak_memory_bytes),
         bytes_text(run.adapter_bytes) if run.adapter_bytes else "-",
         ships,
     ]
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Seconds in two digits or more, where they are known."""
+    if seconds is None:
+        return "-"
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
 def score_text(score: Score) -> str:

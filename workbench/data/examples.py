@@ -1,20 +1,18 @@
 """Examples: checked, deduplicated, in splits."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 
-ROLES = ("system", "user", "assistant")
+from workbench.data.notes import note
+from workbench.data.shapes import turns_of
+from workbench.data.turns import REASONING, Message, as_text, beyond_text
+
 # In the place of labels, where a question has none of them.
 NO_LABEL = "(none)"
 
-
-class Message(TypedDict):
-    """One turn of a conversation."""
-
-    role: str
-    content: str
+__all__ = ["Example", "MakeExamples", "Message", "choice", "conversation", "label_text", "row_id"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,8 @@ class Example:
             not independent, and are resampled together. Empty: it stands alone.
         choices: what the model chooses from by likelihood, the completion among them; without any, it writes.
         task: of a recipe with several questions, which one this is: likelihoods are calibrated for each.
+        turn: the answer as a message, where it is more than a text: with calls of tools, or with thoughts. The chat
+            template says then what is trained on, and `completion` only tells such examples apart.
         labels: those of the choices that are right, of a question that may have several or none; None of any other, and
             where they aren't known.
     """
@@ -43,6 +43,7 @@ class Example:
     choices: tuple[str, ...] = ()
     task: str = ""
     references: tuple[str, ...] = ()
+    turn: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
 
     @property
@@ -56,7 +57,7 @@ class Example:
 
         The system's is among them, since the document that is asked about may stand there.
         """
-        return "\n".join(" ".join(message["content"].lower().split()) for message in self.prompt)
+        return "\n".join(_folded(message) for message in self.prompt)
 
     def to_json(self) -> str:
         """All of it in one line, for `from_json`."""
@@ -71,6 +72,11 @@ class Example:
         return cls(**{**values, **tuples, "labels": None if labels is None else tuple(labels)})
 
 
+def _folded(message: Message) -> str:
+    text, more = " ".join(message["content"].lower().split()), beyond_text(message)
+    return f"{text} {json.dumps(more, sort_keys=True, default=str)}" if more else text
+
+
 MakeExamples = Callable[[Mapping[str, Any]], Iterable[Example]]
 
 
@@ -80,11 +86,13 @@ def conversation(
     groups: Iterable[str] = (),
     ground: Callable[[Sequence[Message]], str] | None = None,
 ) -> list[Example]:
-    """Make one example of each assistant turn of a row with `messages`.
+    """Make one example of each answer of a row that holds a conversation.
 
     Args:
         row: with `id` and `messages`, a list of `{"role", "content"}`: an optional system message, then user
-            and assistant in turn. If the user has the last word, the last example has no completion.
+            and assistant in turn; or in another shape of `workbench.data.shapes`, such as ShareGPT's, Alpaca's, or
+            `prompt` and `completion`. If the user has the last word, the last example has no completion. Answers of
+            weight 0 are read with what follows, and are no examples.
         system: the system message, where the row has none.
         groups: columns of the row that become the examples' groups.
         ground: messages up to a question -> what the answer can be drawn from, such as passages that were found;
@@ -96,28 +104,62 @@ def conversation(
     Raises:
         ValueError: naming every problem of the row.
     """
-    messages = row.get("messages")
-    problems = _message_problems(messages)
-    if not row.get("id"):
-        problems.append("no id")
-    problems += [f"no {name!r}" for name in groups if not row.get(name)]
+    turns, tools, problems = turns_of(row)
+    name = row_id(row, problems)
+    problems += _missing_groups(row, groups)
     if problems:
         raise ValueError("; ".join(problems))
-    assert isinstance(messages, list)
-    if system and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": system}, *messages]
-    said = [Message(role=m["role"], content=m["content"].strip()) for m in messages]
-    turns = [position for position, message in enumerate(said) if message["role"] == "user"]
+    learnt = [turn.is_learnt for turn in turns]
+    if any(thought in turn.message for turn in turns[:-1] for thought in REASONING):
+        note("conversations with thoughts before the last answer: chat templates may leave those out of prompts")
+    said: list[Message] = [{**message, "content": message["content"].strip()} for message, _ in turns]
+    if system and said[0]["role"] != "system":
+        said, learnt = [Message(role="system", content=system), *said], [True, *learnt]
+    asked = [position for position, message in enumerate(said, 1) if message["role"] in ("user", "tool")]
+    asked = [position for position in asked if position == len(said) or said[position]["role"] == "assistant"]
     return [
-        Example(
-            id=str(row["id"]) if number == 1 else f"{row['id']}#{number}",
-            prompt=_grounded(said[: position + 1], ground),
-            completion=said[position + 1]["content"] if position + 1 < len(said) else "",
-            groups={name: str(row[name]) for name in groups},
-            source=str(row["id"]),
+        _answered(
+            said[position] if position < len(said) else Message(role="assistant", content=""),
+            id=name if number == 1 else f"{name}#{number}",
+            prompt=_with_tools(_grounded(said[:position], ground), tools),
+            groups={column: str(row[column]) for column in groups},
+            source=name,
         )
-        for number, position in enumerate(turns, 1)
+        for number, position in enumerate(asked, 1)
+        if position == len(said) or learnt[position]
     ]
+
+
+def _answered(answer: Message, **values: Any) -> Example:
+    """An example with its answer, which may be more than a text."""
+    more = beyond_text(answer)
+    return Example(completion=as_text(answer) if more else answer["content"], turn=answer if more else {}, **values)
+
+
+def _with_tools(prompt: tuple[Message, ...], tools: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """The prompt, the tools that may be called at its first message."""
+    return ({**prompt[0], "tools": list(tools)}, *prompt[1:]) if tools else prompt
+
+
+def row_id(row: Mapping[str, Any], problems: list[str]) -> str:
+    """A row's id as a text; one that has none gets its place when it is read from a file."""
+    found = row.get("id")
+    if found is None or found == "":
+        problems.append("no id")
+    return str(found)
+
+
+def label_text(value: Any) -> str:
+    """A label as the model writes it: integers and truth values are labels, too, as JSON has them."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():  # an integer's column with gaps
+        return str(int(value))
+    return str(value)
+
+
+def _missing_groups(row: Mapping[str, Any], groups: Iterable[str]) -> list[str]:
+    return [f"no {column!r}" for column in groups if row.get(column) in (None, "")]
 
 
 def _grounded(messages: Sequence[Message], ground: Callable[[Sequence[Message]], str] | None) -> tuple[Message, ...]:
@@ -133,8 +175,8 @@ def _grounded(messages: Sequence[Message], ground: Callable[[Sequence[Message]],
 def choice(
     row: Mapping[str, Any],
     question: str,
-    choices: Iterable[str],
-    answer: str | Collection[str] | None = None,
+    choices: Iterable[Any],
+    answer: Any = None,
     *,
     system: str | None = None,
     groups: Iterable[str] = (),
@@ -145,9 +187,9 @@ def choice(
     Args:
         row: with `id`.
         question: what the user says.
-        choices: two or more, all different.
-        answer: the right one; of a question with several right choices at once (or none) all of them, as a tuple. None
-            where it isn't known, which will do for asking but not for training or scoring.
+        choices: two or more, all different; integers count by their digits.
+        answer: the right one; of a question with several right choices at once (or none) all of them, as a list, tuple
+            or set. None where it isn't known, which will do for asking but not for training or scoring.
         system: the system message.
         groups: columns of the row that become the example's groups.
         task: which of a recipe's questions it is; stands behind the row's id.
@@ -155,25 +197,27 @@ def choice(
     Raises:
         ValueError: naming every problem of the row.
     """
-    choices = tuple(choices)
-    problems = [] if row.get("id") else ["no id"]
-    problems += [f"no {name!r}" for name in groups if not row.get(name)]
+    choices = tuple(map(label_text, choices))
+    several = isinstance(answer, list | tuple | set | frozenset)
+    given = () if answer is None else tuple(map(label_text, answer if several else (answer,)))
+    problems: list[str] = []
+    name = row_id(row, problems)
+    problems += _missing_groups(row, groups)
     if not isinstance(question, str) or not question.strip():
         problems.append("nothing is asked" if isinstance(question, str) else f"{question!r} is no text")
     if len(set(choices)) != len(choices) or len(choices) < 2:
         problems.append(f"choices must be two or more, all different, not {', '.join(choices)}")
-    given = () if answer is None else (answer,) if isinstance(answer, str) else tuple(answer)
     problems += [f"{one!r} is none of {', '.join(choices)}" for one in given if one not in choices]
-    labels = None if answer is None or isinstance(answer, str) else tuple(one for one in choices if one in given)
+    labels = tuple(one for one in choices if one in given) if several else None
     if problems:
         raise ValueError("; ".join(problems))
     user = Message(role="user", content=question.strip())
     return Example(
-        id=f"{row['id']}#{task}" if task else str(row["id"]),
+        id=f"{name}#{task}" if task else name,
         prompt=(Message(role="system", content=system), user) if system else (user,),
         completion=together(labels) if labels is not None else "".join(given),
-        groups={name: str(row[name]) for name in groups},
-        source=str(row["id"]),
+        groups={column: str(row[column]) for column in groups},
+        source=name,
         choices=choices,
         task=task,
         labels=labels,
@@ -183,21 +227,3 @@ def choice(
 def together(labels: Sequence[str]) -> str:
     """Several right choices as one text, for those who read it."""
     return ", ".join(labels) or NO_LABEL
-
-
-def _message_problems(messages: Any) -> list[str]:
-    if not isinstance(messages, list) or not messages:
-        return ["no messages"]
-    problems = []
-    for number, message in enumerate(messages, 1):
-        if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
-            return [f"message {number} is not an object with role and content"]
-        if message.get("role") not in ROLES:
-            problems.append(f"message {number} has role {message.get('role')!r}, known: {', '.join(ROLES)}")
-        if not message["content"].strip():
-            problems.append(f"message {number} is empty")
-    roles = [message.get("role") for message in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    if not problems and (turns != (["user", "assistant"] * len(turns))[: len(turns)] or not turns):
-        problems.append(f"wrong role order: {', '.join(map(str, roles))}; user and assistant must take turns")
-    return problems

@@ -39,7 +39,9 @@ def with_other_figures(example: Example) -> Example:
     def replaced(text: str) -> str:
         return FIGURE.sub(lambda match: others.get(match[0], match[0]), text)
 
-    prompt = tuple(Message(role=message["role"], content=replaced(message["content"])) for message in example.prompt)
+    prompt: tuple[Message, ...] = tuple(
+        {**message, "content": replaced(message["content"])} for message in example.prompt
+    )
     return replace(
         example,
         prompt=prompt,

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
+from workbench.data.columns import ByColumns
 from workbench.data.pairs import EXAMPLES_SCHEMA, TOKENS_SCHEMA
 from workbench.data.render import Renderer
 from workbench.recipe import Recipe
-from workbench.sources import Fingerprint, Source
+from workbench.sources import DataFile, Fingerprint, Source
 from workbench.version import __version__
 
 # Files of a checkpoint's folder that say how its tokenizer works.
@@ -21,12 +22,14 @@ TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.bpe")
 def rows_key(recipe: Recipe, limit: int | None, recipe_sha256: str | None) -> str:
     """A checksum of all that the examples depend on, as far as it is known without reading them.
 
-    That is the recipe's file, `limit`, the sources' files and the version of this project. Functions count by their
-    names.
+    That is the recipe's file, `limit`, the sources' files and what is said of them, the columns that were found, the
+    seed of splits that are made, and the version of this project. Functions count by their names.
     """
     depends_on = {
         "recipe": recipe_sha256 or uuid.uuid4().hex,
-        "sources": [[split, _known(source)] for split, source in recipe.data.items()],
+        "sources": [[split, _known(source)] for split, source in recipe.sources.items()],
+        "columns": repr(recipe.row_to_examples) if isinstance(recipe.row_to_examples, ByColumns) else None,
+        "split_seed": recipe.split_seed,
         "limit": limit,
         "allow_leaks": sorted(recipe.allow_leaks),
         "version": __version__,
@@ -59,7 +62,10 @@ def checksum(value: Any) -> str:
 
 
 def _known(source: Source) -> str:
-    return getattr(source, "__qualname__", type(source).__name__) if callable(source) else str(Fingerprint(source))
+    if callable(source):
+        return getattr(source, "__qualname__", type(source).__name__)
+    options = source.options if isinstance(source, DataFile) else {}
+    return f"{Fingerprint(source)}{options or ''}"
 
 
 def _tokenizer(renderer: Renderer) -> dict[str, Any]:

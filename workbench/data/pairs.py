@@ -1,7 +1,7 @@
 """Examples, and examples with their tokens, on disk: each example is written once, and its tokens refer to it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ TOKENS_SCHEMA = {
     "text": pyarrow.string(),
     "prompt_ids": pyarrow.list_(pyarrow.int32()),
     "completion_ids": pyarrow.list_(pyarrow.int32()),
+    "answer": pyarrow.string(),
 }
 
 
@@ -36,12 +37,14 @@ class Rendered:
         text: the exact prompt text, template included.
         prompt_ids: tokens of the prompt.
         completion_ids: tokens of the answer, the end-of-turn token last; only these are trained on.
+        answer: as the chat template writes it, where the answer is more than the example's `completion`.
     """
 
     id: str
     text: str
     prompt_ids: list[int]
     completion_ids: list[int]
+    answer: str = ""
 
     @property
     def length(self) -> int:
@@ -116,4 +119,5 @@ def _rendered(records: Sequence[Mapping[str, Any]]) -> list[Rendered]:
 
 def _pairs(whole: "Dataset", records: Sequence[Mapping[str, Any]]) -> list[tuple[Example, Rendered]]:
     lines = whole[[record["index"] for record in records]]["example"] if records else []
-    return list(zip((Example.from_json(line) for line in lines), _rendered(records), strict=True))
+    pairs = zip((Example.from_json(line) for line in lines), _rendered(records), strict=True)
+    return [(replace(e, completion=r.answer) if r.answer else e, r) for e, r in pairs]

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
+from workbench.data.columns import looked_at
+from workbench.data.examples import conversation
 from workbench.data.keys import checksum, data_key, rows_key
 from workbench.data.pairs import Pairs
+from workbench.data.reading import Found
 from workbench.data.render import Renderer, render_all
 from workbench.data.splits import Splits, load_splits
 from workbench.data.store import Store
@@ -28,7 +31,9 @@ class PreparedData:
         pairs: split -> examples with their tokens, those too long left out.
         too_long: split -> ids of the examples that were too long.
         repeated, leaked: training examples left out, see `workbench.data.Splits`.
-        fingerprints: split -> what its rows were, see `workbench.sources.Fingerprint`.
+        fingerprints: split -> what its rows were, see `workbench.data.Splits`.
+        sources, found: source -> its fingerprint, and what it was found to be, see `workbench.data.Splits`.
+        names: split -> what its examples are called in the store.
         checksums: split -> sha256 of its examples and of its tokens, as they lie in the store.
         store, key: where they lie; another process opens them with `PreparedData.open(Store(folder), key)`.
     """
@@ -38,6 +43,9 @@ class PreparedData:
     repeated: int
     leaked: int
     fingerprints: Mapping[str, str]
+    sources: Mapping[str, str]
+    found: Mapping[str, Found]
+    names: Mapping[str, str]
     checksums: Mapping[str, Sequence[str]]
     store: Store
     key: str
@@ -54,12 +62,15 @@ class PreparedData:
                 split: {
                     "sha256": list(self.checksums[split]),
                     "fingerprint": self.fingerprints[split],
+                    "examples": self.names[split],
                     "too_long": list(self.too_long[split]),
                 }
                 for split in self.pairs
             },
             "repeated": self.repeated,
             "leaked": self.leaked,
+            "sources": dict(self.sources),
+            "found": {name: vars(one) for name, one in self.found.items()},
         }
         files.write_json(_record_path(self.store, self.key), record)
 
@@ -75,7 +86,7 @@ class PreparedData:
             raise UserError(f"{store.folder} holds no prepared data under the key {key}")
         pairs = {}
         for split, saved in record["splits"].items():
-            names = _names(key, split)
+            names = (saved["examples"], _tokens(key, split))
             if [store.sha256(name) for name in names] != saved["sha256"]:
                 raise store.damaged(f"the files of {split!r} are not those that were saved under the key {key}")
             examples, tokens = map(store.open, names)
@@ -86,6 +97,9 @@ class PreparedData:
             repeated=record["repeated"],
             leaked=record["leaked"],
             fingerprints={split: saved["fingerprint"] for split, saved in record["splits"].items()},
+            sources=record["sources"],
+            found={name: Found(**values) for name, values in record["found"].items()},
+            names={split: saved["examples"] for split, saved in record["splits"].items()},
             checksums={split: saved["sha256"] for split, saved in record["splits"].items()},
             store=store,
             key=key,
@@ -115,10 +129,11 @@ def prepare_data(
         UserError: a source can't be read, rows are wrong or can't be rendered, or every example of a split is too long.
     """
     store = store or Store.temporary()
+    recipe = looked_at(recipe)
     rows = rows_key(recipe, limit, recipe_sha256)
     splits = None if any(store.folder.glob(f"{rows}-*.prepared.json")) else _read(recipe, limit, store, rows)
     key = data_key(rows, recipe, renderer())
-    if splits is None and _is_current(store, key, recipe.data):
+    if splits is None and _is_current(store, key, recipe.sources):
         prepared = PreparedData.open(store, key)
         logger.info("the data are those prepared before, in %s", store.folder)
     else:
@@ -130,12 +145,12 @@ def prepare_data(
     return prepared
 
 
-def _is_current(store: Store, key: str, data: Mapping[str, Source]) -> bool:
+def _is_current(store: Store, key: str, sources: Mapping[str, Source]) -> bool:
     """Whether what is saved under `key` was made of the rows that the sources have now."""
     record = _read_record(store, key)
     if record is None:
         return False
-    return all(_fingerprint(source) == record["splits"][split]["fingerprint"] for split, source in data.items())
+    return all(_fingerprint(source) == record["sources"][name] for name, source in sources.items())
 
 
 def _fingerprint(source: Source) -> str:
@@ -147,7 +162,8 @@ def _fingerprint(source: Source) -> str:
 
 
 def _read(recipe: Recipe, limit: int | None, store: Store, rows: str) -> Splits:
-    return load_splits(recipe.data, recipe.row_to_examples, limit, recipe.allow_leaks, store, f"{rows}.")
+    make = recipe.row_to_examples or conversation
+    return load_splits(recipe.data, make, limit, recipe.allow_leaks, store, f"{rows}.", recipe.split_seed)
 
 
 def _made(splits: Splits, renderer: Renderer, max_tokens: int, store: Store, key: str) -> PreparedData:
@@ -161,7 +177,12 @@ def _made(splits: Splits, renderer: Renderer, max_tokens: int, store: Store, key
         repeated=splits.repeated,
         leaked=splits.leaked,
         fingerprints=splits.fingerprints,
-        checksums={split: [store.sha256(name) for name in _names(key, split)] for split in pairs},
+        sources=splits.sources,
+        found=splits.found,
+        names=splits.names,
+        checksums={
+            split: [store.sha256(name) for name in (splits.names[split], _tokens(key, split))] for split in pairs
+        },
         store=store,
         key=key,
     )
@@ -189,9 +210,9 @@ def _warn(prepared: PreparedData, max_tokens: int) -> None:
         )  # fmt: skip
 
 
-def _names(key: str, split: str) -> tuple[str, str]:
-    """What the examples and the tokens of a split are called in a store."""
-    return f"{key.partition('-')[0]}.{split}.examples", f"{key}.{split}.tokens"
+def _tokens(key: str, split: str) -> str:
+    """What the tokens of a split are called in a store."""
+    return f"{key}.{split}.tokens"
 
 
 def _record_path(store: Store, key: str) -> Path:

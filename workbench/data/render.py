@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.data.examples import Example, Message
 from workbench.data.pairs import TOKENS_SCHEMA, Examples, Pairs, Rendered, write_examples
 from workbench.data.store import TOGETHER, Store
-from workbench.errors import UserError, collected
+from workbench.data.written import unwritten, unwritten_answer
+from workbench.errors import Problem, UserError, collected
 
 # For checkpoints that bring no chat template, such as GPT-2: roles in words, the end-of-text token after each turn.
 # The prompt ends in 'Assistant:' with no space, since byte-level vocabularies keep a space with the word behind it.
@@ -68,10 +69,7 @@ class Renderer:
         if not examples:
             return []
         texts = [self.prompt(example.prompt) for example in examples]
-        wholes = [
-            _chat(self.tokenizer, [*example.prompt, Message(role="assistant", content=example.completion)])
-            for example in examples
-        ]
+        wholes = [_chat(self.tokenizer, [*example.prompt, _answer(example)]) for example in examples]
         ids = self.tokenizer([*texts, *wholes], add_special_tokens=False)["input_ids"]
         found = [
             self._rendered(example, text, list(prompt_ids), list(whole_ids))
@@ -83,9 +81,7 @@ class Renderer:
             [[] if isinstance(one, ValueError) else one.completion_ids for one in found], skip_special_tokens=True
         )
         return [
-            ValueError(f"the template adds text of its own to the answer: {text.strip()[:60]!r}")
-            if isinstance(one, Rendered) and "".join(text.split()) != "".join(example.completion.split())
-            else one
+            one if isinstance(one, ValueError) else _checked(one, example, text)
             for one, example, text in zip(found, examples, said, strict=True)
         ]
 
@@ -117,6 +113,28 @@ class Renderer:
         return {t: r.completion_ids for t, r in zip(given, rendered, strict=True) if isinstance(r, Rendered)}
 
 
+def _answer(example: Example) -> Message:
+    """The answer as the template is given it."""
+    turn: Any = example.turn
+    return turn or Message(role="assistant", content=example.completion)
+
+
+def _checked(rendered: Rendered, example: Example, said: str) -> Rendered | ValueError:
+    """See that the template wrote the answer, all of it and nothing else, and all that the prompt holds.
+
+    Args:
+        said: the text of the completion.
+    """
+    if any(len(message) > 2 for message in example.prompt) and (wrong := unwritten(example.prompt, rendered.text)):
+        return ValueError(wrong)
+    if example.turn:
+        wrong = unwritten_answer(example.turn, said)
+        return ValueError(wrong) if wrong else replace(rendered, answer=said.strip())
+    if "".join(said.split()) != "".join(example.completion.split()):
+        return ValueError(f"the template adds text of its own to the answer: {said.strip()[:60]!r}")
+    return rendered
+
+
 def classifying(renderer: Renderer) -> Renderer:
     """The same renderer for a model with a head of classes, which is to find the last token of padded texts.
 
@@ -144,8 +162,12 @@ def classifying(renderer: Renderer) -> Renderer:
 
 def _chat(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
     """The template's text; templates that let the model think aloud first are told not to."""
+    more: dict[str, Any] = {}
+    if tools := messages[0].get("tools"):
+        more["tools"] = tools
+        messages = [{name: value for name, value in messages[0].items() if name != "tools"}, *messages[1:]]  # type: ignore[list-item]
     text = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
+        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False, **more
     )
     return str(text)
 
@@ -194,7 +216,7 @@ def render_all(
     store = store or Store.temporary()
     given = examples if isinstance(examples, Examples) else write_examples(store, f"{name}.examples", examples)
     too_long: list[str] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
 
     def fitting() -> Iterator[dict[str, Any]]:
         for start in range(0, len(given), TOGETHER):
@@ -202,7 +224,7 @@ def render_all(
             indices = given.indices[start : start + TOGETHER].tolist()
             for index, example, rendered in zip(indices, some, renderer.render_together(some), strict=True):
                 if isinstance(rendered, ValueError):
-                    problems.append(f"{example.id}: {rendered}")
+                    problems.append(Problem(example.id, str(rendered)))
                 elif rendered.length > max_tokens:
                     too_long.append(example.id)
                 else:
@@ -210,5 +232,5 @@ def render_all(
 
     tokens = store.write(f"{name}.tokens", fitting(), TOKENS_SCHEMA)
     if problems:
-        raise collected("chat template", problems)
+        raise collected("chat template", problems, unit="examples")
     return Pairs(tokens, given.whole), too_long

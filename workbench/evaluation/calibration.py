@@ -1,7 +1,7 @@
 """From the likelihoods of choices to probabilities, by what the validation split shows to be best."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -13,12 +13,15 @@ from workbench.errors import UserError
 from workbench.evaluation.prediction import Prediction
 from workbench.evaluation.several import fit_thresholds, predicted
 from workbench.generation.language_model import ChoiceLikelihoods, LanguageModel
+from workbench.generation.pruning import Pruning
 
 SUM, MEAN, CALIBRATED = "sum", "mean", "calibrated"
 # Prompts over which a choice's own likelihood is averaged, if all have the same choices; and how many choices are
 # measured for it in all, if they don't.
 CONTEXTS = 64
 PRIOR_MEASUREMENTS = 2**12
+# Choices that are read at most to fit a calibration, where the others may be left unread.
+FITTED_CHOICES = 2**13
 TEMPERATURES = np.geomspace(0.1, 20, 161)
 
 
@@ -39,31 +42,50 @@ class Calibration:
         thresholds: by choice the probability above which it is taken, where several may be right at once.
         with_end: whether the end of the turn behind a choice counts. Where no choice begins another it says
             nothing, and isn't read.
+        fitted_on: examples of the validation split whose choices were all read to find this.
     """
 
     by: str = SUM
     temperature: float = 1.0
     with_end: bool = True
+    fitted_on: int = 0
     prior: Mapping[str, float] = field(default_factory=dict)
     contexts: Sequence[Sequence[Message]] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
-    def scores(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
-        """Scores of choices before the temperature, (choices,)."""
+    def line(self, choices: Sequence[str], tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes and offsets by which log-likelihoods become scores: slope * log-likelihood - offset.
+
+        Args:
+            tokens: of each choice, (choices,).
+        """
+        slopes = np.full(len(choices), 1 / self.temperature)
         if self.by == MEAN:
-            return found.logprobs / found.tokens
+            return slopes / tokens, np.zeros(len(choices))
         if self.by == CALIBRATED:
-            return found.logprobs - np.array([self.prior[choice] for choice in choices])
-        return found.logprobs
+            return slopes, slopes * np.array([self.prior[choice] for choice in choices])
+        return slopes, np.zeros(len(choices))
+
+    def scores(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
+        """Scores of choices, (choices,): their softmax are probabilities."""
+        slopes, offsets = self.line(choices, found.tokens)
+        scores: np.ndarray = slopes * found.logprobs - offsets
+        return scores
 
     def log_probabilities(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
-        """Log-probabilities of choices, (choices,)."""
-        return log_softmax(self.scores(choices, found) / self.temperature)
+        """Log-probabilities of choices, (choices,): shares among those that were read to their end.
+
+        Of `found.bounds` they are upper bounds, and all others are too high by no more than what these have.
+        """
+        scores = self.scores(choices, found)
+        read = np.delete(scores, list(found.bounds))
+        normal: np.ndarray = scores - read.max() - np.log(np.exp(read - read.max()).sum())
+        return normal
 
     def summary(self) -> dict[str, Any]:
         """What stands in `results.json`."""
         thresholds = {"thresholds": dict(self.thresholds)} if self.thresholds else {}
-        return {"by": self.by, "temperature": self.temperature, **thresholds}
+        return {"by": self.by, "temperature": self.temperature, "fitted_on": self.fitted_on, **thresholds}
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -74,7 +96,13 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def choose(
-    model: LanguageModel, examples: Sequence[Example], calibrations: Mapping[str, Calibration], split: str, title: str
+    model: LanguageModel,
+    examples: Sequence[Example],
+    calibrations: Mapping[str, Calibration],
+    split: str,
+    title: str,
+    prune: bool = False,
+    kept: Collection[str] = (),
 ) -> list[Prediction]:
     """Let `model` choose an answer to every example; examples need no completion.
 
@@ -83,6 +111,9 @@ def choose(
         calibrations: by task.
         split: in which the examples stand.
         title: in front of the progress bar; none for an empty one.
+        prune: read only what tells the likeliest choice, its probability to `Pruning.tolerance` of it, and the
+            completion's likelihood; see `Prediction.bounds` for what the others are then.
+        kept: choices that are read in any case, wherever they stand.
 
     Raises:
         UserError: a choice that the model was not calibrated on, and can't be.
@@ -90,14 +121,15 @@ def choose(
     found: dict[str, Prediction] = {}
     for task in dict.fromkeys(example.task for example in examples):
         some = [example for example in examples if example.task == task]
-        calibration = with_prior(model, calibrations[task], (choice for example in some for choice in example.choices))
-        likelihoods = _likelihoods(model, some, calibration.with_end, title)
+        asked = (choice for example in some for choice in example.choices)
+        calibration = with_prior(model, calibrations[task], asked, task)
+        likelihoods = _likelihoods(model, some, calibration.with_end, title, calibration if prune else None, kept)
         found |= {p.id: p for p in _predictions(model, some, likelihoods, calibration, split)}
     return [found[example.id] for example in examples]
 
 
-def with_prior(model: LanguageModel, calibration: Calibration, choices: Iterable[str]) -> Calibration:
-    """`calibration` with a prior for all of `choices`; measured where it has none yet."""
+def with_prior(model: LanguageModel, calibration: Calibration, choices: Iterable[str], task: str = "") -> Calibration:
+    """`calibration` of `task` with a prior for all of `choices`; measured where it has none yet."""
     new = list(dict.fromkeys(choice for choice in choices if choice not in calibration.prior))
     if calibration.by != CALIBRATED or not new:
         return calibration
@@ -105,7 +137,7 @@ def with_prior(model: LanguageModel, calibration: Calibration, choices: Iterable
     if not contexts:
         raise UserError(f"{', '.join(map(repr, new[:3]))}: not among the choices that the model was calibrated on")
     measured = model.loglikelihood(
-        contexts, [new] * len(contexts), end_of_turn=calibration.with_end, title="prior of new choices"
+        contexts, [new] * len(contexts), end_of_turn=calibration.with_end, task=task, title="prior of new choices"
     )
     prior = dict(zip(new, _mean_likelihood(measured), strict=True))
     return replace(calibration, prior={**calibration.prior, **prior})
@@ -117,6 +149,7 @@ def fit_calibrations(
     asked: Sequence[Example],
     better: Callable[[Sequence[Prediction]], float],
     title: str,
+    prune: bool = False,
 ) -> tuple[dict[str, Calibration], list[Prediction]]:
     """Find for each task how to turn likelihoods into probabilities.
 
@@ -125,6 +158,8 @@ def fit_calibrations(
         asked: those that are to be answered then, whose choices may be others.
         better: the score by which one way is better than another, higher is better.
         title: in front of progress bars.
+        prune: fit to some of the examples where all have very many choices, see `fitting_sample`; of the others read
+            only what `choose` does.
 
     Returns:
         By task, how; and the predictions for `examples` so.
@@ -135,9 +170,28 @@ def fit_calibrations(
         some = [example for example in examples if example.task == task]
         others = [example for example in asked if example.task == task]
         choices = list(dict.fromkeys(choice for example in [*some, *others] for choice in example.choices))
-        found[task], likelihoods = _fit(model, choices, some, better, f"{title} {task}".strip())
-        predictions |= {p.id: p for p in _predictions(model, some, likelihoods, found[task], "validation")}
+        few = fitting_sample(some) if prune else some
+        heading = f"{title} {task}".strip()
+        found[task], likelihoods = _fit(model, choices, few, better, heading)
+        predictions |= {p.id: p for p in _predictions(model, few, likelihoods, found[task], "validation")}
+        if rest := [example for example in some if example.id not in predictions]:
+            predictions |= {p.id: p for p in choose(model, rest, found, "validation", heading, prune)}
     return found, [predictions[example.id] for example in examples]
+
+
+def fitting_sample(examples: Sequence[Example]) -> list[Example]:
+    """Examples that a calibration is fitted to: all, or so many that `FITTED_CHOICES` are read.
+
+    Fewer are drawn with a fixed seed, and evenly over the right choices.
+    """
+    count = max(CONTEXTS, FITTED_CHOICES // max(len(example.choices) for example in examples))
+    if len(examples) <= count:
+        return list(examples)
+    random = np.random.default_rng(0)
+    shuffled = [examples[int(index)] for index in random.permutation(len(examples))]
+    ordered = sorted(shuffled, key=lambda example: example.completion)
+    taken = {ordered[int(place)].id for place in (random.random() + np.arange(count)) * len(examples) / count}
+    return [example for example in examples if example.id in taken]
 
 
 def _fit(
@@ -162,10 +216,13 @@ def _fit(
     else:
         contexts = [example.prompt for example in _contexts(examples, len(choices))]
         measured = model.loglikelihood(
-            contexts, [choices] * len(contexts), end_of_turn=with_end, title=f"{title} prior"
+            contexts, [choices] * len(contexts), end_of_turn=with_end, task=examples[0].task, title=f"{title} prior"
         )
         prior = dict(zip(choices, _mean_likelihood(measured), strict=True))
-    tried = [Calibration(by=by, prior=prior, contexts=contexts, with_end=with_end) for by in (SUM, MEAN, CALIBRATED)]
+    tried = [
+        Calibration(by=by, prior=prior, contexts=contexts, with_end=with_end, fitted_on=len(examples))
+        for by in (SUM, MEAN, CALIBRATED)
+    ]
     values = [better(_predictions(model, examples, likelihoods, one, "validation")) for one in tried]
     best = tried[int(np.argmax(values))]  # the simplest of equals
     right = [example.choices.index(example.completion) for example in examples]
@@ -177,10 +234,21 @@ def _fit(
 
 
 def _likelihoods(
-    model: LanguageModel, examples: Sequence[Example], with_end: bool, title: str
+    model: LanguageModel,
+    examples: Sequence[Example],
+    with_end: bool,
+    title: str,
+    prune_by: Calibration | None = None,
+    kept: Collection[str] = (),
 ) -> list[ChoiceLikelihoods]:
+    """How likely choices are; by `prune_by` only as far as the likeliest and the right one hang on it."""
     prompts, choices = [example.prompt for example in examples], [example.choices for example in examples]
-    return model.loglikelihood(prompts, choices, end_of_turn=with_end, task=examples[0].task, title=title)
+    pruning = None
+    if prune_by is not None:
+        read = [[one for one in example.choices if one == example.completion or one in kept] for example in examples]
+        pruning = Pruning(scores=prune_by.line, kept=read)
+    task = examples[0].task if examples else ""
+    return model.loglikelihood(prompts, choices, end_of_turn=with_end, task=task, pruning=pruning, title=title)
 
 
 def _predictions(
@@ -198,6 +266,7 @@ def _predictions(
             found.append(predicted(example, list(measured.logprobs), calibration.thresholds, prompt, split))
             continue
         logs = calibration.log_probabilities(example.choices, measured)
+        read = np.delete(np.arange(len(logs)), list(measured.bounds))
         right = example.choices.index(example.completion) if example.completion else None
         found.append(
             Prediction(
@@ -205,12 +274,13 @@ def _predictions(
                 split=split,
                 prompt=model.prompt(example.prompt),
                 reference=example.completion,
-                prediction=example.choices[int(logs.argmax())],
+                prediction=example.choices[int(read[logs[read].argmax()])],
                 nll=math.nan if right is None else -float(measured.logprobs[right]),
                 tokens=0 if right is None else int(measured.tokens[right]),
                 groups=example.groups,
                 source=example.source,
                 choices=dict(zip(example.choices, map(float, logs), strict=True)),
+                bounds=frozenset(example.choices[number] for number in measured.bounds),
             )
         )
     return found

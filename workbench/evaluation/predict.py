@@ -16,6 +16,7 @@ def predict(
     sampling: Sampling,
     title: str,
     calibrations: Mapping[str, Calibration] | None = None,
+    prune: bool = False,
 ) -> list[Prediction]:
     """Let `model` answer every example, and measure the likelihood of every reference.
 
@@ -24,6 +25,7 @@ def predict(
         sampling: how answers are written.
         title: in front of the progress bar; none for an empty one.
         calibrations: task -> how likelihoods of choices become probabilities; None lets the model write all answers.
+        prune: read of very many choices only what the likeliest and the right one hang on, see `choose`.
 
     Returns:
         Predictions in the order of `examples`.
@@ -32,7 +34,7 @@ def predict(
     if calibrations is not None:
         for split, some in examples.items():
             if with_choices := [example for example in some if example.choices]:
-                for prediction in choose(model, with_choices, calibrations, split, f"{title}, {split}"):
+                for prediction in choose(model, with_choices, calibrations, split, f"{title}, {split}", prune):
                     found[split, prediction.id] = prediction
     written = [(split, e) for split, some in examples.items() for e in some if (split, e.id) not in found]
     for prediction in _written(model, written, sampling, title):

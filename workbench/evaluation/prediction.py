@@ -20,6 +20,8 @@ class Prediction:
         groups: the example's, such as `{"language": "en"}`.
         source: what is resampled as one, such as a conversation; the id, where nothing is said.
         choices: log-probability of each choice, where the model chose and did not write; `prediction` is the likeliest.
+        bounds: choices that were not read to their end, since neither the likeliest one nor its probability hangs on
+            them: what `choices` says of these is an upper bound. Together they have at most a thousandth.
         right, chosen: of a question with several right choices at once, those, and those that the model took; the
             probabilities don't add up to 1 then. None of any other.
     """
@@ -35,6 +37,7 @@ class Prediction:
     source: str = ""
     choices: Mapping[str, float] = field(default_factory=dict)
     references: tuple[str, ...] = ()
+    bounds: frozenset[str] = frozenset()
     right: tuple[str, ...] | None = None
     chosen: tuple[str, ...] | None = None
 

@@ -1,10 +1,13 @@
-"""A cache of keys and values with room for the answer."""
+"""Caches of keys and values: with room for the answer, and of prompts behind which several things are read."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
+
+# Columns by which the keys and values of prompts grow beyond what is needed.
+ROOM = 16
 
 
 class RoomyLayer(DynamicLayer):
@@ -70,3 +73,87 @@ def concatenate_caches(caches: Sequence[Any], room: int) -> Cache:
         for one in parts:
             one.keys = one.values = None
     return Cache(layers=layers)
+
+
+class PromptCache:
+    """Keys and values of prompts, and of what is read behind them: some rows at a time, each time others.
+
+    Args:
+        layers: keys and values of each layer, (rows, heads, columns, width), of the prompts.
+    """
+
+    def __init__(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._layers = [_RowsOfLayer(*both) for both in layers]
+
+    @classmethod
+    def joined(cls, caches: Sequence[Any], front: int, columns: int) -> "PromptCache":
+        """One for the rows of all `caches`, each of which is emptied on the way.
+
+        Args:
+            front: columns that stay in front; zeros come between them and the others of shorter ones.
+            columns: of the longest.
+        """
+        layers = []
+        for parts in zip(*(cache.layers for cache in caches), strict=True):
+            both = [_joined([getattr(one, name) for one in parts], front, columns) for name in ("keys", "values")]
+            layers.append((both[0], both[1]))
+            for one in parts:
+                one.keys = one.values = None
+        return cls(layers)
+
+    def of(self, rows: torch.Tensor, columns: int, keep: bool) -> Cache:
+        """A cache of the first so many columns of `rows`, which may be repeated.
+
+        Args:
+            keep: put what is read on top of it behind these columns.
+        """
+        for layer in self._layers:
+            layer.open(rows, columns, keep)
+        return Cache(layers=list(self._layers))
+
+
+def _joined(parts: Sequence[torch.Tensor], front: int, columns: int) -> torch.Tensor:
+    if len(parts) == 1 and parts[0].shape[2] == columns:
+        return parts[0]
+    rows = sum(len(part) for part in parts)
+    buffer = parts[0].new_zeros(rows, parts[0].shape[1], columns, parts[0].shape[3])
+    for part, place in zip(parts, buffer.split([len(part) for part in parts]), strict=True):
+        place[:, :, :front] = part[:, :, :front]
+        place[:, :, columns - part.shape[2] + front :] = part[:, :, front:]
+    return buffer
+
+
+class _RowsOfLayer(DynamicLayer):
+    """Some rows of a layer's keys and values; only what is attended to right now is copied."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._buffers = [keys, values]
+
+    def open(self, rows: torch.Tensor, columns: int, keep: bool) -> None:
+        """Be these rows, up to so many columns."""
+        self._rows, self._columns, self._keep = rows, columns, keep
+
+    def get_seq_length(self) -> int:
+        """Columns in front of what is read."""
+        return self._columns
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append; returns all keys and values of the rows."""
+        keys, values = (self._appended(number, states) for number, states in enumerate((key_states, value_states)))
+        return keys, values
+
+    def _appended(self, number: int, states: torch.Tensor) -> torch.Tensor:
+        buffer, start, end = self._buffers[number], self._columns, self._columns + states.shape[2]
+        if self._keep:
+            if end > buffer.shape[2]:
+                more = buffer.new_zeros(*buffer.shape[:2], end - buffer.shape[2] + ROOM, buffer.shape[3])
+                self._buffers[number] = buffer = torch.cat([buffer, more], dim=2)
+            buffer[self._rows, :, start:end] = states
+        whole = states.new_empty(len(states), states.shape[1], end, states.shape[3])
+        whole[:, :, :start] = buffer[self._rows, :, :start]
+        whole[:, :, start:] = states
+        return whole

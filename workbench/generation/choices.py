@@ -1,191 +1,239 @@
-"""How likely a model finds each choice behind a prompt; the prompt is read once for all of them."""
+"""How likely a model finds choices behind prompts; each prompt is read once, and what choices begin with is, too."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
-from workbench.generation.branches import ROW_TOKENS, branch_mask, inside_window
-from workbench.generation.context import (
-    CACHE_BYTES,
-    Context,
-    cache_bytes,
-    leaves_window,
-    most_logits,
-    open_context,
-    parts_of,
-    tokens_at_once,
-)
+from workbench.generation.branches import PADDING, ROW_TOKENS, inside_window, tree_mask
+from workbench.generation.context import CACHE_BYTES, cache_bytes, leaves_window, most_logits, tokens_at_once
+from workbench.generation.prompts import Prompts, read_prompts
+from workbench.generation.pruning import Reading
+from workbench.generation.tree import ROOT
 from workbench.models import linear_cross_entropy, output_of, output_weight
+
+# Prompts that are read together at most.
+MOST_TOGETHER = 2**8
+# Padding that costs as much as reading another group of rows by itself, in tokens.
+PADDED_TOKENS = 2**6
+# Nodes that are read step by step behind a prompt at most; where more are wanted, all are read.
+STEPWISE = 2**7
+
+
+def prompts_together(model: nn.Module, prompts: Sequence[Sequence[int]]) -> int:
+    """How many prompts fit, with their keys and values and those of what is read behind them."""
+    longest = max(map(len, prompts)) + STEPWISE
+    return max(1, min(MOST_TOGETHER, CACHE_BYTES // (longest * cache_bytes(model))))
 
 
 @torch.inference_mode()
-def choice_nlls(
+def read_choices(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
-    choices: Sequence[Sequence[Sequence[int]]],
+    readings: Sequence[Reading],
     pad_id: int,
     linear_output: bool = False,
     branching: bool = False,
-) -> list[list[float]]:
-    """Negative log-likelihoods of choices given their prompts, in nats.
+) -> None:
+    """Read what is wanted of the choices behind each prompt.
 
     Args:
         model: causal language model, with or without an adapter, in evaluation mode.
-        prompts: token ids.
-        choices: of each prompt, the token ids of its choices; none is empty.
+        prompts: token ids; they are read together, see `prompts_together`.
+        readings: of each prompt; they say what is to be read, and learn its likelihoods.
         pad_id: fills up shorter rows; it is never attended to.
         linear_output: `has_linear_output(model)` said so: likelihoods are then measured without logits in memory.
-        branching: `reads_branches(model)` said so: the choices of a prompt are then read in one row, as far as no
-            window is in the way.
-
-    Returns:
-        Of each prompt, a number for each of its choices.
+        branching: `reads_branches(model)` said so: the choices of a prompt are then read in one row, and only those
+            that are wanted, as far as no window is in the way; else all are read, in rows of their own.
     """
-    longest = max(map(len, prompts))
-    behind = max(len(ids) for given in choices for ids in given)
+    behind = max(int(reading.tree.lengths.max()) for reading in readings)
     # A window counts columns: padding between virtual tokens and prompt would push them out of it too early.
-    alone = len(prompts) > 1 and leaves_window(model, longest + behind)
-    nll: list[list[float]] = []
-    for part in parts_of(list(map(len, prompts)), 1 if alone else tokens_at_once(model)):
-        read = _read(model, prompts[part], pad_id)
-        nll += _behind(model, read, choices[part], pad_id, linear_output, branching)
-    return nll
-
-
-@dataclass(frozen=True)
-class _Prompts:
-    """Prompts that were read.
-
-    Attributes:
-        input_ids: (rows, length), padded on the left.
-        mask: (rows, virtual tokens + length).
-        next_log_probabilities: of the token behind each prompt, (rows, vocabulary).
-    """
-
-    context: Context
-    input_ids: torch.Tensor
-    mask: torch.Tensor
-    next_log_probabilities: torch.Tensor
-
-
-def _read(model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int) -> _Prompts:
-    context = open_context(model, len(prompts))
-    device = output_weight(model).device
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor(
-        [[1] * context.virtual_tokens + [0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device
-    )
-    with output_of(model, lambda hidden: hidden[:, -1:], hidden=False):
-        output = context.read(ids, mask)
-    if context.cache is not None:
-        context = replace(context, cache=output.past_key_values)
-    return _Prompts(context, ids, mask, torch.log_softmax(output.logits[:, -1].float(), dim=-1))
-
-
-def _behind(
-    model: nn.Module,
-    read: _Prompts,
-    choices: Sequence[Sequence[Sequence[int]]],
-    pad_id: int,
-    linear_output: bool,
-    branching: bool,
-) -> list[list[float]]:
-    """The nats of `choices` behind the prompts that were read."""
-    flat = [(prompt, ids) for prompt, given in enumerate(choices) for ids in given]
-    prompts = torch.tensor([prompt for prompt, _ in flat], device=read.mask.device)
-    firsts = torch.tensor([ids[0] for _, ids in flat], device=read.mask.device)
-    nll = -read.next_log_probabilities[prompts, firsts]
-    for rows in _parts(model, read, _rows(model, read, flat, branching), linear_output):
-        owners, losses = _rest(model, read, rows, pad_id, linear_output)
-        nll.index_add_(0, owners, losses)
-    values = iter(nll.tolist())
-    return [[next(values) for _ in given] for given in choices]
+    alone = len(prompts) > 1 and leaves_window(model, max(map(len, prompts)) + behind)
+    for part in [slice(row, row + 1) for row in range(len(prompts))] if alone else [slice(None)]:
+        some = readings[part]
+        firsts = [reading.tree.tokens[reading.tree.children[ROOT]] for reading in some]
+        read = read_prompts(model, prompts[part], firsts, pad_id)
+        for reading, found in zip(some, read.logprobs, strict=True):
+            reading.take([ROOT], found)
+        _Behind(model, read, some, pad_id, linear_output).read(branching)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Choices that are read behind one prompt, one after the other, without seeing each other.
-
-    Attributes:
-        prompt: index among the prompts that were read.
-        choices: (index of the choice, its token ids).
-    """
+    """Nodes that are read behind a prompt: its number, and theirs, each behind its ancestors."""
 
     prompt: int
-    choices: Sequence[tuple[int, Sequence[int]]]
-
-    @property
-    def length(self) -> int:
-        """Tokens that are read: all but the last of each choice, which predicts nothing."""
-        return sum(len(ids) - 1 for _, ids in self.choices)
+    nodes: list[int]
 
 
-def _rows(model: nn.Module, read: _Prompts, flat: Sequence[tuple[int, Sequence[int]]], branching: bool) -> list[_Row]:
-    """What is to be read of choices, given as (index of the prompt, token ids)."""
-    longest = max(len(ids) - 1 for _, ids in flat)
-    width = max(longest, min(ROW_TOKENS, tokens_at_once(model)))
-    branching = branching and inside_window(model, read.mask.shape[1] + width)
-    rows: list[_Row] = []
-    open_row: list[tuple[int, Sequence[int]]] = []
-    last, taken = -1, 0
-    for number, (prompt, ids) in enumerate(flat):
-        if len(ids) == 1:
-            continue
-        if not branching or prompt != last or taken + len(ids) - 1 > width:
-            open_row, taken = [], 0
-            rows.append(_Row(prompt, open_row))
-        open_row.append((number, ids))
-        last, taken = prompt, taken + len(ids) - 1
-    return rows
+class _Behind:
+    """What is read behind prompts that were read.
+
+    The keys and values of nodes that are read step by step stand behind those of the prompts, column by column: what
+    stands where is in `_nodes` and `_ends`, (prompts, columns), and how many are taken of each prompt in `_used`.
+    """
+
+    def __init__(
+        self, model: nn.Module, prompts: Prompts, readings: Sequence[Reading], pad_id: int, linear_output: bool
+    ) -> None:
+        self.model, self.prompts, self.readings = model, prompts, readings
+        self.pad_id, self.linear_output = pad_id, linear_output
+        self._used = np.zeros(len(readings), dtype=int)
+        self._nodes = np.full((len(readings), 0), PADDING)
+        self._ends = np.zeros((len(readings), 0), dtype=int)
+
+    def read(self, branching: bool) -> None:
+        """Read all that is wanted: step by step, or in rows of whole branches, or of a choice each."""
+        behind = max(int(reading.tree.lengths.max()) for reading in self.readings)
+        width = max(behind, min(ROW_TOKENS, tokens_at_once(self.model)))
+        branching = branching and inside_window(self.model, self.prompts.columns + max(width, 2 * STEPWISE))
+        whole: list[_Row] = []
+        unread = list(range(len(self.readings)))
+        while unread:
+            step: list[_Row] = []
+            for prompt in unread:
+                reading = self.readings[prompt]
+                if not (wanted := reading.wanted()):
+                    continue
+                if branching and reading.needed is not None and self._used[prompt] + len(wanted) <= STEPWISE:
+                    step.append(_Row(prompt, wanted))
+                else:
+                    whole += [_Row(prompt, nodes) for nodes in reading.tree.rows(width if branching else 1)]
+            for rows in self._groups(step):
+                self._read_rows(rows, keep=True)
+            unread = [row.prompt for row in step]
+        for rows in self._groups(whole):
+            self._read_rows(rows, keep=False)
+
+    def _groups(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+        """Rows, like ones together, so many that their tokens and logits fit."""
+        again = 0 if self.prompts.cache is not None else self.prompts.columns
+        most = min(tokens_at_once(self.model), most_logits(self.model, self.linear_output))
+        group: list[_Row] = []
+        padding = 0
+        for row in sorted(rows, key=lambda row: (-len(row.nodes), -self._used[row.prompt])):
+            length = len(group[0].nodes) if group else 0
+            padding += max(0, length - len(row.nodes))
+            if group and ((length + again) * (len(group) + 1) > most or padding > PADDED_TOKENS):
+                yield group
+                group, padding = [], 0
+            group.append(row)
+        if group:
+            yield group
+
+    def _read_rows(self, rows: Sequence[_Row], keep: bool) -> None:
+        """Read the nodes of some rows, and learn how likely their children are.
+
+        Args:
+            keep: what is read later behind these prompts sees them.
+        """
+        device = self.prompts.mask.device
+        width = max(len(row.nodes) for row in rows)
+        shape = (len(rows), width)
+        ids, depths = np.full(shape, self.pad_id), np.ones(shape, dtype=int)
+        nodes, ends = np.full(shape, PADDING), np.zeros(shape, dtype=int)
+        children: list[np.ndarray] = []
+        for number, row in enumerate(rows):
+            tree, filled = self.readings[row.prompt].tree, slice(len(row.nodes))
+            nodes[number, filled] = row.nodes
+            ids[number, filled], depths[number, filled] = tree.tokens[row.nodes], tree.depths[row.nodes]
+            ends[number, filled] = tree.ends[row.nodes]
+            children += [tree.tokens[tree.children[node]] for node in row.nodes]
+        owners = np.array([row.prompt for row in rows])
+        start = int(self._used[owners].max()) if keep else 0
+        predicts = torch.from_numpy(nodes >= 0).to(device)
+        output = self._output(owners, start, ids, depths, nodes, ends, predicts, keep)
+        found = log_probabilities(self.model, output, children, self.linear_output)
+        behind = np.cumsum([len(tokens) for tokens in children])
+        last = 0
+        for row in rows:
+            first, last = last, last + len(row.nodes)
+            self.readings[row.prompt].take(row.nodes, found[behind[first - 1] if first else 0 : behind[last - 1]])
+        if keep:
+            self._note(owners, start, nodes, ends)
+
+    def _output(
+        self,
+        owners: np.ndarray,
+        start: int,
+        ids: np.ndarray,
+        depths: np.ndarray,
+        nodes: np.ndarray,
+        ends: np.ndarray,
+        predicts: torch.Tensor,
+        keep: bool,
+    ) -> torch.Tensor:
+        """What the model says at each node, row by row: hidden states where the output layer is linear, else logits.
+
+        Args:
+            owners: the rows' prompts, (rows,).
+            start: columns behind the prompts that are seen, too.
+            ids, depths, nodes, ends: (rows, width), see `ChoiceTree`.
+            predicts: where there are nodes, (rows, width).
+        """
+        device, read = predicts.device, self.prompts
+        prompts = torch.from_numpy(owners).to(device)
+        input_ids = torch.from_numpy(ids).to(device)
+        before = read.mask[prompts]
+        width = ids.shape[1]
+        positions = None
+        if start or bool((depths != np.arange(1, width + 1))[nodes >= 0].any()):
+            seen, seen_ends, own = (
+                torch.from_numpy(values).to(device)
+                for values in (
+                    np.concatenate([self._nodes[owners, :start], nodes], axis=1),
+                    np.concatenate([self._ends[owners, :start], ends], axis=1),
+                    nodes,
+                )
+            )
+            positions = before.sum(dim=1, keepdim=True) + torch.from_numpy(depths).to(device) - 1
+            embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+            mask = tree_mask(before, seen, seen_ends, own, embedding.weight.dtype)
+        else:  # one path in each row
+            mask = torch.cat([before, predicts.to(before.dtype)], dim=1)
+        if read.cache is not None:
+            context = replace(read.context, cache=read.cache.of(prompts, read.columns + start, keep))
+        else:
+            context = read.context.widened(len(owners))
+            input_ids = torch.cat([read.input_ids[prompts], input_ids], dim=1)
+        with output_of(self.model, lambda hidden: hidden[:, -width:][predicts], hidden=self.linear_output):
+            output: torch.Tensor = context.read(input_ids, mask, positions).logits
+        return output
+
+    def _note(self, owners: np.ndarray, start: int, nodes: np.ndarray, ends: np.ndarray) -> None:
+        """Remember what stands in the columns from `start` on."""
+        end = start + nodes.shape[1]
+        if (lacking := end - self._nodes.shape[1]) > 0:
+            self._nodes = np.pad(self._nodes, ((0, 0), (0, lacking)), constant_values=PADDING)
+            self._ends = np.pad(self._ends, ((0, 0), (0, lacking)))
+        self._nodes[owners, start:end], self._ends[owners, start:end] = nodes, ends
+        self._used[owners] = end
 
 
-def _parts(model: nn.Module, read: _Prompts, rows: list[_Row], linear_output: bool) -> Iterator[list[_Row]]:
-    """Rows, like ones together, so many that their tokens and copied caches fit."""
-    rows = sorted(rows, key=lambda row: -row.length)
-    logits = most_logits(model, linear_output)
-    while rows:
-        length = rows[0].length
-        row_bytes = cache_bytes(model) * (read.mask.shape[1] + length)
-        whole = length if read.context.cache is not None else length + read.mask.shape[1]
-        together = max(1, min(tokens_at_once(model) // whole, CACHE_BYTES // row_bytes, logits // length))
-        yield rows[:together]
-        rows = rows[together:]
+def log_probabilities(
+    model: nn.Module, output: torch.Tensor, tokens: Sequence[np.ndarray], linear_output: bool
+) -> np.ndarray:
+    """Log-probabilities of some tokens at each position, one position after the other, in nats.
 
-
-def _rest(
-    model: nn.Module, read: _Prompts, rows: Sequence[_Row], pad_id: int, linear_output: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """All tokens but the first of the choices in `rows`: (index of the choice, nats), each (tokens,)."""
-    device = read.mask.device
-    longest = max(row.length for row in rows)
-
-    def filled(values: Iterable[list[int]], fill: int) -> torch.Tensor:
-        return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in values], device=device)
-
-    ids = filled(([token for _, tokens in row.choices for token in tokens[:-1]] for row in rows), pad_id)
-    owners = filled(([number for number, tokens in row.choices for _ in tokens[1:]] for row in rows), -1)
-    targets = torch.tensor([token for row in rows for _, tokens in row.choices for token in tokens[1:]], device=device)
-    prompts = torch.tensor([row.prompt for row in rows], device=device)
-    predicts = owners >= 0
-    before = read.mask[prompts]
-    mask = torch.cat([before, predicts.to(before.dtype)], dim=1)
-    positions = None
-    if any(len(row.choices) > 1 for row in rows):
-        begun = filled(([index for _, tokens in row.choices for index in range(len(tokens) - 1)] for row in rows), 0)
-        positions = before.sum(dim=1, keepdim=True) + begun
-        mask = branch_mask(before, owners, model.get_input_embeddings().weight.dtype)  # type: ignore[operator]
-    if read.context.cache is not None:
-        context = read.context.selected(prompts)
-    else:
-        context = read.context.widened(len(rows))
-        ids = torch.cat([read.input_ids[prompts], ids], dim=1)
-    with output_of(model, lambda hidden: hidden[:, -longest:][predicts], hidden=linear_output):
-        output = context.read(ids, mask, positions)
+    Args:
+        output: (positions, width) hidden states where the output layer is linear, else (positions, vocabulary) logits.
+        tokens: of each position, one or more.
+    """
+    device = output.device
+    numbers = np.repeat(np.arange(len(tokens)), [len(some) for some in tokens])
+    positions = torch.from_numpy(numbers).to(device)
+    targets = torch.from_numpy(np.concatenate(tokens)).to(device)
     if linear_output:
-        losses = linear_cross_entropy(output.logits, output_weight(model), targets)
+        weight = output_weight(model)
+        firsts = torch.tensor([int(some[0]) for some in tokens], device=device)
+        hidden = output.to(weight.dtype).float()
+        # The sum over the vocabulary comes out of the loss of one token; all others are single products.
+        totals = linear_cross_entropy(output, weight, firsts) + (hidden * weight[firsts].float()).sum(dim=1)
+        logits = (hidden[positions] * weight[targets].float()).sum(dim=1)
     else:
-        losses = nn.functional.cross_entropy(output.logits.float(), targets, reduction="none")
-    return owners[predicts], losses
+        totals = torch.logsumexp(output.float(), dim=-1)
+        logits = output[positions, targets].float()
+    found: np.ndarray = (logits - totals[positions]).cpu().numpy().astype(float)
+    return found

@@ -14,6 +14,7 @@ from workbench.data.render import Renderer
 from workbench.errors import UserError
 from workbench.generation.context import parts_of, tokens_at_once
 from workbench.generation.language_model import ChoiceLikelihoods, Conversation, Generated
+from workbench.generation.pruning import Pruning
 from workbench.generation.sampling import Sampling
 from workbench.models import class_logits, keep_memory
 
@@ -43,11 +44,13 @@ class Classifier:
         *,
         end_of_turn: bool = True,
         task: str = "",
+        pruning: Pruning | None = None,
         title: str = "",
     ) -> list[ChoiceLikelihoods]:
         """How likely each choice is among the classes of the task; see `LanguageModel`.
 
-        Where a text may have several of them, each is as likely as it is by itself.
+        Where a text may have several of them, each is as likely as it is by itself. All are read, whatever `pruning`
+        says: one product gives them all.
 
         Raises:
             UserError: the head was not trained for this task, or for one of the choices.

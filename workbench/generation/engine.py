@@ -4,27 +4,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import nn
 
 from workbench.console import progress_bar
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
 from workbench.generation.branches import reads_branches
-from workbench.generation.choices import choice_nlls
+from workbench.generation.choices import MOST_TOGETHER, prompts_together, read_choices
 from workbench.generation.context import most_tokens
 from workbench.generation.decode import Decoded, decode_batch, open_batch
 from workbench.generation.language_model import ChoiceLikelihoods, Conversation, Generated
+from workbench.generation.pruning import Needed, Pruning, Reading
 from workbench.generation.sampling import Sampler, Sampling
+from workbench.generation.tree import ChoiceTree
 from workbench.models import has_linear_output, keep_memory
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 # Prompts that are answered together, at most; what they may take is said where their cache is kept.
-MOST_TOGETHER = 256
-# Prompts behind which choices are scored together.
-SCORED_TOGETHER = 128
+ANSWERED_TOGETHER = 256
+# Tokens of choices that are all read, whatever may be left unread.
+FEW = 16
 # What a tokenizer writes for bytes that are no whole character yet.
 HALF_A_CHARACTER = "\ufffd"
 
@@ -118,6 +119,7 @@ class LocalModel:
         *,
         end_of_turn: bool = True,
         task: str = "",
+        pruning: Pruning | None = None,
         title: str = "",
     ) -> list[ChoiceLikelihoods]:
         """How likely each choice is as the answer to its conversation; see `LanguageModel`.
@@ -125,28 +127,55 @@ class LocalModel:
         Raises:
             UserError: a choice that can't be an answer under this chat template.
         """
+        if not conversations:
+            return []
         self._learn_choices(choice for given in choices for choice in given)
         keep_memory()
         prompts = [ids for _, ids in self.renderer.prompts(conversations)]
-        given = [[self._ids_of(choice, end_of_turn) for choice in some] for some in choices]
         order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+        trees: dict[tuple[str, ...], ChoiceTree] = {}
         found: dict[int, ChoiceLikelihoods] = {}
         with progress_bar(title, total=len(prompts), unit="choice") as bar:
-            for start in range(0, len(order), SCORED_TOGETHER):
-                batch = order[start : start + SCORED_TOGETHER]
-                nlls = choice_nlls(
+            while order:
+                together = prompts_together(self.model, [prompts[index] for index in order[:MOST_TOGETHER]])
+                batch, order = order[:together], order[together:]
+                readings = [
+                    self._reading(choices[index], trees, end_of_turn, pruning, pruning.kept[index] if pruning else ())
+                    for index in batch
+                ]
+                read_choices(
                     self.model,
                     [prompts[index] for index in batch],
-                    [given[index] for index in batch],
+                    readings,
                     self.renderer.tokenizer.pad_token_id or 0,
                     self.linear_output,
                     self.branching,
                 )
-                for index, values in zip(batch, nlls, strict=True):
-                    tokens = np.array([len(ids) for ids in given[index]])
-                    found[index] = ChoiceLikelihoods(logprobs=-np.array(values), tokens=tokens)
+                for index, reading in zip(batch, readings, strict=True):
+                    found[index] = ChoiceLikelihoods(
+                        logprobs=reading.logprobs, tokens=reading.tree.lengths, bounds=reading.bounds
+                    )
                 bar.update(len(batch))
         return [found[index] for index in range(len(prompts))]
+
+    def _reading(
+        self,
+        choices: Sequence[str],
+        trees: dict[tuple[str, ...], ChoiceTree],
+        end_of_turn: bool,
+        pruning: Pruning | None,
+        kept: Sequence[str],
+    ) -> Reading:
+        """What is to be known of the choices behind one prompt; trees are made once for all prompts."""
+        key = tuple(choices)
+        if key not in trees:
+            trees[key] = ChoiceTree([self._ids_of(choice, end_of_turn) for choice in choices])
+        tree = trees[key]
+        if pruning is None or len(tree.inner) <= FEW:
+            return Reading(tree)
+        slopes, offsets = pruning.scores(choices, tree.lengths)
+        numbers = [key.index(choice) for choice in kept]
+        return Reading(tree, Needed(slopes=slopes, offsets=offsets, kept=numbers, tolerance=pruning.tolerance))
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
         """The answer to a conversation in pieces, as they are written; see `LanguageModel`.
@@ -253,6 +282,6 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Indices of `lengths`, longest first, in batches of at most so many tokens."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     while order:
-        together = max(1, min(MOST_TOGETHER, most // lengths[order[0]]))
+        together = max(1, min(ANSWERED_TOGETHER, most // lengths[order[0]]))
         yield order[:together]
         order = order[together:]

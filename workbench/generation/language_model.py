@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from workbench.data import Message
+from workbench.generation.pruning import Pruning
 from workbench.generation.sampling import Sampling
 
 Conversation = Sequence[Message]
@@ -41,10 +42,12 @@ class ChoiceLikelihoods:
     Attributes:
         logprobs: natural logarithms, (choices,).
         tokens: tokens that each stands for, (choices,).
+        bounds: numbers of the choices that were not read to their end: what stands there is an upper bound.
     """
 
     logprobs: np.ndarray
     tokens: np.ndarray
+    bounds: frozenset[int] = frozenset()
 
 
 class LanguageModel(Protocol):
@@ -79,6 +82,7 @@ class LanguageModel(Protocol):
         *,
         end_of_turn: bool = True,
         task: str = "",
+        pruning: Pruning | None = None,
         title: str = "",
     ) -> list[ChoiceLikelihoods]:
         """How likely each choice is as the answer to its conversation.
@@ -87,6 +91,7 @@ class LanguageModel(Protocol):
             choices: of each conversation, one or more texts.
             end_of_turn: count the end of the turn behind a choice, too.
             task: which of a recipe's questions all of them are, for a model that has learned each apart.
+            pruning: which choices may be left unread; a model may read them nevertheless. None reads all.
             title: in front of a progress bar; none for an empty one.
 
         Raises:

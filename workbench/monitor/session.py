@@ -153,7 +153,8 @@ def _asked(tuned: TunedModel, monitoring: Monitoring, row: Mapping[str, Any]) ->
 
 
 def _verdicts(tuned: TunedModel, monitoring: Monitoring, texts: Sequence[Text]) -> list[Verdict]:
-    answers = iter(tuned.choose([example for text in texts for example in text.asked]))
+    asked = [example for text in texts for example in text.asked]
+    answers = iter(tuned.choose(asked, prune=True, kept=(monitoring.label,)))
     found = []
     for text in texts:
         by_task = {example.task: next(answers) for example in text.asked}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from workbench import files
 from workbench.data import Example
@@ -40,7 +40,8 @@ def run_baseline(job: Job, entry: BaselineEntry, seed: int, folder: TrialFolder)
             parameters += guesses.parameters
             predictions += _predictions(asked, guesses.log_probabilities)
     reason = f"{entry.name} is a baseline and no language model"
-    return _record(job, entry.name, seed, folder, predictions, reason, parameters, began, memory)
+    record = _record(job, entry.name, seed, folder, predictions, reason, parameters, began, memory)
+    return replace(record, seconds_per_1000_texts=1000 * record.train_seconds / max(1, len(predictions)))
 
 
 def run_reranker(

@@ -13,6 +13,7 @@ from workbench.methods import Method, NotMergeable
 from workbench.run.budget import fitted
 from workbench.run.folder import RunFolder
 from workbench.run.forecast import forecast_text
+from workbench.run.found import data_text, deduplicated
 from workbench.run.measure import measure
 from workbench.run.prepare import Job
 from workbench.run.run import prepare_run
@@ -31,6 +32,7 @@ def check(folder: RunFolder) -> str:
     job = prepare_run(folder)
     parts = [
         f"# {job.recipe.name}: {job.checkpoint.name}, base held at {job.bits} bits",
+        data_text(job),
         _splits(job),
         _lengths(job),
         _examples(job),
@@ -45,7 +47,8 @@ def _splits(job: Job) -> str:
         tokens, trained = int(pairs.lengths.sum()), int(pairs.completion_lengths.sum())
         lines.append(f"{split:14}{len(pairs):9}{tokens:9}{trained:9}{len(job.data.too_long[split]):9}")
     lines.append(
-        f"left out of train: {job.data.repeated} repeated, {job.data.leaked} whose question stands in another split"
+        f"left out of {deduplicated(job)}: {job.data.repeated} repeated, {job.data.leaked} whose question stands in "
+        "another split"
     )
     return "\n".join(lines)
 
@@ -90,7 +93,7 @@ def _methods(job: Job, folder: RunFolder) -> str:
     for entry in job.tuned:
         cost, method, view = costs.entries[entry.name], entry.method, job.of(entry)
         if cost.problem:
-            lines.append(f"{entry.name:14}can't: {cost.problem}")
+            lines.append(f"{entry.name:14}can't be measured: {cost.problem}")
             continue
         rate = f"{view.learning_rate(method):.0e}" if method.trains else "-"
         counts = f"{count_text(cost.trainable):>9}{count_text(cost.total):>9}"

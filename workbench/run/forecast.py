@@ -28,7 +28,7 @@ class EntryCost:
         evaluation: of all examples of all evaluated splits.
         memory_bytes, disk_bytes: at most, and of what stays.
         trainable, total: numbers that are trained, and in all; 0 for what is no language model.
-        problem: why it can't be carried out; else empty.
+        problem: why it can't be measured, and perhaps not be carried out; else empty.
     """
 
     fixed: Forecast
@@ -121,7 +121,7 @@ def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0) -> s
     for name, cost in costs.entries.items():
         one = costs.forecast(job, name)
         if cost.problem:
-            lines.append(f"{name:14}can't: {cost.problem}")
+            lines.append(f"{name:14}can't be measured: {cost.problem}")
             continue
         parts = [duration_text(part) for part in (one.training, one.evaluation, one.export, one.total)]
         lines.append(f"{name:14}{parts[0]:>10}{parts[1]:>12}{parts[2]:>10}{parts[3]:>10}{times}")

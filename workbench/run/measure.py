@@ -1,6 +1,9 @@
 """What every entry of a job takes on this machine, from a few of its own steps and answers."""
 
+import logging
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,8 @@ import psutil
 from torch import nn
 
 from workbench.data.render import Rendered
-from workbench.errors import MethodError
+from workbench.errors import MethodError, UserError
+from workbench.evaluation.calibration import Calibration, choose
 from workbench.export import FreshProcess
 from workbench.generation.context import most_tokens
 from workbench.generation.engine import MOST_TOGETHER, LocalModel
@@ -20,6 +24,7 @@ from workbench.results import Forecast
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
 from workbench.run.forecast import Costs, EntryCost
 from workbench.run.merge import PROOF_PROMPTS
+from workbench.run.method_trial import may_prune
 from workbench.run.prepare import Job
 from workbench.run.resources import peak_memory
 from workbench.run.timing import (
@@ -29,6 +34,8 @@ from workbench.run.timing import (
     training_cost,
     writing_cost,
 )
+
+logger = logging.getLogger(__name__)
 
 # Examples whose choices are timed, and examples of each split to which a baseline is fitted to time it.
 CHOICES_TIMED, FITTED = 16, 200
@@ -54,7 +61,7 @@ def measure(job: Job, seeds: int, folder: Path, process: FreshProcess) -> Costs:
     psutil.cpu_percent()
     own = psutil.Process().cpu_times()
     began = time.perf_counter()
-    base = _Base(job, folder)
+    base = cache(lambda: _Base(job, folder))
     entries = {entry.name: _cost(job, entry, base) for entry in job.entries}
     seconds = time.perf_counter() - began
     now = psutil.Process().cpu_times()
@@ -64,20 +71,24 @@ def measure(job: Job, seeds: int, folder: Path, process: FreshProcess) -> Costs:
     return Costs(entries=entries, seeds=seeds, validation_rows=len(job.rows.validation), busy=busy)
 
 
-def _cost(job: Job, entry: Entry, base: "_Base") -> EntryCost:
-    if isinstance(entry, BaselineEntry):
-        return _baseline_cost(job, entry)
-    if isinstance(entry, RerankerEntry):
-        return EntryCost(fixed=Forecast())  # a few numbers, in about no time
+def _cost(job: Job, entry: Entry, base: "Callable[[], _Base]") -> EntryCost:
+    """What an entry takes. One that can't be measured stops no other: it is told when its turn comes."""
     try:
-        return _method_cost(job.of(entry), entry.method, base)
-    except MethodError as error:
+        if isinstance(entry, BaselineEntry):
+            return _baseline_cost(job, entry)
+        if isinstance(entry, RerankerEntry):
+            return EntryCost(fixed=Forecast())  # a few numbers, in about no time
+        return _method_cost(job.of(entry), entry.method, base())
+    except (MethodError, UserError) as error:
         return EntryCost(fixed=Forecast(), problem=str(error))
+    except Exception as error:
+        logger.debug("%s can't be measured", entry.name, exc_info=True)
+        return EntryCost(fixed=Forecast(), problem=f"{type(error).__name__}: {error}")
 
 
 def _baseline_cost(job: Job, entry: BaselineEntry) -> EntryCost:
     """From a fit to some of the examples, all of one task."""
-    seconds, timed, there = 0.0, 0, 0
+    seconds, timed = 0.0, 0
     chosen = {split: [e for e, _ in job.pairs[split][: FITTED * 4] if e.choices] for split in job.pairs}
     tasks = dict.fromkeys(e.task for split in job.evaluated for e in chosen[split])
     for task in tasks:
@@ -141,10 +152,9 @@ class _Base:
         if not self.chosen:
             return 0.0
         some = self.chosen[:: max(1, len(self.chosen) // CHOICES_TIMED)][:CHOICES_TIMED]
-        task = some[0].task  # the head of another one computes the same
-        some = [example for example in some if example.task == task]
-        prompts, choices = [example.prompt for example in some], [example.choices for example in some]
-        return seconds_of(lambda: model.loglikelihood(prompts, choices, task=task)) / len(some)
+        simplest = {example.task: Calibration() for example in some}
+        prune = may_prune(self.job)
+        return seconds_of(lambda: choose(model, some, simplest, "", "", prune)) / len(some)
 
     def writing_seconds(self, answers: np.ndarray) -> float:
         """Of all answers that are written, given their lengths."""

@@ -35,7 +35,7 @@ from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
 from workbench.run.folder import TrialFolder
 from workbench.run.merge import merge
 from workbench.run.prepare import Job
-from workbench.run.resources import peak_memory
+from workbench.run.resources import Memory, peak_memory
 from workbench.run.saved import SavedModel, open_saved
 from workbench.training import Limit, Trained, train
 
@@ -86,20 +86,36 @@ def run_method(
     with clock.stage(name, seed, EXPORT):
         export = _export(job, method, seed, fitted.mergeability, saved, evaluated, folder, process)
     seconds = time.perf_counter() - began
-    record = _record(job, method, seed, fitted, evaluated)
-    return replace(
-        record,
-        export_seconds=seconds,
-        peak_memory_bytes=training_memory.peak_bytes,
-        evaluation_peak_memory_bytes=memory.peak_bytes,
-        validation_loss_as_shipped=saved.loss,
-        warning=warning,
+    return _record(
+        job,
+        method,
+        seed,
+        fitted,
+        evaluated,
         export=export,
+        export_seconds=seconds,
+        training_memory=training_memory,
+        evaluation_memory=memory,
+        shipped_loss=saved.loss,
+        warning=warning,
     )
 
 
-def _record(job: Job, method: Method, seed: int, fitted: "_Fitted", evaluated: "Evaluated") -> RunRecord:
-    """Of a method that was trained and scored."""
+def _record(
+    job: Job,
+    method: Method,
+    seed: int,
+    fitted: "_Fitted",
+    evaluated: "Evaluated",
+    *,
+    export: ExportRecord,
+    export_seconds: float,
+    training_memory: Memory,
+    evaluation_memory: Memory,
+    shipped_loss: float,
+    warning: str | None,
+) -> RunRecord:
+    """Of a method that was trained, scored and exported."""
     trained, name = fitted.trained, job.name_of(method)
     return RunRecord(
         method=name,
@@ -114,16 +130,21 @@ def _record(job: Job, method: Method, seed: int, fitted: "_Fitted", evaluated: "
         total_parameters=fitted.size.total,
         train_seconds=trained.seconds,
         evaluation_seconds=evaluated.seconds,
+        seconds_per_1000_texts=evaluated.seconds_per_1000_texts,
+        export_seconds=export_seconds,
         train_tokens_per_second=trained.tokens_per_second,
-        peak_memory_bytes=0,
+        peak_memory_bytes=training_memory.peak_bytes,
+        evaluation_peak_memory_bytes=evaluation_memory.peak_bytes,
         adapter_bytes=fitted.saved_bytes,
         learning_rate=trained.learning_rate,
         steps=trained.steps,
         validation_loss=trained.validation_loss,
         validation_loss_as_trained=trained.checked_loss,
+        validation_loss_as_shipped=shipped_loss,
+        warning=warning,
         curve=trained.curve,
         choosing=evaluated.choosing,
-        export=ExportRecord(merged=False),
+        export=export,
     )
 
 
@@ -181,6 +202,7 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
         total_parameters=size(model).total,
         train_seconds=0.0,
         evaluation_seconds=evaluated.seconds,
+        seconds_per_1000_texts=evaluated.seconds_per_1000_texts,
         peak_memory_bytes=memory.peak_bytes,
         evaluation_peak_memory_bytes=memory.peak_bytes,
         adapter_bytes=0,
@@ -259,6 +281,7 @@ class Evaluated:
         signatures: metric -> how exactly it was computed.
         choosing: task -> how likelihoods of choices became probabilities.
         seconds: that it took.
+        seconds_per_1000_texts: that 1,000 answers took, without calibrating.
     """
 
     predictions: Sequence[Prediction]
@@ -266,6 +289,7 @@ class Evaluated:
     signatures: Mapping[str, str]
     choosing: Mapping[str, Mapping[str, Any]]
     seconds: float
+    seconds_per_1000_texts: float
 
 
 def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Evaluated:
@@ -273,14 +297,18 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
     began = time.perf_counter()
     local = job.head.language_model(model)
     with fast_evaluation(model):
-        calibrations, checked = calibrate(job, local, f"{name}: validation")
+        prune = may_prune(job)
+        calibrations, checked = calibrate(job, local, f"{name}: validation", prune)
+        asked = time.perf_counter()
         predictions = predict(
             local,
             {split: [example for example, _ in pairs] for split, pairs in job.evaluated.items()},
             Sampling(max_new_tokens=job.recipe.max_new_tokens),
             f"{name}: answers",
             calibrations,
+            prune,
         )
+        answering = time.perf_counter() - asked
     scores = score_all(job.metrics, predictions, job.recipe.report_groups)
     seconds = time.perf_counter() - began
     if calibrations:
@@ -293,10 +321,29 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
         signatures=signatures(job.metrics, predictions),
         choosing={task: calibration.summary() for task, calibration in calibrations.items()},
         seconds=seconds,
+        seconds_per_1000_texts=1000 * answering / max(1, len(predictions)),
     )
 
 
-def calibrate(job: Job, model: LanguageModel, title: str) -> tuple[dict[str, Calibration], list[Prediction]]:
+def may_prune(job: Job) -> bool:
+    """Whether nothing hangs on choices that are neither the likeliest nor the right one: no metric, and no reranker."""
+    if job.recipe.features is not None:
+        return False
+    chosen = [
+        Prediction(
+            id=example.id, split=split, prompt="", reference=example.completion, prediction=example.completion, nll=0.0,
+            tokens=1, groups=example.groups, source=example.source, choices=dict.fromkeys(example.choices, 0.0),
+        )
+        for split, pairs in job.evaluated.items()
+        for example, _ in pairs
+        if example.choices
+    ]  # fmt: skip
+    return not any(metric.needs_all_choices and any(map(metric.applies, chosen)) for metric in job.metrics)
+
+
+def calibrate(
+    job: Job, model: LanguageModel, title: str, prune: bool = False
+) -> tuple[dict[str, Calibration], list[Prediction]]:
     """How the likelihoods of choices become probabilities, by the primary metric on the validation split.
 
     Returns:
@@ -313,7 +360,7 @@ def calibrate(job: Job, model: LanguageModel, title: str) -> tuple[dict[str, Cal
         return metric.value(predictions) if metric.higher_is_better else -metric.value(predictions)
 
     validation = [example for example, _ in job.pairs["validation"] if example.choices]
-    return fit_calibrations(model, validation, asked, better, title)
+    return fit_calibrations(model, validation, asked, better, title, prune)
 
 
 def write_calibrations(folder: TrialFolder, calibrations: Mapping[str, Calibration]) -> None:

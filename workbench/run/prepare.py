@@ -25,6 +25,7 @@ from workbench.models import (
     require_weights,
 )
 from workbench.recipe import LIKELIHOOD, Recipe
+from workbench.run.defaults import completed
 from workbench.run.entries import Entry, TunedEntry, entries_of, settings_of, tuned_entries
 from workbench.run.heads import Head, heads_of
 from workbench.sources import Checkpoint, fetch_checkpoint
@@ -169,7 +170,7 @@ def prepare(
     Raises:
         UserError: anything the user has to mend.
     """
-    recipe = replace(recipe, methods=methods or recipe.methods, checkpoint=model or recipe.checkpoint)
+    recipe = completed(replace(recipe, methods=methods or recipe.methods, checkpoint=model or recipe.checkpoint))
     entries = entries_of(recipe)
     metrics = find_metrics(recipe.metrics)
     for name in recipe.settings:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workbench.compare import compare_methods, write_report
 from workbench.console import showing_time_left
+from workbench.data.columns import ByColumns
 from workbench.data.store import Store
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
@@ -204,7 +205,14 @@ def data_of(job: Job) -> DataInfo:
         )
         for split, pairs in job.pairs.items()
     }
-    return DataInfo(splits=splits, repeated=job.data.repeated, leaked=job.data.leaked)
+    make = job.recipe.row_to_examples
+    return DataInfo(
+        splits=splits,
+        repeated=job.data.repeated,
+        leaked=job.data.leaked,
+        split_seed=None if isinstance(job.recipe.data, Mapping) else job.recipe.split_seed,
+        columns=vars(make) if isinstance(make, ByColumns) else None,
+    )
 
 
 def _header(job: Job, options: Options) -> Results:

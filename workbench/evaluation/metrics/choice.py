@@ -9,6 +9,7 @@ import numpy as np
 from workbench.errors import UserError
 from workbench.evaluation.metrics.metric import Metric
 from workbench.evaluation.prediction import Prediction
+from workbench.generation.pruning import TOLERANCE
 
 # Bins of confidence for the calibration error, and classes that a confusion matrix may have.
 BINS = 10
@@ -115,8 +116,14 @@ def calibration_error(sums: np.ndarray) -> float:
 
 
 def rank(answer: Prediction) -> tuple[float, int]:
-    """How many choices are likelier than the right one, equals counting half, and how many others there are."""
+    """How many choices are likelier than the right one, equals counting half, and how many others there are.
+
+    Raises:
+        ValueError: that was left open where choices were not read to their end.
+    """
     of_right = answer.choices[answer.reference]
+    if any(choice == answer.reference or answer.choices[choice] >= of_right for choice in answer.bounds):
+        raise ValueError(f"{answer.id}: how many choices are likelier than the right one was not measured")
     others = [value for choice, value in answer.choices.items() if choice != answer.reference]
     return sum((value > of_right) + 0.5 * (value == of_right) for value in others), len(others)
 
@@ -137,11 +144,14 @@ def ndcg_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     return np.array([(1 / math.log2(place + 2) if place < TOP else 0.0, 1.0) for place in places]).reshape(-1, 2)
 
 
-_of_choices = partial(
-    Metric,
-    applies=lambda answer: bool(answer.choices),
-    signature=lambda answers: "likelihood of each choice given the prompt",
-)
+def choice_signature(answers: Sequence[Prediction]) -> str:
+    """What is compared, and how exactly probabilities are known."""
+    some_unread = any(answer.bounds for answer in answers)
+    unread = f"; probabilities to {TOLERANCE:.1%} of themselves" if some_unread else ""
+    return f"likelihood of each choice given the prompt{unread}"
+
+
+_of_choices = partial(Metric, applies=lambda answer: bool(answer.choices), signature=choice_signature)
 # What only a question with one right choice has.
 _of_one_choice = partial(_of_choices, applies=lambda answer: bool(answer.choices) and answer.chosen is None)
 METRICS = (
@@ -154,6 +164,7 @@ METRICS = (
         higher_is_better=True,
         worst=0,
         best=100,
+        needs_all_choices=False,
     ),
     _of_choices(
         name="macro_f1",
@@ -164,6 +175,7 @@ METRICS = (
         higher_is_better=True,
         worst=0,
         best=100,
+        needs_all_choices=False,
     ),
     _of_choices(
         name="micro_f1",
@@ -185,6 +197,7 @@ METRICS = (
         worst=-1,
         best=1,
         chance=0.0,
+        needs_all_choices=False,
     ),
     _of_one_choice(
         name="ece",
@@ -195,6 +208,7 @@ METRICS = (
         higher_is_better=False,
         worst=100,
         best=0,
+        needs_all_choices=False,
     ),
     _of_one_choice(
         name="auc",

@@ -36,6 +36,7 @@ METRICS = (
         higher_is_better=False,
         worst=math.inf,
         best=1,
+        needs_all_choices=False,
         applies=lambda answer: answer.tokens > 0,
         signature=likelihood_signature,
     ),

@@ -30,6 +30,8 @@ class Metric:
         worst, best: its range; infinite where it has no bound.
         chance: its value for a model that guesses, where that is known.
         signature: answers -> how exactly it was computed.
+        needs_all_choices: whether it hangs on how likely choices are that are neither the likeliest one nor the right
+            one. Where no metric of a run does, most of very many choices need not be read.
         applies: whether an answer is one that can be scored so: written ones unless something else is said.
     """
 
@@ -43,6 +45,7 @@ class Metric:
     best: float
     chance: float | None = None
     signature: Callable[[Sequence[Prediction]], str]
+    needs_all_choices: bool = True
     applies: Callable[[Prediction], bool] = lambda answer: not answer.choices
 
     def value(self, answers: Sequence[Prediction]) -> float:

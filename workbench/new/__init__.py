@@ -1,0 +1,1 @@
+"""A recipe to begin with, written after looking at the data."""
