@@ -3,7 +3,7 @@
 from workbench.models.attach import Size, attach, check_attachment, size
 from workbench.models.fast import fast_evaluation, fast_training
 from workbench.models.load import BITS, context_length, load_dequantized, load_model, load_tokenizer, require_weights
-from workbench.models.memory import keep_memory, release_memory
+from workbench.models.memory import keep_memory, release_memory, skip_what_is_there
 from workbench.models.output import has_linear_output, linear_cross_entropy, output_layer, output_of, output_weight
 from workbench.models.precision import (
     DEQUANTIZED,
@@ -44,4 +44,5 @@ __all__ = [
     "release_memory",
     "require_weights",
     "size",
+    "skip_what_is_there",
 ]
