@@ -18,7 +18,7 @@ run: $(VENV)/run
 	$(BIN)/python -m workbench.run $(if $(findstring --resume,$(ARGS)),,$(RECIPE) --minutes $(MINUTES)) $(ARGS)
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -5,6 +5,9 @@ import os
 # Before PyTorch is loaded: threads that wait for each other actively cost tiny models more than their work, and many
 # times as much beside another busy process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,9 +18,20 @@ import pytest
 
 from tiny import make_model, make_tokenizer, recipe_text, write_splits
 from workbench.export import FreshProcess
+from workbench.models import skip_what_is_there
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WORKBENCH_CACHE"] = "/nonexistent: tests do not use the cache"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def libraries_are_not_collected() -> None:
+    """Every collection would look through them."""
+    import datasets  # noqa: F401
+    import peft  # noqa: F401
+    import trl  # noqa: F401
+
+    skip_what_is_there()
 
 
 @pytest.fixture(scope="session")

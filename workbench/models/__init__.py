@@ -13,7 +13,7 @@ from workbench.models.load import (
     load_tokenizer,
     require_weights,
 )
-from workbench.models.memory import keep_memory, release_memory
+from workbench.models.memory import keep_memory, release_memory, skip_what_is_there
 from workbench.models.output import has_linear_output, linear_cross_entropy, output_layer, output_of, output_weight
 from workbench.models.precision import (
     DEQUANTIZED,
@@ -60,5 +60,6 @@ __all__ = [
     "release_memory",
     "require_weights",
     "size",
+    "skip_what_is_there",
     "without_adapter",
 ]

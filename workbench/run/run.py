@@ -14,6 +14,7 @@ from workbench.data.store import Store
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
 from workbench.export import FreshProcess
+from workbench.models import skip_what_is_there
 from workbench.results import (
     CheckpointInfo,
     Comparison,
@@ -75,6 +76,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
             job = prepare_run(folder, folder.prepared)
             began += job.fetching_seconds
             deadline = deadline_of(folder, began)
+            skip_what_is_there()
             costs = measure(pending(job, folder), folder.options.seeds, folder.path, process)
             job = fitted(job, folder, costs, began)
         except UserError:
