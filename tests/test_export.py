@@ -35,7 +35,7 @@ def test_it_exports_and_says_how_equal_it_is(
         assert main([str(finished), "--method", "parallel", "--to", str(to), "--base", base]) == 0
         printed = capsys.readouterr().out
         assert "a plain checkpoint in float32" in printed
-        assert "the same greedy text on 100.0%" in printed
+        assert "the same answer on 100.0%" in printed
         assert AutoModelForCausalLM.from_pretrained(to).config.intermediate_size == 48 + 4
     recorded = json.loads((finished / "results.json").read_text())["runs"][2]
     losses = recorded["export"]["validation_loss_by_base"]

@@ -157,6 +157,30 @@ class Monitoring:
             raise collected("Monitoring", wrong)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Grounding:
+    """Answers from a source: the model first chooses what to read, then answers with that in its prompt.
+
+    Training has the right passage in the prompt, which `row_to_examples` puts there (`conversation(..., ground=)`), and
+    the choice is one more task, which it makes examples of. Whenever an answer is written, the model chooses itself.
+
+    Attributes:
+        ask: conversation, the last message being the user's -> the example (`workbench.data.choice`) by which it
+            chooses; of the same `task` as those that are trained.
+        passages: each of its choices -> what then stands in the system message, behind what is there.
+
+    Raises:
+        UserError: there are no passages.
+    """
+
+    ask: Callable[[Sequence[Any]], Any]
+    passages: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if not self.passages:
+            raise UserError("Grounding: passages is empty: it must say what is read for each choice")
+
+
 @former_names(examples="row_to_examples", asks="inference_examples", headline="primary_metric")
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -194,6 +218,8 @@ class Recipe:
             `learning_rate` is one of them. Those of `lora-classes` come before those of `lora`.
         inference_examples: row -> examples without an answer, of rows that are new: for what the tuned model is used
             for afterwards.
+        grounding: how the model finds what it answers from, see `Grounding`; None gives it what the examples' prompts
+            have.
         features: example -> further numbers of each of its choices, by name, which a small reranker puts together with
             the likelihood; see `workbench.evaluation.reranker`.
         baselines: name -> what stands in the table beside the language models, see `workbench.evaluation.baselines`.
@@ -227,6 +253,7 @@ class Recipe:
     head: str | Sequence[str] = LIKELIHOOD
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
     inference_examples: RowToExamples | None = None
+    grounding: Grounding | None = None
     features: Callable[[Any], Mapping[str, Sequence[float]]] | None = None
     baselines: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: NOTHING)
     report_groups: Sequence[str] | None = None

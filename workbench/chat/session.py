@@ -34,7 +34,8 @@ class ChatSession:
             UserError: the conversation is longer than what the model was tuned on.
         """
         messages = [*self.messages, Message(role="user", content=question)]
-        self.example = self.tuned.inference_examples({"id": "chat", "messages": messages})[-1]
+        asked = self.tuned.inference_examples({"id": "chat", "messages": messages})[-1]
+        (self.example,) = self.tuned.grounded([asked])
         renderer, most = self.tuned.language_model.renderer, self.tuned.recipe.max_tokens
         length = len(renderer.tokens(renderer.prompt(self.example.prompt)))
         if length > most:

@@ -82,7 +82,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(
         f"{arguments.to}: a plain checkpoint in {arguments.precision}{base}\n"
         f"largest logit difference {proof.max_abs_logit_difference:.2g} of {proof.max_abs_logit:.3g} "
-        f"(the base: {proof.base_logit_difference:.3g}), the same greedy text, or class, on "
+        f"(the base: {proof.base_logit_difference:.3g}), the same answer on "
         f"{proof.greedy_agreement:.1%} of {proof.prompts} held-out prompts, the same likeliest token at "
         f"{proof.greedy_token_agreement:.1%} of positions"
     )

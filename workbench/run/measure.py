@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import psutil
@@ -112,7 +113,16 @@ class _Base:
         self.job = job
         self.written = [item for pairs in job.evaluated.values() for e, item in pairs if not e.choices]
         self.chosen = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
-        self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if self.chosen else []
+        # What an answer is written from is chosen first, and read with the prompt.
+        self.grounded = job.recipe.grounding is not None
+        self.passage = 0.0
+        self.asked = self.chosen
+        if job.recipe.grounding is not None:
+            texts = job.recipe.grounding.passages.values()
+            self.passage = fmean(len(job.renderer.tokens(text)) for text in texts)
+            prompts = [e.prompt for pairs in job.evaluated.values() for e, _ in pairs if not e.choices]
+            self.asked = self.chosen or [job.recipe.grounding.ask(prompt) for prompt in prompts[:CHOICES_TIMED]]
+        self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if self.asked else []
         model: nn.Module | None = None
 
         def load() -> None:
@@ -144,21 +154,23 @@ class _Base:
     def _together(self, model: nn.Module) -> int:
         """Rows with which answers are written."""
         items = self.written or self.first()
-        longest = max(item.length for item in items) + self.job.recipe.max_new_tokens
+        longest = max(item.length for item in items) + int(self.passage) + self.job.recipe.max_new_tokens
         return max(1, min(MOST_TOGETHER, most_tokens(model) // longest, len(items)))
 
     def choosing_seconds(self, model: LanguageModel) -> float:
         """In which a model chooses for one example."""
-        if not self.chosen:
+        if not self.asked:
             return 0.0
-        some = self.chosen[:: max(1, len(self.chosen) // CHOICES_TIMED)][:CHOICES_TIMED]
+        some = self.asked[:: max(1, len(self.asked) // CHOICES_TIMED)][:CHOICES_TIMED]
         simplest = {example.task: Calibration() for example in some}
         prune = may_prune(self.job)
         return seconds_of(lambda: choose(model, some, simplest, "", "", prune)) / len(some)
 
     def writing_seconds(self, answers: np.ndarray) -> float:
-        """Of all answers that are written, given their lengths."""
-        return self.writing.seconds(sum(item.length for item in self.written), answers, self.together)
+        """Of all answers that are written, given their lengths, and of finding what they are written from."""
+        read = sum(item.length for item in self.written) + round(len(self.written) * self.passage)
+        finding = len(self.written) * self.choosing if self.grounded else 0.0
+        return finding + self.writing.seconds(read, answers, self.together)
 
     def export_seconds(self, answers: np.ndarray) -> float:
         """To merge, write, read again and prove a checkpoint."""

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from workbench import files
+from workbench.data import Example
 from workbench.data.labels import Labels
 from workbench.data.render import Renderer
 from workbench.errors import MethodError
@@ -24,6 +25,7 @@ from workbench.evaluation import (
     score_all,
     write_predictions,
 )
+from workbench.evaluation.grounding import grounded
 from workbench.export import FreshProcess, save_adapter
 from workbench.generation.language_model import LanguageModel
 from workbench.generation.sampling import Sampling
@@ -175,7 +177,7 @@ def _export(
             export = replace(export, reason=f"{export.reason}; what was trained is in {what}/")
             logger.warning("%s: no merged checkpoint: %s", job.name_of(method), export.reason)
         elif renderer.tokenizer is not job.renderer.tokenizer:
-            write_predictions(folder.path, _as_prompted(job, evaluated.predictions, renderer))
+            write_predictions(folder.path, _as_prompted(evaluated, renderer))
     if not method.trains_base:
         notes = {**({"Base of the merge": export.base} if export.base else {}), **threshold_note(evaluated.choosing)}
         readme = card(job, method, seed, evaluated.scores, merged=False, notes=notes)
@@ -278,12 +280,14 @@ class Evaluated:
     """What a model said to everything that is asked, and what that scores.
 
     Attributes:
+        examples: as the model was given them.
         signatures: metric -> how exactly it was computed.
         choosing: task -> how likelihoods of choices became probabilities.
         seconds: that it took.
         seconds_per_1000_texts: that 1,000 answers took, without calibrating.
     """
 
+    examples: Sequence[Example]
     predictions: Sequence[Prediction]
     scores: Mapping[str, Score]
     signatures: Mapping[str, str]
@@ -300,9 +304,13 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
         prune = may_prune(job)
         calibrations, checked = calibrate(job, local, f"{name}: validation", prune)
         asked = time.perf_counter()
+        examples = {split: [example for example, _ in pairs] for split, pairs in job.evaluated.items()}
+        if job.recipe.grounding is not None:
+            grounding, title = job.recipe.grounding, f"{name}: what to read"
+            examples = {split: grounded(local, grounding, calibrations, e, title) for split, e in examples.items()}
         predictions = predict(
             local,
-            {split: [example for example, _ in pairs] for split, pairs in job.evaluated.items()},
+            examples,
             Sampling(max_new_tokens=job.recipe.max_new_tokens),
             f"{name}: answers",
             calibrations,
@@ -316,6 +324,7 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
         write_predictions(folder.path, checked, folder.VALIDATION)
     write_predictions(folder.path, predictions)
     return Evaluated(
+        examples=[example for some in examples.values() for example in some],
         predictions=predictions,
         scores=scores,
         signatures=signatures(job.metrics, predictions),
@@ -350,7 +359,7 @@ def calibrate(
         That, by task, and the predictions for the validation split so.
     """
     asked = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
-    if not asked:
+    if not asked and job.recipe.grounding is None:
         return {}, []
 
     def better(predictions: Sequence[Prediction]) -> float:
@@ -393,7 +402,7 @@ def signatures(metrics: Sequence[Metric], predictions: Sequence[Prediction]) -> 
     return {metric.name: metric.signature(predictions) for metric in metrics if any(map(metric.applies, predictions))}
 
 
-def _as_prompted(job: Job, predictions: Sequence[Prediction], renderer: Renderer) -> list[Prediction]:
+def _as_prompted(evaluated: Evaluated, renderer: Renderer) -> list[Prediction]:
     """The predictions with the prompts that the merged checkpoint is given for the same text."""
-    prompts = [renderer.prompt(example.prompt) for pairs in job.evaluated.values() for example, _ in pairs]
-    return [replace(one, prompt=prompt) for one, prompt in zip(predictions, prompts, strict=True)]
+    prompts = [renderer.prompt(example.prompt) for example in evaluated.examples]
+    return [replace(one, prompt=prompt) for one, prompt in zip(evaluated.predictions, prompts, strict=True)]

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from workbench.data import Example
+from workbench.data.labels import TRAINED
 from workbench.data.pairs import Pairs, Rendered
 from workbench.data.prepared import PreparedData, prepare_data
 from workbench.data.render import Renderer, make_renderer
@@ -184,6 +185,7 @@ def prepare(
     data = prepare_data(recipe, lambda: base.renderer, limit, store, recipe_sha256)
     writing = [entry.name for entry in entries if not isinstance(entry, TunedEntry) or entry.head == LIKELIHOOD]
     _require_choices(recipe, base.renderer, data.pairs, writing)
+    _require_grounding(recipe, base, data.pairs)
     heads = heads_of(recipe, base.renderer, data, base.checkpoint.path)
     job = Job(
         recipe=recipe,
@@ -297,6 +299,39 @@ def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pai
                     f"{example.id}: the chat template writes the choice {example.completion!r} in other tokens behind "
                     "this prompt than behind another"
                 )
+
+
+def _require_grounding(recipe: Recipe, base: "_Base", pairs: Mapping[str, Pairs]) -> None:
+    """See that the model can learn to choose what it reads, and can read what it chooses.
+
+    Raises:
+        UserError: the task is not trained or not in the validation split, a choice has no passage, or a passage is
+            longer than what is left beside `max_tokens`.
+    """
+    grounding = recipe.grounding
+    if grounding is None:
+        return
+    written = (example for split in recipe.evaluated_splits for example, _ in pairs[split] if not example.choices)
+    first = next(written, None)
+    if first is None:
+        raise UserError("grounding: no evaluated example is written; leave it out")
+    asked = grounding.ask(first.prompt)
+    problems = [
+        f"{split} has no examples with choices of the task {asked.task!r}, by which it is found what to read"
+        for split in TRAINED
+        if not any(example.choices and example.task == asked.task for example, _ in pairs[split])
+    ]
+    if missing := [choice for choice in asked.choices if choice not in grounding.passages]:
+        problems.append(f"passages has none for the choices {', '.join(map(repr, missing[:5]))}")
+    most = context_length(base.checkpoint.path)
+    longest = max(len(base.renderer.tokens(text)) for text in grounding.passages.values())
+    if most is not None and recipe.max_tokens + recipe.max_new_tokens + longest > most:
+        problems.append(
+            f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and the longest passage of "
+            f"{longest} tokens are more than the {most} that {recipe.checkpoint} can read"
+        )
+    if problems:
+        raise collected("grounding", problems)
 
 
 def _checked_methods(job: Job) -> dict[str, Mergeability]:

@@ -15,6 +15,7 @@ from workbench.data.labels import Labels
 from workbench.data.render import classifying, make_renderer
 from workbench.errors import UserError, unknown
 from workbench.evaluation import Calibration, Prediction, choose
+from workbench.evaluation.grounding import grounded
 from workbench.evaluation.reranker import Reranker, reranked
 from workbench.generation.classifier import Classifier
 from workbench.generation.engine import LocalModel
@@ -56,7 +57,7 @@ class TunedModel:
         return self.record.method if self.record else "base"
 
     def generate(self, messages: Conversation, sampling: Sampling | None = None) -> str:
-        """The answer to a conversation; greedy, and as long as the recipe's answers, unless something else is said.
+        """The answer to a conversation as it stands; greedy, and as long as the recipe's answers, if nothing is said.
 
         Args:
             messages: `{"role", "content"}`, the last one the user's.
@@ -128,7 +129,14 @@ class TunedModel:
         Args:
             title: in front of a progress bar; none for an empty one.
         """
-        return [answer.text for answer in self._written([example.prompt for example in examples], None, title)]
+        prompts = [example.prompt for example in self.grounded(examples)]
+        return [answer.text for answer in self._written(prompts, None, title)]
+
+    def grounded(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples with what the model chose to read in their prompts, where the recipe has a `grounding`."""
+        if self.recipe.grounding is None:
+            return list(examples)
+        return grounded(self.language_model, self.recipe.grounding, self.calibrations, examples)
 
     def _written(self, conversations: Sequence[Conversation], sampling: Sampling | None, title: str) -> list[Generated]:
         return self.language_model.generate(conversations, sampling or self._sampling(), title=title)
