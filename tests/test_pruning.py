@@ -15,7 +15,7 @@ from workbench.data import Example
 from workbench.data.render import make_renderer
 from workbench.evaluation import Calibration, Prediction, choose, find_metric, fit_calibrations, read_predictions
 from workbench.evaluation import write_predictions as write
-from workbench.evaluation.calibration import fitting_sample, prefix_free
+from workbench.evaluation.calibration import FITTED_CHOICES, fitting_sample, prefix_free
 from workbench.evaluation.metrics.choice import rank
 from workbench.generation import choices as reading
 from workbench.generation.choices import read_choices
@@ -24,7 +24,7 @@ from workbench.generation.language_model import ChoiceLikelihoods
 from workbench.generation.pruning import TOLERANCE, Needed, Reading
 from workbench.generation.tree import ROOT, ChoiceTree
 
-BY = ("sum", "mean", "calibrated")
+BY = ("sum", "mean", "calibrated", "constrained")
 ALIKE = [[7, 9, 4], [7, 9, 5], [7, 8], [7, 8, 3], [40], [50, 51, 52, 53, 54, 55], [60, 61], [60, 62, 63], [99]]
 
 
@@ -68,6 +68,9 @@ def conditionals(tree: ChoiceTree, seed: int, sharpness: float) -> list[np.ndarr
 @pytest.mark.parametrize("ended", [True, False])
 @pytest.mark.parametrize("sharpness", [0.2, 5.0, 50.0])
 def test_it_reads_until_the_bound_holds(by: str, ended: bool, sharpness: float) -> None:
+    constrained = by == "constrained"
+    if constrained and not ended:
+        pytest.skip("what begins another choice has no share of its own")
     unread, most = 0, 0
     for seed in range(30):
         choices = drawn_choices(seed, 40, ended)
@@ -84,9 +87,12 @@ def test_it_reads_until_the_bound_holds(by: str, ended: bool, sharpness: float) 
         names = [str(n) for n in range(len(choices))]
         slopes, offsets = calibration.line(names, tree.lengths)
         kept = int(random.integers(len(choices)))
-        some = Reading(tree, Needed(slopes=slopes, offsets=offsets, kept=[kept], tolerance=TOLERANCE))
+        needed = Needed(slopes=slopes, offsets=offsets, kept=[kept], tolerance=TOLERANCE)
+        some = Reading(tree, needed, constrained)
         some.take([ROOT], logs[ROOT])
-        scores = slopes * exact.logprobs - offsets
+        expected = exact.constrained_logprobs if constrained else exact.logprobs
+        assert expected is not None
+        scores = slopes * expected - offsets
         weights = np.exp(scores - scores.max())
         read = {ROOT}
         while wanted := some.wanted():
@@ -95,15 +101,52 @@ def test_it_reads_until_the_bound_holds(by: str, ended: bool, sharpness: float) 
                 assert tree.path_to(node)[:-1] == [one for one in tree.path_to(node)[:-1] if one in read]
                 read.add(node)
             some.take(wanted, np.concatenate([logs[node] for node in wanted]))
-            assert (some.logprobs >= exact.logprobs - 1e-6).all()
+            assert (some.logprobs >= expected - 1e-6).all()
         known = [n for n in range(len(choices)) if n not in some.bounds]
-        np.testing.assert_allclose(some.logprobs[known], exact.logprobs[known])
+        np.testing.assert_allclose(some.logprobs[known], expected[known], atol=1e-12)
         assert kept in known
         assert int(scores.argmax()) in known
         assert weights[sorted(some.bounds)].sum() <= TOLERANCE * weights.sum()
         unread, most = unread + len(some.bounds), most + len(choices)
-    assert unread < most
+        assert not constrained or all(len(tree.children[node]) > 1 or below_is_read(tree, node, read) for node in read)
+    assert unread < most or constrained
     assert unread > most // 5 or sharpness < 50, "what is unlikely was read"
+
+
+def below_is_read(tree: ChoiceTree, node: int, read: set[int]) -> bool:
+    """Whether a node behind it was read: without that, one that only one token can follow tells nothing."""
+    return any(other in read for other in range(node + 1, int(tree.ends[node])))
+
+
+def test_under_a_constraint_shares_are_those_of_what_can_follow() -> None:
+    tree = ChoiceTree([[7, 9, 4], [7, 9, 5], [7, 8, 2], [40, 2], [50, 51, 2]])
+    exact = Reading(tree)
+    logs = {ROOT: [0.2, 0.1, 0.1], 7: [0.01, 0.03], 9: [0.6, 0.2]}
+    by_node = [
+        np.log(np.array(logs.get(int(token), [0.5] * len(b))))
+        for token, b in zip(tree.tokens, tree.children, strict=True)
+    ]
+    by_node[ROOT] = np.log(np.array(logs[ROOT]))
+    exact.take([ROOT, *exact.wanted()], np.concatenate(by_node))
+    assert exact.constrained_logprobs is not None
+    shares = [0.5 * 0.75 * 0.75, 0.5 * 0.75 * 0.25, 0.5 * 0.25, 0.25, 0.25]
+    np.testing.assert_allclose(np.exp(exact.constrained_logprobs), shares)
+    needed = Needed(slopes=np.ones(5), offsets=np.zeros(5), kept=[], tolerance=TOLERANCE)
+    some = Reading(tree, needed, constrained=True)
+    some.take([ROOT], by_node[ROOT])
+    assert [int(tree.tokens[node]) for node in some.wanted()] == [7]
+    some.take(some.wanted(), by_node[1])
+    assert [int(tree.tokens[node]) for node in some.wanted()] == [9]
+    some.take(some.wanted(), by_node[int(np.flatnonzero(tree.tokens == 9)[0])])
+    assert not some.wanted()
+    np.testing.assert_allclose(np.exp(some.logprobs), shares)
+
+
+def test_a_choice_that_begins_another_has_no_share() -> None:
+    tree = ChoiceTree([[7], [7, 8]])
+    exact = Reading(tree)
+    exact.take([ROOT, *exact.wanted()], np.log(np.array([0.5, 0.5])))
+    assert exact.constrained_logprobs is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,7 +184,9 @@ def compare_to_all(kind: str, adapter: str, monkeypatch: pytest.MonkeyPatch) -> 
                 calibration = Calibration(by=by, temperature=temperature, prior=prior)
                 slopes, offsets = calibration.line([str(n) for n in range(len(given))], tree.lengths)
                 needed = Needed(slopes=slopes, offsets=offsets, kept=[len(given) // 2], tolerance=TOLERANCE)
-                some = [Reading(tree, needed) for _ in prompts]
+                if by == "constrained" and not tree.prefix_free:
+                    continue
+                some = [Reading(tree, needed, by == "constrained") for _ in prompts]
                 read_choices(model, prompts, some, 0, local.linear_output, local.branching)
                 for pruned, whole, single in zip(some, exact, alone, strict=True):
                     agree(pruned, whole, calibration, needed.kept)
@@ -153,7 +198,13 @@ def agree(pruned: Reading, whole: Reading, calibration: Calibration, kept: Seque
     names = [str(n) for n in range(len(whole.logprobs))]
     logs, all_logs = (
         calibration.log_probabilities(
-            names, ChoiceLikelihoods(logprobs=one.logprobs, tokens=one.tree.lengths, bounds=one.bounds)
+            names,
+            ChoiceLikelihoods(
+                logprobs=one.logprobs,
+                tokens=one.tree.lengths,
+                bounds=one.bounds,
+                constrained=one.constrained_logprobs,
+            ),
         )
         for one in (pruned, whole)
     )
@@ -239,7 +290,7 @@ def test_what_was_left_unread_is_marked_and_written(kind: str, tmp_path: Any) ->
     assert [one.bounds for one in read_predictions(tmp_path)] == [one.bounds for one in some]
     assert ("0.1%" in find_metric("ece").signature(some)) == (kind != "gpt1")
     assert "0.1%" not in find_metric("ece").signature(whole)
-    for name in ("accuracy", "macro_f1", "mcc", "ece", "perplexity"):
+    for name in ("accuracy", "macro_f1", "mcc", "ece"):
         assert not find_metric(name).needs_all_choices
         assert find_metric(name).value(some) == pytest.approx(find_metric(name).value(whole), rel=2e-3)
     assert all(find_metric(name).needs_all_choices for name in ("auc", "hit_10", "ndcg_10"))
@@ -255,18 +306,61 @@ def test_a_place_that_was_not_measured_is_no_place() -> None:
         rank(Prediction(**{**vars(answer), "bounds": frozenset("d")}))
 
 
+class Told:
+    """Finds choices as likely as it is told."""
+
+    def __init__(self, logprobs: np.ndarray, constrained: np.ndarray) -> None:
+        self.logprobs, self.constrained = logprobs, constrained
+
+    def prompt(self, conversation: Any) -> str:
+        return ""
+
+    def loglikelihood(self, conversations: Sequence[Any], choices: Any, **_: Any) -> list[ChoiceLikelihoods]:
+        numbers = [int(conversation[0]["content"].split()[1].rstrip("?")) for conversation in conversations]
+        return [
+            ChoiceLikelihoods(
+                logprobs=self.logprobs[n], tokens=np.ones(2 * len(LABELS), dtype=int), constrained=self.constrained[n]
+            )
+            for n in numbers
+        ]
+
+
+@pytest.mark.parametrize(("better", "by"), [(0, "constrained"), (1, "constrained"), (12, "sum")])
+def test_of_many_choices_another_way_must_be_clearly_better(better: int, by: str) -> None:
+    labels = tuple(f"{label} {n}" for n in range(2) for label in LABELS)
+    examples = [
+        Example(
+            id=str(n), prompt=({"role": "user", "content": f"Question {n}?"},), choices=labels, completion=labels[n % 7]
+        )
+        for n in range(40)
+    ]
+    right = np.full((40, len(labels)), -5.0)
+    right[np.arange(40), np.arange(40) % 7] = -0.1
+    other = right.copy()
+    other[:better] = np.roll(other[:better], 1, axis=1)  # the constrained one is wrong of so many
+
+    def accuracy(answers: Sequence[Prediction]) -> float:
+        return find_metric("accuracy").value(answers)
+
+    told: Any = Told(right, other)
+    (found,), _ = fit_calibrations(told, examples, [], accuracy, "", prune=True)[0].values(), None
+    assert found.by == by
+    (found,), _ = fit_calibrations(told, examples, [], accuracy, "", prune=False)[0].values(), None
+    assert found.by == "sum"
+
+
 def test_a_calibration_is_fitted_to_a_sample_of_many() -> None:
     few, many = asked(40), asked(2000)
     assert fitting_sample(few) == few
     some = fitting_sample(many)
     assert some == fitting_sample(many)
-    assert len(some) == 2**13 // len(LABELS)
+    assert len(some) == FITTED_CHOICES // len(LABELS)
     counts = [sum(one.completion == label for one in some) for label in LABELS[:7]]
     assert max(counts) - min(counts) <= 2
     local = LocalModel(make_model("llama"), make_renderer(make_tokenizer()))
     accuracy = find_metric("accuracy").value
     found, answers = fit_calibrations(local, asked(600), [], accuracy, "", prune=True)
-    assert found[""].fitted_on == 512
+    assert found[""].fitted_on == FITTED_CHOICES // len(LABELS)
     assert [one.id for one in answers] == [str(n) for n in range(600)]
     assert found[""].summary()["fitted_on"] == 512
     whole, _ = fit_calibrations(local, asked(600), [], accuracy, "")

@@ -15,13 +15,16 @@ from workbench.evaluation.several import fit_thresholds, predicted
 from workbench.generation.language_model import ChoiceLikelihoods, LanguageModel
 from workbench.generation.pruning import Pruning
 
-SUM, MEAN, CALIBRATED = "sum", "mean", "calibrated"
+SUM, MEAN, CALIBRATED, CONSTRAINED = "sum", "mean", "calibrated", "constrained"
+# Choices from which on another way than the constrained one, which reads little more than the prompt, has to be clearly
+# better.
+MANY = 16
 # Prompts over which a choice's own likelihood is averaged, if all have the same choices; and how many choices are
 # measured for it in all, if they don't.
 CONTEXTS = 64
 PRIOR_MEASUREMENTS = 2**12
 # Choices that are read at most to fit a calibration, where the others may be left unread.
-FITTED_CHOICES = 2**13
+FITTED_CHOICES = 2**12
 TEMPERATURES = np.geomspace(0.1, 20, 161)
 
 
@@ -33,7 +36,9 @@ class Calibration:
         by: "sum": the likelihood of the whole choice; "mean": of its average token, so that length doesn't count;
             "calibrated": how much the prompt raises it, so that a choice that is likely behind any prompt has no
             advantage (domain-conditional PMI, Holtzman et al. 2021, arXiv:2104.08315; Zhao et al. 2021,
-            arXiv:2102.09690).
+            arXiv:2102.09690); "constrained": how likely it is written under the constraint to write one of them
+            (constrained decoding, Hokamp and Liu 2017, arXiv:1704.07138; De Cao et al. 2021, arXiv:2010.00904), of
+            which most are known by their first token.
         temperature: by which scores are divided, so that probabilities tell how often they are right (Guo et al.
             2017, arXiv:1706.04599).
         prior: for "calibrated", log-likelihood of each choice behind any prompt.
@@ -66,10 +71,22 @@ class Calibration:
             return slopes, slopes * np.array([self.prior[choice] for choice in choices])
         return slopes, np.zeros(len(choices))
 
+    def likelihoods(self, found: ChoiceLikelihoods) -> np.ndarray:
+        """The log-likelihoods that count, (choices,).
+
+        Raises:
+            ValueError: the model doesn't tell those under a constraint.
+        """
+        if self.by != CONSTRAINED:
+            return found.logprobs
+        if found.constrained is None:
+            raise ValueError("the model doesn't tell how likely choices are under the constraint to write one of them")
+        return found.constrained
+
     def scores(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
         """Scores of choices, (choices,): their softmax are probabilities."""
         slopes, offsets = self.line(choices, found.tokens)
-        scores: np.ndarray = slopes * found.logprobs - offsets
+        scores: np.ndarray = slopes * self.likelihoods(found) - offsets
         return scores
 
     def log_probabilities(self, choices: Sequence[str], found: ChoiceLikelihoods) -> np.ndarray:
@@ -172,7 +189,8 @@ def fit_calibrations(
         choices = list(dict.fromkeys(choice for example in [*some, *others] for choice in example.choices))
         few = fitting_sample(some) if prune else some
         heading = f"{title} {task}".strip()
-        found[task], likelihoods = _fit(model, choices, few, better, heading)
+        many = prune and len(choices) > MANY
+        found[task], likelihoods = _fit(model, choices, few, better, heading, many)
         predictions |= {p.id: p for p in _predictions(model, few, likelihoods, found[task], "validation")}
         if rest := [example for example in some if example.id not in predictions]:
             predictions |= {p.id: p for p in choose(model, rest, found, "validation", heading, prune)}
@@ -200,8 +218,13 @@ def _fit(
     examples: Sequence[Example],
     better: Callable[[Sequence[Prediction]], float],
     title: str,
+    many: bool,
 ) -> tuple[Calibration, list[ChoiceLikelihoods]]:
-    """The calibration of one task, and the likelihoods it was found by."""
+    """The calibration of one task, and the likelihoods it was found by.
+
+    Args:
+        many: there are so many choices that it counts how much must be read of them.
+    """
     with_end = not prefix_free(choices)
     likelihoods = _likelihoods(model, examples, with_end, title)
     if any(example.labels is not None for example in examples):
@@ -219,18 +242,27 @@ def _fit(
             contexts, [choices] * len(contexts), end_of_turn=with_end, task=examples[0].task, title=f"{title} prior"
         )
         prior = dict(zip(choices, _mean_likelihood(measured), strict=True))
+    is_known = many and all(found.constrained is not None for found in likelihoods)
     tried = [
         Calibration(by=by, prior=prior, contexts=contexts, with_end=with_end, fitted_on=len(examples))
-        for by in (SUM, MEAN, CALIBRATED)
+        for by in (*((CONSTRAINED,) if is_known else ()), SUM, MEAN, CALIBRATED)
     ]
-    values = [better(_predictions(model, examples, likelihoods, one, "validation")) for one in tried]
-    best = tried[int(np.argmax(values))]  # the simplest of equals
+    answers = [_predictions(model, examples, likelihoods, one, "validation") for one in tried]
+    number = int(np.argmax([better(some) for some in answers]))  # the simplest of equals
+    best = tried[number if not is_known or _clearly_better(answers[number], answers[0]) else 0]
     right = [example.choices.index(example.completion) for example in examples]
     scores = [best.scores(example.choices, found) for example, found in zip(examples, likelihoods, strict=True)]
     temperature = fit_temperature(scores, right)
     if best.by != CALIBRATED:
         best = replace(best, prior={}, contexts=())
     return replace(best, temperature=temperature), likelihoods
+
+
+def _clearly_better(these: Sequence[Prediction], those: Sequence[Prediction]) -> bool:
+    """Whether more of these are right than chance would have it: by two standard errors of the difference."""
+    pairs = [(a.prediction == a.reference, b.prediction == b.reference) for a, b in zip(these, those, strict=True)]
+    gains, losses = pairs.count((True, False)), pairs.count((False, True))
+    return gains - losses > 2 * math.sqrt(gains + losses)
 
 
 def _likelihoods(
@@ -246,7 +278,7 @@ def _likelihoods(
     pruning = None
     if prune_by is not None:
         read = [[one for one in example.choices if one == example.completion or one in kept] for example in examples]
-        pruning = Pruning(scores=prune_by.line, kept=read)
+        pruning = Pruning(scores=prune_by.line, kept=read, constrained=prune_by.by == CONSTRAINED)
     task = examples[0].task if examples else ""
     return model.loglikelihood(prompts, choices, end_of_turn=with_end, task=task, pruning=pruning, title=title)
 
@@ -275,7 +307,7 @@ def _predictions(
                 prompt=model.prompt(example.prompt),
                 reference=example.completion,
                 prediction=example.choices[int(read[logs[read].argmax()])],
-                nll=math.nan if right is None else -float(measured.logprobs[right]),
+                nll=math.nan if right is None else -float(calibration.likelihoods(measured)[right]),
                 tokens=0 if right is None else int(measured.tokens[right]),
                 groups=example.groups,
                 source=example.source,

@@ -153,7 +153,10 @@ class LocalModel:
                 )
                 for index, reading in zip(batch, readings, strict=True):
                     found[index] = ChoiceLikelihoods(
-                        logprobs=reading.logprobs, tokens=reading.tree.lengths, bounds=reading.bounds
+                        logprobs=reading.logprobs,
+                        tokens=reading.tree.lengths,
+                        bounds=reading.bounds,
+                        constrained=reading.constrained_logprobs,
                     )
                 bar.update(len(batch))
         return [found[index] for index in range(len(prompts))]
@@ -175,7 +178,8 @@ class LocalModel:
             return Reading(tree)
         slopes, offsets = pruning.scores(choices, tree.lengths)
         numbers = [key.index(choice) for choice in kept]
-        return Reading(tree, Needed(slopes=slopes, offsets=offsets, kept=numbers, tolerance=pruning.tolerance))
+        needed = Needed(slopes=slopes, offsets=offsets, kept=numbers, tolerance=pruning.tolerance)
+        return Reading(tree, needed, pruning.constrained)
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
         """The answer to a conversation in pieces, as they are written; see `LanguageModel`.

@@ -43,11 +43,15 @@ class ChoiceLikelihoods:
         logprobs: natural logarithms, (choices,).
         tokens: tokens that each stands for, (choices,).
         bounds: numbers of the choices that were not read to their end: what stands there is an upper bound.
+        constrained: how likely each is under the constraint to write one of them, natural logarithms, (choices,): at
+            each token the shares of those that can follow count. They sum to 1. None where a choice begins another, or
+            the model doesn't tell.
     """
 
     logprobs: np.ndarray
     tokens: np.ndarray
     bounds: frozenset[int] = frozenset()
+    constrained: np.ndarray | None = None
 
 
 class LanguageModel(Protocol):

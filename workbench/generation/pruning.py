@@ -3,6 +3,9 @@
 The likelihood of what was read of a choice is an upper bound of its own: more tokens only lower it. And all choices
 that begin alike are together no likelier than their beginning. So most of many choices are known to be out of the
 question after their first token, which the prompt alone tells (branch and bound, Land and Doig 1960).
+
+A choice may also be as likely as it is written under the constraint to write one of the choices: then a token that
+nothing else can stand for is certain, and needs no reading. Of dozens of labels most differ in their first token.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,11 +35,13 @@ class Pruning:
         kept: of each conversation, the choices that are read in any case, such as the right one.
         tolerance: largest share of the probability that unread choices may have: the probability of each choice that
             was read is exact up to this share of it.
+        constrained: compare them by how likely each is under the constraint, see `ChoiceLikelihoods.constrained`.
     """
 
     scores: Scores
     kept: Sequence[Sequence[str]]
     tolerance: float = TOLERANCE
+    constrained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +64,22 @@ class Reading:
     Args:
         tree: of the choices.
         needed: None wants to know all.
+        constrained: likelihoods are those under the constraint to write one of the choices, see
+            `ChoiceLikelihoods.constrained`. None of the choices may begin another.
+
+    Attributes:
+        read: nodes that were read, (nodes,).
     """
 
-    def __init__(self, tree: ChoiceTree, needed: Needed | None = None) -> None:
+    def __init__(self, tree: ChoiceTree, needed: Needed | None = None, constrained: bool = False) -> None:
         self.tree = tree
         self.needed = needed
+        self.constrained = constrained
         self._logs = np.full(len(tree.tokens), np.nan)
         self._logs[ROOT] = 0.0
-        self._read = np.zeros(len(tree.tokens), dtype=bool)
+        self.read = np.zeros(len(tree.tokens), dtype=bool)
+        # Nodes at which nothing is left to learn: they were read, or only one token can follow.
+        self._learnt = np.array([constrained and len(below) == 1 for below in tree.children])
         # Where each choice's known beginning ends, by its place in the path.
         self._known = np.zeros(len(tree.paths), dtype=int)
 
@@ -74,6 +87,20 @@ class Reading:
     def logprobs(self) -> np.ndarray:
         """Log-likelihood of what is known of each choice, (choices,): of those in `bounds` an upper bound."""
         found: np.ndarray = self._logs[self._ends]
+        return found
+
+    @property
+    def constrained_logprobs(self) -> np.ndarray | None:
+        """The same under the constraint to write one of the choices; None where that isn't known of all."""
+        if self.constrained:
+            return self.logprobs
+        if not self.tree.prefix_free or np.isnan(self._logs).any():
+            return None
+        shares = np.zeros(len(self._logs))
+        for node in (ROOT, *self.tree.inner):  # each behind its ancestors
+            children = self.tree.children[node]
+            shares[children] = shares[node] + self._logs[children] - _log_sum(self._logs[children])
+        found: np.ndarray = shares[self._ends]
         return found
 
     @property
@@ -101,16 +128,22 @@ class Reading:
         start = 0
         for node in nodes:
             children = self.tree.children[node]
-            self._logs[children] = self._logs[node] + logprobs[start : start + len(children)]
+            found = logprobs[start : start + len(children)]
+            self._logs[children] = self._logs[node] + (found - _log_sum(found) if self.constrained else found)
             start += len(children)
-        self._read[list(nodes)] = True
-        while (further := self._open & self._read[self._ends]).any():
+        self.read[list(nodes)] = True
+        self._learnt[list(nodes)] = True
+        while (further := self._open & self._learnt[ends := self._ends]).any():
+            numbers = np.flatnonzero(further)
+            nodes_behind = self.tree.padded_paths[numbers, self._known[numbers] + 1]
+            certain = np.isnan(self._logs[nodes_behind])
+            self._logs[nodes_behind[certain]] = self._logs[ends[numbers][certain]]
             self._known += further
 
     def wanted(self) -> list[int]:
         """Nodes that are to be read next, each behind its ancestors, if it has unread ones; none if enough is known."""
         if self.needed is None:
-            return [node for node in self.tree.inner if not self._read[node]]
+            return [node for node in self.tree.inner if not self.read[node]]
         is_open = self._open
         if not is_open.any():
             return []
@@ -128,7 +161,10 @@ class Reading:
             taken = np.flatnonzero(highest >= known.max())
         firsts = [(int(beginnings[one]), bool(shares[one] > LIKELY)) for one in taken]
         paths += [self._straight(node) if likely else [node] for node, likely in firsts]
-        return sorted({node for path in paths for node in path})
+        wanted = {node for path in paths for node in path}
+        if self.constrained:  # what leads to them may not have been read
+            wanted |= {above for node in wanted for above in self.tree.path_to(node) if not self.read[above]}
+        return sorted(wanted)
 
     def _bounds(self, scores: np.ndarray, owners: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Upper bounds behind each of `count` beginnings: of a choice's score, and of the sum of exponentials, its log.
@@ -154,6 +190,8 @@ class Reading:
     def _rest(self, choice: int) -> list[int]:
         """All of a choice that is to be read."""
         path: list[int] = self.tree.paths[choice][self._known[choice] : -1].tolist()
+        while path and self._learnt[path[-1]]:
+            path.pop()
         return path
 
     def _straight(self, node: int) -> list[int]:

@@ -20,24 +20,22 @@ def perplexity_score(sums: np.ndarray) -> float:
 
 
 def likelihood_signature(answers: Sequence[Prediction]) -> str:
-    """What counts: of choices the end of turn is read only where one of them begins another."""
-    choices = "; of choices without the end of turn, unless one begins another"
-    chosen = any(answer.choices for answer in answers)
-    return "natural, completion and end of turn, given the prompt" + (choices if chosen else "")
+    """What counts."""
+    return "natural, completion and end of turn, given the prompt"
 
 
 METRICS = (
     Metric(
         name="perplexity",
         title="perplexity",
-        summary="of the references given the prompts, per token; compare it only between models with one tokenizer.",
+        summary="of references given the prompts, per token; compare it only between models with one tokenizer.",
         statistics=likelihood_statistics,
         score=perplexity_score,
         higher_is_better=False,
         worst=math.inf,
         best=1,
         needs_all_choices=False,
-        applies=lambda answer: answer.tokens > 0,
+        applies=lambda answer: answer.tokens > 0 and not answer.choices,
         signature=likelihood_signature,
     ),
 )
