@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,26 @@ def test_no_question_stands_in_two_splits(language: str, length: int) -> None:
     splits = {split: {row["id"]: questions(row) for row in rows} for split, rows in read(language).items()}
     assert sum(map(len, splits.values())) > 200
     assert near_pairs(splits, length) == []
+
+
+def test_short_questions_stand_alone_and_know_nothing_of_the_tests() -> None:
+    splits = {
+        split: [json.loads(line) for line in (FOLDER / "questions" / f"{split}.jsonl").open(encoding="utf-8")]
+        for split in ("train", "validation", "test")
+    }
+    counts = {split: Counter(row["topic"] for row in rows) for split, rows in splits.items()}
+    assert set(counts["train"].values()) == {10}
+    assert set(counts["validation"].values()) == {5}
+    assert min(counts["test"].values()) > 40
+    trained = {row["topic"] for row in read("en")["train"]}
+    assert all(set(count) == trained for count in counts.values())
+    held = {split: {row["id"]: questions(row) for row in read("en")[split]} for split in SPLITS[1:]}
+    texts = {split: {row["id"]: row["text"] for row in rows} for split, rows in splits.items()}
+    assert sum(map(len, texts.values())) == len({key for rows in texts.values() for key in rows})
+    assert near_pairs(texts, 5) == []
+    written = {key: text for rows in texts.values() for key, text in rows.items()}
+    for split, asked in held.items():
+        assert near_pairs({"written": written, split: asked}, 5) == []
 
 
 def test_the_check_for_near_questions_would_find_one() -> None:
