@@ -168,6 +168,9 @@ class Grounding:
         ask: conversation, the last message being the user's -> the example (`workbench.data.choice`) by which it
             chooses; of the same `task` as those that are trained.
         passages: each of its choices -> what then stands in the system message, behind what is there.
+        search: conversation -> choices in the order of another search, the best first, such as by BM25
+            (`workbench.retrieval`); both orders are put together. Such a search finds by their words what the model was
+            never trained to choose. None goes by the model alone.
 
     Raises:
         UserError: there are no passages.
@@ -175,6 +178,7 @@ class Grounding:
 
     ask: Callable[[Sequence[Any]], Any]
     passages: Mapping[str, str]
+    search: Callable[[Sequence[Any]], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         if not self.passages:

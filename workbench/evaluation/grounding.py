@@ -5,8 +5,12 @@ from dataclasses import replace
 
 from workbench.data import Example, with_context
 from workbench.evaluation.calibration import Calibration, choose
+from workbench.evaluation.prediction import Prediction
 from workbench.generation.language_model import LanguageModel
 from workbench.recipe import Grounding
+
+# What the paper adds to every place in an order, so that the first ones don't decide alone.
+RANK_OFFSET = 60
 
 
 def grounded(
@@ -29,8 +33,31 @@ def grounded(
         return list(examples)
     known = {example.task: calibrations.get(example.task, Calibration()) for example in asked}
     found = choose(model, asked, known, "", title, prune=True)
-    passages = {number: grounding.passages[one.prediction] for number, one in zip(written, found, strict=True)}
+    passages = {
+        number: grounding.passages[_chosen(grounding, examples[number], one)]
+        for number, one in zip(written, found, strict=True)
+    }
     return [
         replace(example, prompt=with_context(example.prompt, passages[number])) if number in passages else example
         for number, example in enumerate(examples)
     ]
+
+
+def _chosen(grounding: Grounding, example: Example, found: Prediction) -> str:
+    if grounding.search is None:
+        return found.prediction
+    order = sorted(found.choices, key=lambda choice: (choice != found.prediction, -found.choices[choice]))
+    return fused(order, grounding.search(example.prompt))
+
+
+def fused(these: Sequence[str], those: Sequence[str]) -> str:
+    """The best of two orders put together, reciprocal rank fusion (Cormack et al. 2009, doi:10.1145/1571941.1572114).
+
+    Of equals it is the one that stands further in front in `these`.
+    """
+    scores = dict.fromkeys(these, 0.0)
+    for order in (these, those):
+        for place, choice in enumerate(order, 1):
+            if choice in scores:
+                scores[choice] += 1 / (RANK_OFFSET + place)
+    return max(these, key=lambda choice: scores[choice])
