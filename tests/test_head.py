@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from sklearn import metrics as sk
 from transformers import AutoModelForSequenceClassification, pipeline
 
+from test_decode import config
 from tiny import KINDS, make_model, make_tokenizer, recipe_text, write_rows
 from workbench.data import Example, choice
 from workbench.data.examples import together
@@ -25,6 +26,7 @@ from workbench.errors import UserError
 from workbench.evaluation import Prediction, find_metric, read_predictions
 from workbench.evaluation.several import fit_thresholds
 from workbench.export import FreshProcess
+from workbench.generation import context
 from workbench.generation.classifier import Classifier, padded
 from workbench.generation.sampling import Sampling
 from workbench.methods import NotMergeable, find_method, known_methods, method_and_head
@@ -414,3 +416,31 @@ def test_what_a_row_with_labels_says() -> None:
     mixed = [example, choice({"id": "2"}, "Which?", ("a", "b", "c"), "a")]
     with pytest.raises(UserError, match="one head has one loss"):
         labels_of({"train": mixed, "validation": mixed, "test": mixed})
+
+
+@pytest.mark.parametrize(
+    ("kind", "adapter"),
+    [
+        *((kind, "lora") for kind in KINDS),
+        ("llama", "prefix"),
+        ("gpt2", "prefix"),
+        ("llama", "prompt"),
+        ("gemma3", "prefix"),
+    ],
+)
+def test_what_all_prompts_begin_with_is_read_once(
+    kind: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(context.READ_TOKENS, "cpu", 60)  # few rows together
+    renderer = classifying(make_renderer(make_tokenizer()))
+    base: Any = load_classifier(write_checkpoint(tmp_path, kind), 32, LABELS, renderer.tokenizer.pad_token_id)
+    torch.manual_seed(0)
+    model = get_peft_model(base, replace(config(adapter), task_type="SEQ_CLS")).eval()
+    with torch.no_grad():
+        head_of(model).weight.normal_()
+    asked: list[Any] = [[{"role": "user", "content": f"The same in all: {text}"}] for text in TEXTS]
+    classifier = Classifier(model, renderer, LABELS)
+    together = classifier.loglikelihood(asked, [SENTIMENTS] * len(asked))
+    for conversation, found in zip(asked, together, strict=True):
+        (alone,) = classifier.loglikelihood([conversation], [SENTIMENTS])
+        np.testing.assert_allclose(found.logprobs, alone.logprobs, rtol=1e-4, atol=1e-4)

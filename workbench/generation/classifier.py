@@ -1,6 +1,6 @@
 """A model with a head of classes as a `LanguageModel`: it tells how likely each class is, and writes nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,12 @@ from workbench.console import progress_bar
 from workbench.data.labels import Labels
 from workbench.data.render import Renderer
 from workbench.errors import UserError
-from workbench.generation.context import parts_of, tokens_at_once
+from workbench.generation.context import Context, parts_of, tokens_at_once
 from workbench.generation.language_model import ChoiceLikelihoods, Conversation, Generated
+from workbench.generation.prompts import read_beginning
 from workbench.generation.pruning import Pruning
 from workbench.generation.sampling import Sampling
-from workbench.models import class_logits, keep_memory
+from workbench.models import class_logits, keep_memory, without_head
 
 
 class Classifier:
@@ -74,11 +75,15 @@ class Classifier:
         order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
         device = next(self.model.parameters()).device
         found = torch.empty(len(prompts), len(self.labels.names))
+        with without_head(self.model):
+            first, shared = read_beginning(self.model, prompts)
         with progress_bar(title, total=len(prompts), unit="text") as bar:
-            for part in parts_of([len(prompts[index]) for index in order], tokens_at_once(self.model)):
+            for part in parts_of([len(prompts[index]) - len(shared) for index in order], tokens_at_once(self.model)):
                 batch = order[part]
-                ids, mask = padded([prompts[index] for index in batch], self.renderer.tokenizer.pad_token_id)
-                found[batch] = class_logits(self.model, ids.to(device), mask.to(device)).cpu()
+                rests = [prompts[index][len(shared) :] for index in batch]
+                ids, mask = padded(rests, self.renderer.tokenizer.pad_token_id)
+                read = _behind(first, len(shared), len(batch)) if shared else None
+                found[batch] = class_logits(self.model, ids.to(device), mask.to(device), read).cpu()
                 bar.update(len(batch))
         return found
 
@@ -110,6 +115,17 @@ class Classifier:
             f"a head of classes writes no text, it tells {', '.join(self.labels.names[:4])} apart: use `classify`, or "
             "a method that chooses by likelihood"
         )
+
+
+def _behind(first: Context, shared: int, rows: int) -> Callable[[torch.Tensor, torch.Tensor], Any]:
+    """Reads so many rows behind what the cache of one row holds."""
+
+    def read(input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        context = first.selected(torch.zeros(rows, dtype=torch.long, device=input_ids.device))
+        before = mask.new_ones(rows, first.virtual_tokens + shared)
+        return context.read(input_ids, torch.cat([before, mask], dim=1))
+
+    return read
 
 
 def padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

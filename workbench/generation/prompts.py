@@ -48,12 +48,7 @@ def read_prompts(
         pad_id: fills up shorter rows; it is never attended to.
     """
     device = output_weight(model).device
-    first = open_context(model, 1)
-    # A window counts columns: what is shared would leave it earlier, with padding between it and the rest.
-    shares = first.cache is not None and inside_window(model, first.virtual_tokens + max(map(len, prompts)))
-    shared = shared_beginning(prompts) if shares else []
-    if shared:
-        first = _with_beginning(model, first, shared)
+    first, shared = read_beginning(model, prompts)
     front = first.virtual_tokens + len(shared)
     rests = [list(prompt[len(shared) :]) for prompt in prompts]
     length = max(map(len, rests))
@@ -93,9 +88,14 @@ def shared_beginning(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
     return low[: next((place for place in range(most) if low[place] != high[place]), most)]
 
 
-def _with_beginning(model: nn.Module, context: Context, shared: Sequence[int]) -> Context:
-    """`context`, of one row, with the tokens in its cache that all prompts begin with."""
-    ids = torch.tensor([list(shared)], device=output_weight(model).device)
-    with output_of(model, lambda hidden: hidden[:, -1:], hidden=False):
-        output = context.read(ids, ids.new_ones(1, context.virtual_tokens + len(shared)))
-    return replace(context, cache=output.past_key_values)
+def read_beginning(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[Context, Sequence[int]]:
+    """A context of one row, its cache holding what all prompts begin with; and that, which may be nothing."""
+    context = open_context(model, 1)
+    # A window counts columns: what is shared would leave it earlier, with padding between it and the rest.
+    shares = context.cache is not None and inside_window(model, context.virtual_tokens + max(map(len, prompts)))
+    shared = list(shared_beginning(prompts)) if shares else []
+    if not shared:
+        return context, shared
+    ids = torch.tensor([shared], device=next(model.parameters()).device)
+    mask = ids.new_ones(1, context.virtual_tokens + len(shared))
+    return replace(context, cache=context.read(ids, mask).past_key_values), shared

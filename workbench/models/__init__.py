@@ -2,7 +2,7 @@
 
 from workbench.models.attach import Size, attach, check_attachment, size
 from workbench.models.fast import fast_evaluation, fast_training
-from workbench.models.head import class_logits, head_of, last_states, read_by_head, without_adapter
+from workbench.models.head import class_logits, head_of, last_states, read_by_head, without_adapter, without_head
 from workbench.models.load import (
     BITS,
     context_length,
@@ -62,4 +62,5 @@ __all__ = [
     "size",
     "skip_what_is_there",
     "without_adapter",
+    "without_head",
 ]

@@ -6,7 +6,7 @@ the padding token, or, given vectors in place of tokens, takes the last column; 
 is the last one, whatever pads it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -60,13 +60,19 @@ def draw_head(model: "PreTrainedModel", seed: int) -> None:
     weight.copy_(drawn)
 
 
-def last_states(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+def last_states(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    read: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
+) -> torch.Tensor:
     """What the head reads: the last hidden state of each text's last token.
 
     Args:
         model: a classifier, with or without an adapter.
         input_ids: (batch, length).
         attention_mask: (batch, length), 0 on padding.
+        read: lets the model read both, behind what it has read before; None begins with them.
 
     Returns:
         (batch, width), in the precision of the model.
@@ -79,25 +85,47 @@ def last_states(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch
         states = hidden[torch.arange(len(hidden), device=hidden.device), hidden.shape[1] - length + last]
         return states[:, None].expand(-1, hidden.shape[1], -1)
 
+    with _head_as(model, of_last_token):
+        if read is not None:
+            output = read(input_ids, attention_mask)
+        else:
+            output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        states: torch.Tensor = output.logits
+    return states
+
+
+@contextmanager
+def without_head(model: nn.Module) -> Iterator[None]:
+    """While the block runs, a classifier computes no classes: its head passes on what it is given."""
+    with _head_as(model, lambda hidden: hidden):
+        yield
+
+
+@contextmanager
+def _head_as(model: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     head = head_of(model)
     before = vars(head).get("forward")  # somebody else's, such as accelerate's for several devices
-    head.forward = of_last_token
+    head.forward = forward
     try:
-        states: torch.Tensor = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-        return states
+        yield
     finally:
         del head.forward
         if before is not None:
             head.forward = before
 
 
-def class_logits(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+def class_logits(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    read: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
+) -> torch.Tensor:
     """Logits of all classes, (batch, classes) in float32; the head computes in its own precision.
 
     Args:
-        model, input_ids, attention_mask: see `last_states`.
+        model, input_ids, attention_mask, read: see `last_states`.
     """
-    return read_by_head(model, last_states(model, input_ids, attention_mask))
+    return read_by_head(model, last_states(model, input_ids, attention_mask, read))
 
 
 def read_by_head(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
