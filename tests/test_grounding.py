@@ -163,6 +163,8 @@ def test_a_run_answers_from_what_its_model_chose(
     assert session.context() == f"Bank\n{passages[before['test-0-topic#topic']['prediction']]}"
     asked = conversation(rows("test", 1)[0], system="Bank")
     assert tuned.write(asked) == [before["test-0"]["prediction"]]
+    assert tuned.generate(asked[0].prompt) == before["test-0"]["prediction"]
+    assert "".join(tuned.stream(asked[0].prompt)) == before["test-0"]["prediction"]
     capsys.readouterr()
 
 

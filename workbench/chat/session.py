@@ -43,7 +43,7 @@ class ChatSession:
                 f"the conversation has {length} tokens, more than the {most} of max_tokens: begin a new one with /new"
             )
         answer = ""
-        for piece in self.tuned.stream(self.example.prompt, self.sampling):
+        for piece in self.tuned.language_model.stream(self.example.prompt, self.sampling):
             answer += piece
             yield piece
         if answer:  # nothing can be said of nothing

@@ -57,16 +57,17 @@ class TunedModel:
         return self.record.method if self.record else "base"
 
     def generate(self, messages: Conversation, sampling: Sampling | None = None) -> str:
-        """The answer to a conversation as it stands; greedy, and as long as the recipe's answers, if nothing is said.
+        """The answer to a conversation; greedy, and as long as the recipe's answers, unless something else is said.
 
         Args:
-            messages: `{"role", "content"}`, the last one the user's.
+            messages: `{"role", "content"}`, the last one the user's. Where the recipe has a `grounding`, what the model
+                chooses to read is added to them.
         """
-        return self._written([messages], sampling, "")[0].text
+        return self._written([self._grounded(messages)], sampling, "")[0].text
 
     def stream(self, messages: Conversation, sampling: Sampling | None = None) -> Iterator[str]:
         """The same in pieces, as they are written."""
-        return self.language_model.stream(messages, sampling or self._sampling())
+        return self.language_model.stream(self._grounded(messages), sampling or self._sampling())
 
     def classify(self, row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """How likely each label of a new row is.
@@ -137,6 +138,10 @@ class TunedModel:
         if self.recipe.grounding is None:
             return list(examples)
         return grounded(self.language_model, self.recipe.grounding, self.calibrations, examples)
+
+    def _grounded(self, messages: Conversation) -> Conversation:
+        (example,) = self.grounded([Example(id="", prompt=tuple(messages), completion="")])
+        return example.prompt
 
     def _written(self, conversations: Sequence[Conversation], sampling: Sampling | None, title: str) -> list[Generated]:
         return self.language_model.generate(conversations, sampling or self._sampling(), title=title)
