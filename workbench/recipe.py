@@ -378,7 +378,7 @@ def _explained(error: Exception, path: Path) -> str:
         line = frames[-1].lineno if frames else None
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if typo := re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text):
-        owner = {"Recipe": Recipe, "Training": Training, "Monitoring": Monitoring}.get(typo[1])
+        owner = {"Recipe": Recipe, "Training": Training, "Monitoring": Monitoring, "Grounding": Grounding}.get(typo[1])
         if owner:
             text = f"{typo[1]}: {unknown('field', typo[2], (f.name for f in fields(owner)))}"
     return f"{path}:{line or 1}: {text}"

@@ -35,13 +35,13 @@ class ChatSession:
         """
         messages = [*self.messages, Message(role="user", content=question)]
         asked = self.tuned.inference_examples({"id": "chat", "messages": messages})[-1]
-        (self.example,) = self.tuned.grounded([asked])
         renderer, most = self.tuned.language_model.renderer, self.tuned.recipe.max_tokens
-        length = len(renderer.tokens(renderer.prompt(self.example.prompt)))
+        length = len(renderer.tokens(renderer.prompt(asked.prompt)))
         if length > most:
             raise UserError(
                 f"the conversation has {length} tokens, more than the {most} of max_tokens: begin a new one with /new"
             )
+        (self.example,) = self.tuned.grounded([asked])
         answer = ""
         for piece in self.tuned.language_model.stream(self.example.prompt, self.sampling):
             answer += piece

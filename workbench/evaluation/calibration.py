@@ -16,8 +16,8 @@ from workbench.generation.language_model import ChoiceLikelihoods, LanguageModel
 from workbench.generation.pruning import Pruning
 
 SUM, MEAN, CALIBRATED, CONSTRAINED = "sum", "mean", "calibrated", "constrained"
-# Choices from which on another way than the constrained one, which reads little more than the prompt, has to be clearly
-# better.
+# With more choices than this, "constrained", which reads little more than the prompt, is taken unless another way is
+# clearly better.
 MANY = 16
 # Prompts over which a choice's own likelihood is averaged, if all have the same choices; and how many choices are
 # measured for it in all, if they don't.
@@ -197,6 +197,11 @@ def fit_calibrations(
     return found, [predictions[example.id] for example in examples]
 
 
+def usual_calibration(choices: Sequence[str], prune: bool) -> Calibration:
+    """What is most likely to be found for an example with these choices, before anything is."""
+    return Calibration(by=CONSTRAINED if prune and len(choices) > MANY else SUM)
+
+
 def fitting_sample(examples: Sequence[Example]) -> list[Example]:
     """Examples that a calibration is fitted to: all, or so many that `FITTED_CHOICES` are read.
 
@@ -232,7 +237,7 @@ def _fit(
         probabilities = np.exp([[logs[choice] for choice in choices] for logs in found_by])
         true = np.array([[choice in (e.labels or ()) for choice in choices] for e in examples])
         thresholds = dict(zip(choices, fit_thresholds(probabilities, true), strict=True))
-        return Calibration(with_end=with_end, thresholds=thresholds), likelihoods
+        return Calibration(with_end=with_end, thresholds=thresholds, fitted_on=len(examples)), likelihoods
     contexts: list[Sequence[Message]] = []
     if len({example.choices for example in examples}) == 1:
         prior = dict(zip(examples[0].choices, _mean_likelihood(likelihoods), strict=True))
@@ -255,6 +260,10 @@ def _fit(
     temperature = fit_temperature(scores, right)
     if best.by != CALIBRATED:
         best = replace(best, prior={}, contexts=())
+    if (
+        best.by == CONSTRAINED
+    ):  # an end that must follow is certain and costs nothing; others that are asked may begin alike
+        best = replace(best, with_end=True)
     return replace(best, temperature=temperature), likelihoods
 
 

@@ -9,7 +9,8 @@ from workbench.evaluation.prediction import Prediction
 from workbench.generation.language_model import LanguageModel
 from workbench.recipe import Grounding
 
-# What the paper adds to every place in an order, so that the first ones don't decide alone.
+# Of reciprocal rank fusion (Cormack et al. 2009, doi:10.1145/1571941.1572114): 1 / (60 + rank), so that the first ranks
+# don't decide alone.
 RANK_OFFSET = 60
 
 
@@ -32,7 +33,9 @@ def grounded(
     if not asked:
         return list(examples)
     known = {example.task: calibrations.get(example.task, Calibration()) for example in asked}
-    found = choose(model, asked, known, "", title, prune=True)
+    # Beside another order the whole of the model's counts.
+    kept = () if grounding.search is None else {choice for example in asked for choice in example.choices}
+    found = choose(model, asked, known, "", title, prune=True, kept=kept)
     passages = {
         number: grounding.passages[_chosen(grounding, examples[number], one)]
         for number, one in zip(written, found, strict=True)
@@ -51,13 +54,13 @@ def _chosen(grounding: Grounding, example: Example, found: Prediction) -> str:
 
 
 def fused(these: Sequence[str], those: Sequence[str]) -> str:
-    """The best of two orders put together, reciprocal rank fusion (Cormack et al. 2009, doi:10.1145/1571941.1572114).
+    """The best of two orders by reciprocal rank fusion. What stands twice in an order counts where it stands first.
 
     Of equals it is the one that stands further in front in `these`.
     """
     scores = dict.fromkeys(these, 0.0)
     for order in (these, those):
-        for place, choice in enumerate(order, 1):
+        for place, choice in enumerate(dict.fromkeys(order), 1):
             if choice in scores:
                 scores[choice] += 1 / (RANK_OFFSET + place)
     return max(these, key=lambda choice: scores[choice])

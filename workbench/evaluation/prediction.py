@@ -15,7 +15,8 @@ class Prediction:
         reference: what it should have said.
         references: what else would have been right.
         prediction: what it said.
-        nll: negative log-likelihood of the reference and the end of the turn behind it, in nats.
+        nll: negative log-likelihood of the reference and the end of the turn behind it, in nats; of a choice, that by
+            which choices were compared (`Calibration.by`).
         tokens: tokens to which `nll` belongs.
         groups: the example's, such as `{"language": "en"}`.
         source: what is resampled as one, such as a conversation; the id, where nothing is said.

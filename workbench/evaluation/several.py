@@ -28,8 +28,10 @@ def _threshold(probabilities: np.ndarray, right: np.ndarray) -> float:
         return EVEN
     values = np.unique(probabilities)
     tried = np.array([values[0] / 2, *(values[1:] + values[:-1]) / 2, EVEN])
-    taken = probabilities[None] > tried[:, None]
-    f1 = 2 * (taken & right).sum(axis=1) / (taken.sum(axis=1) + right.sum())
+    order = np.argsort(probabilities)
+    below = np.searchsorted(probabilities[order], tried, side="right")  # that are not taken
+    rights_below = np.concatenate([[0], np.cumsum(right[order])])[below]
+    f1 = 2 * (right.sum() - rights_below) / (len(right) - below + right.sum())
     best = tried[f1 == f1.max()]
     return float(best[np.abs(best - EVEN).argmin()])
 

@@ -12,7 +12,7 @@ from workbench.console import progress_bar
 from workbench.data.labels import Labels
 from workbench.data.render import Renderer
 from workbench.errors import UserError
-from workbench.generation.context import Context, parts_of, tokens_at_once
+from workbench.generation.context import Context, most_tokens, parts_of, tokens_at_once
 from workbench.generation.language_model import ChoiceLikelihoods, Conversation, Generated
 from workbench.generation.prompts import read_beginning
 from workbench.generation.pruning import Pruning
@@ -78,10 +78,17 @@ class Classifier:
         with without_head(self.model):
             first, shared = read_beginning(self.model, prompts)
         with progress_bar(title, total=len(prompts), unit="text") as bar:
-            for part in parts_of([len(prompts[index]) - len(shared) for index in order], tokens_at_once(self.model)):
+            rests = [len(prompts[index]) - len(shared) for index in order]
+            # What is shared lies in memory once for each row.
+            most = tokens_at_once(self.model)
+            if shared:
+                most = max(
+                    1, min(most, most_tokens(self.model) * rests[0] // (first.virtual_tokens + len(shared) + rests[0]))
+                )
+            for part in parts_of(rests, most):
                 batch = order[part]
-                rests = [prompts[index][len(shared) :] for index in batch]
-                ids, mask = padded(rests, self.renderer.tokenizer.pad_token_id)
+                texts = [prompts[index][len(shared) :] for index in batch]
+                ids, mask = padded(texts, self.renderer.tokenizer.pad_token_id)
                 read = _behind(first, len(shared), len(batch)) if shared else None
                 found[batch] = class_logits(self.model, ids.to(device), mask.to(device), read).cpu()
                 bar.update(len(batch))

@@ -40,12 +40,13 @@ class ChoiceLikelihoods:
     """How likely a model finds each of several continuations of one prompt.
 
     Attributes:
-        logprobs: natural logarithms, (choices,).
+        logprobs: natural logarithms, (choices,). Where only likelihoods under the constraint were asked for
+            (`Pruning.constrained`) and choices are many, those.
         tokens: tokens that each stands for, (choices,).
         bounds: numbers of the choices that were not read to their end: what stands there is an upper bound.
         constrained: how likely each is under the constraint to write one of them, natural logarithms, (choices,): at
-            each token the shares of those that can follow count. They sum to 1. None where a choice begins another, or
-            the model doesn't tell.
+            each token the shares of those that can follow count. They sum to 1, if none is in `bounds`. None where a
+            choice begins another, not all was read, or the model doesn't tell.
     """
 
     logprobs: np.ndarray

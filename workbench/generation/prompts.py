@@ -48,7 +48,8 @@ def read_prompts(
         pad_id: fills up shorter rows; it is never attended to.
     """
     device = output_weight(model).device
-    first, shared = read_beginning(model, prompts)
+    with output_of(model, lambda hidden: hidden[:, -1:], hidden=False):
+        first, shared = read_beginning(model, prompts)
     front = first.virtual_tokens + len(shared)
     rests = [list(prompt[len(shared) :]) for prompt in prompts]
     length = max(map(len, rests))

@@ -4,8 +4,8 @@ The likelihood of what was read of a choice is an upper bound of its own: more t
 that begin alike are together no likelier than their beginning. So most of many choices are known to be out of the
 question after their first token, which the prompt alone tells (branch and bound, Land and Doig 1960).
 
-A choice may also be as likely as it is written under the constraint to write one of the choices: then a token that
-nothing else can stand for is certain, and needs no reading. Of dozens of labels most differ in their first token.
+Under the constraint to write one of the choices, only tokens that go on with one of them count at each node: where
+there is only one, its probability is 1, and nothing is read. Of dozens of labels most differ in their first token.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,13 +65,18 @@ class Reading:
         tree: of the choices.
         needed: None wants to know all.
         constrained: likelihoods are those under the constraint to write one of the choices, see
-            `ChoiceLikelihoods.constrained`. None of the choices may begin another.
+            `ChoiceLikelihoods.constrained`.
 
     Attributes:
         read: nodes that were read, (nodes,).
+
+    Raises:
+        ValueError: they are to be those under a constraint, and a choice begins another.
     """
 
     def __init__(self, tree: ChoiceTree, needed: Needed | None = None, constrained: bool = False) -> None:
+        if constrained and not tree.prefix_free:
+            raise ValueError("a choice begins another: read them with the end of the turn")
         self.tree = tree
         self.needed = needed
         self.constrained = constrained

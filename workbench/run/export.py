@@ -68,14 +68,14 @@ def export_method(
     require_same_data(data_of(job), folder.read_results().data, folder.path)
     saved = open_saved(job, method, folder.trial(name, record.seed), mergeability, base=base)
     # Its answers are made anew: those of the run may be on the other base.
-    some = {"": [example for example, _ in job.first_pairs(PROOF_PROMPTS)]}
+    some = [example for example, _ in job.first_pairs(PROOF_PROMPTS)]
     sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
     answers = f"{name}: answers"
-    predictions = [] if record.head else predict(job.head.language_model(saved.model), some, sampling, answers)
+    predictions = [] if record.head else predict(job.head.language_model(saved.model), {"": some}, sampling, answers)
     same = precision == "float32" and BASES.get(saved.base or "", "") in (record.export.base or "")
     scored = "of what is shipped" if same else "of the run's own checkpoint, in float32 and on the base chosen there"
     exported, _ = merge(
-        job, method, record.seed, to, saved, predictions, record.metrics, choosing=record.choosing,
+        job, method, record.seed, to, saved, some, predictions, record.metrics, choosing=record.choosing,
         precision=PRECISIONS[precision], scored=scored, accept_rounding=accept_rounding,
     )  # fmt: skip
     return exported

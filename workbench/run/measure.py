@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -11,9 +11,10 @@ import numpy as np
 import psutil
 from torch import nn
 
+from workbench.data import Example
 from workbench.data.render import Rendered
 from workbench.errors import MethodError, UserError
-from workbench.evaluation.calibration import Calibration, choose
+from workbench.evaluation.calibration import choose, fitting_sample, usual_calibration
 from workbench.export import FreshProcess
 from workbench.generation.context import most_tokens
 from workbench.generation.engine import MOST_TOGETHER, LocalModel
@@ -113,16 +114,11 @@ class _Base:
         self.job = job
         self.written = [item for pairs in job.evaluated.values() for e, item in pairs if not e.choices]
         self.chosen = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
-        # What an answer is written from is chosen first, and read with the prompt.
-        self.grounded = job.recipe.grounding is not None
-        self.passage = 0.0
-        self.asked = self.chosen
-        if job.recipe.grounding is not None:
-            texts = job.recipe.grounding.passages.values()
-            self.passage = fmean(len(job.renderer.tokens(text)) for text in texts)
-            prompts = [e.prompt for pairs in job.evaluated.values() for e, _ in pairs if not e.choices]
-            self.asked = self.chosen or [job.recipe.grounding.ask(prompt) for prompt in prompts[:CHOICES_TIMED]]
-        self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if self.asked else []
+        self.passage = 0.0  # tokens that an answer is written from
+        if (grounding := job.recipe.grounding) is not None:
+            self.passage = fmean(len(job.renderer.tokens(text)) for text in grounding.passages.values())
+        needed = self.chosen or grounding is not None
+        self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if needed else []
         model: nn.Module | None = None
 
         def load() -> None:
@@ -137,7 +133,10 @@ class _Base:
             self.reading = self.reading_seconds(model)
             self.together = self._together(model)
             self.writing = writing_cost(job, model, self.written or self.first(), self.together)
-            self.choosing = self.choosing_seconds(LocalModel(model, job.heads[LIKELIHOOD].renderer))
+            local = LocalModel(model, job.heads[LIKELIHOOD].renderer)
+            self.choosing = self.choosing_seconds(local)
+            self.calibration = self._calibration_seconds(local)
+            self.finding = self._finding_seconds(local)
         self.memory_bytes = memory.peak_bytes
         self.disk = disk_rate(folder)
         del model
@@ -159,18 +158,30 @@ class _Base:
 
     def choosing_seconds(self, model: LanguageModel) -> float:
         """In which a model chooses for one example."""
-        if not self.asked:
+        return _choosing_seconds(model, self.chosen, isinstance(model, LocalModel) and may_prune(self.job))
+
+    def _calibration_seconds(self, model: LanguageModel) -> float:
+        """To calibrate: of examples to which that is fitted, all choices are read."""
+        fitted = len(self.calibrating)
+        if may_prune(self.job):
+            tasks = {example.task for example in self.calibrating}
+            fitted = sum(len(fitting_sample([e for e in self.calibrating if e.task == task])) for task in tasks)
+        rest = len(self.calibrating) - fitted
+        return fitted * _choosing_seconds(model, self.calibrating, False) + rest * self.choosing
+
+    def _finding_seconds(self, model: LanguageModel) -> float:
+        """To find what the answers are written from."""
+        if (grounding := self.job.recipe.grounding) is None:
             return 0.0
-        some = self.asked[:: max(1, len(self.asked) // CHOICES_TIMED)][:CHOICES_TIMED]
-        simplest = {example.task: Calibration() for example in some}
-        prune = may_prune(self.job)
-        return seconds_of(lambda: choose(model, some, simplest, "", "", prune)) / len(some)
+        prompts = [e.prompt for pairs in self.job.evaluated.values() for e, _ in pairs if not e.choices]
+        asked = [grounding.ask(prompt) for prompt in prompts[:CHOICES_TIMED]]
+        kept = asked[0].choices if grounding.search is not None else ()
+        return len(prompts) * _choosing_seconds(model, asked, True, kept)
 
     def writing_seconds(self, answers: np.ndarray) -> float:
         """Of all answers that are written, given their lengths, and of finding what they are written from."""
         read = sum(item.length for item in self.written) + round(len(self.written) * self.passage)
-        finding = len(self.written) * self.choosing if self.grounded else 0.0
-        return finding + self.writing.seconds(read, answers, self.together)
+        return self.finding + self.writing.seconds(read, answers, self.together)
 
     def export_seconds(self, answers: np.ndarray) -> float:
         """To merge, write, read again and prove a checkpoint."""
@@ -188,13 +199,24 @@ class _Base:
         return 2 * self.loading + 2 * self.total * FLOAT32 / self.disk + read
 
 
+def _choosing_seconds(
+    model: LanguageModel, examples: Sequence[Example], prune: bool, kept: Collection[str] = ()
+) -> float:
+    """In which a model chooses for one of the examples, on average; see `choose`."""
+    some = examples[:: max(1, len(examples) // CHOICES_TIMED)][:CHOICES_TIMED]
+    if not some:
+        return 0.0
+    usual = {example.task: usual_calibration(example.choices, prune) for example in some}
+    return seconds_of(lambda: choose(model, some, usual, "", "", prune, kept)) / len(some)
+
+
 def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     """Of a tuned method, or of the untuned checkpoint."""
     references = np.array([min(len(item.completion_ids), job.recipe.max_new_tokens) for item in base.written])
     if not method.trains:
         answers = np.full_like(references, job.recipe.max_new_tokens)  # it has not learned when to end
         return EntryCost(
-            fixed=Forecast(evaluation=base.loading + len(base.calibrating) * base.choosing),
+            fixed=Forecast(evaluation=base.loading + base.calibration),
             evaluation=base.writing_seconds(answers) + len(base.chosen) * base.choosing,
             memory_bytes=base.memory_bytes,
             total=base.total,
@@ -209,9 +231,10 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
         model = _attached(job, method, precision.scored_bits)
         with fast_evaluation(model.eval()):
             slower = base.reading_seconds(model) / base.reading
-            choosing = slower * base.choosing
+            choosing, calibration = slower * base.choosing, slower * base.calibration
             if job.head.labels is not None:
                 choosing = base.choosing_seconds(job.head.language_model(model))
+                calibration = len(base.calibrating) * choosing
         del model
         release_memory()
     merges = isinstance(job.mergeability[job.name_of(method)], Mergeable)
@@ -224,7 +247,7 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     return EntryCost(
         fixed=Forecast(
             training=base.loading + 4 * adapter / base.disk,
-            evaluation=2 * base.loading + len(base.calibrating) * choosing,
+            evaluation=2 * base.loading + calibration,
             export=export,
         ),
         training=training,

@@ -33,6 +33,7 @@ def merge(
     seed: int,
     folder: Path,
     saved: SavedModel,
+    examples: Sequence[Example],
     predictions: Sequence[Prediction],
     scores: Mapping[str, Score],
     process: FreshProcess | None = None,
@@ -47,7 +48,8 @@ def merge(
     Args:
         folder: where it goes, whole or not at all.
         saved: of a method that merges; its model is changed by it.
-        predictions: the model's, for the evaluated examples.
+        examples: that were evaluated, as the model was given them; it is proven on the first of them.
+        predictions: the model's for them.
         process: one that is open already.
         choosing: task -> how likelihoods become probabilities, of which the card says what a user needs.
         precision: of the saved weights.
@@ -62,7 +64,7 @@ def merge(
     if job.bits < 32 and saved.base is not None:
         base = f"trained on the base at {job.bits} bits, merged into {BASES[saved.base]}"
     notes = {**({"Base of the merge": base} if base else {}), **threshold_note(choosing), "Scores": scored}
-    pairs = job.first_pairs(PROOF_PROMPTS)
+    pairs = [(example, job.renderer.render(example)) for example in examples[:PROOF_PROMPTS]]
     expected = _expected(job, method, saved, pairs, predictions[: len(pairs)])
     generation = None
     if job.head.labels is None:

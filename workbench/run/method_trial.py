@@ -167,8 +167,8 @@ def _export(
     else:
         try:
             export, renderer = merge(
-                job, method, seed, folder.merged, saved, evaluated.predictions, evaluated.scores, process,
-                choosing=evaluated.choosing,
+                job, method, seed, folder.merged, saved, evaluated.examples, evaluated.predictions, evaluated.scores,
+                process, choosing=evaluated.choosing,
             )  # fmt: skip
         except (MethodError, ValueError, RuntimeError) as error:  # the training and its scores are no less worth
             export, renderer = replace(export, reason=f"{type(error).__name__}: {error}"), job.renderer
@@ -301,7 +301,8 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
     began = time.perf_counter()
     local = job.head.language_model(model)
     with fast_evaluation(model):
-        prune = may_prune(job)
+        # A head of classes reads all of them at once.
+        prune = may_prune(job) and job.head.labels is None
         calibrations, checked = calibrate(job, local, f"{name}: validation", prune)
         asked = time.perf_counter()
         examples = {split: [example for example, _ in pairs] for split, pairs in job.evaluated.items()}

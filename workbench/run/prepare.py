@@ -253,15 +253,18 @@ def _require_context(recipe: Recipe, checkpoint: Checkpoint, tuned: Sequence[Tun
     Raises:
         UserError: it can't.
     """
-    most = context_length(checkpoint.path)
-    virtual = max(
-        int({**e.method.settings, **settings_of(recipe, e.method, e.head)}.get("num_virtual_tokens", 0)) for e in tuned
-    )
+    most, virtual = context_length(checkpoint.path), _virtual_tokens(recipe, tuned)
     if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual > most:
         raise UserError(
             f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and {virtual} virtual tokens are "
             f"more than the {most} tokens that {recipe.checkpoint} can read"
         )
+
+
+def _virtual_tokens(recipe: Recipe, tuned: Sequence[TunedEntry]) -> int:
+    """The most that a method puts in front of a prompt."""
+    settings = ({**e.method.settings, **settings_of(recipe, e.method, e.head)} for e in tuned)
+    return max(int(some.get("num_virtual_tokens", 0)) for some in settings)
 
 
 def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pairs], of_one: Sequence[str]) -> None:
@@ -321,14 +324,19 @@ def _require_grounding(recipe: Recipe, base: "_Base", pairs: Mapping[str, Pairs]
         for split in TRAINED
         if not any(example.choices and example.task == asked.task for example, _ in pairs[split])
     ]
+    validated = {choice for e, _ in pairs["validation"] if e.task == asked.task for choice in e.choices}
+    if new := [choice for choice in asked.choices if choice not in validated]:
+        listed = ", ".join(map(repr, new[:5]))
+        problems.append(f"ask names choices that validation doesn't, so that they can't be calibrated: {listed}")
     if missing := [choice for choice in asked.choices if choice not in grounding.passages]:
         problems.append(f"passages has none for the choices {', '.join(map(repr, missing[:5]))}")
     most = context_length(base.checkpoint.path)
     longest = max(len(base.renderer.tokens(text)) for text in grounding.passages.values())
-    if most is not None and recipe.max_tokens + recipe.max_new_tokens + longest > most:
+    virtual = _virtual_tokens(recipe, base.tuned)
+    if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual + longest > most:
         problems.append(
-            f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens} and the longest passage of "
-            f"{longest} tokens are more than the {most} that {recipe.checkpoint} can read"
+            f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens}, {virtual} virtual tokens and the "
+            f"longest passage of {longest} tokens are more than the {most} that {recipe.checkpoint} can read"
         )
     if problems:
         raise collected("grounding", problems)

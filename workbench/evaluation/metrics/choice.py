@@ -186,6 +186,7 @@ METRICS = (
         higher_is_better=True,
         worst=0,
         best=100,
+        needs_all_choices=False,
     ),
     _of_one_choice(
         name="mcc",
