@@ -31,17 +31,20 @@ PASSAGES = {"Fees": "A transfer costs 4.", "Lost cards": "Freeze it at once."}
 def topic(row, question, answer=None):
     return choice({"id": row["id"] + "-topic"}, question, PASSAGES, answer, system="Topic", task="topic")
 
+def topics(row):
+    return [topic(row, row["messages"][0]["content"], row["topic"])]
+
 def held(row):
-    return [topic(row, row["messages"][0]["content"], row["topic"]), *conversation(row, system="Bank")]
+    return conversation(row, system="Bank")
 
 def trained(row):
     right = PASSAGES[row["topic"]]
-    return [*held(row)[:1], *conversation(row, system="Bank", ground=lambda messages: right)]
+    return [*topics(row), *conversation(row, system="Bank", ground=lambda messages: right)]
 
 recipe = replace(
     recipe,
-    row_to_examples={"train": trained, "validation": trained, "test": held},
-    data={s: recipe.data[s] for s in ("train", "validation", "test")},
+    row_to_examples={"train": trained, "validation": trained, "test": held, "topics": topics},
+    data={**{s: recipe.data[s] for s in ("train", "validation", "test")}, "topics": recipe.data["test"]},
     inference_examples=lambda row: conversation(row, system="Bank")[-1:],
     grounding=Grounding(
         ask=lambda messages: topic({"id": "asked"}, messages[-1]["content"]),
@@ -95,6 +98,7 @@ def test_two_orders_are_put_together() -> None:
     assert fused(order, ["d", "c"]) == "d"  # fourth and first, against first and nowhere
     assert fused(order, ["c", "a", "d"]) == "a"
     assert fused(order, ["stranger", "b"]) == "b"
+    assert fused(order, ["d", "c", "c", "c", "c"]) == "d"
     (fees,) = conversation({"id": "1", "messages": [{"role": "user", "content": "what fees?"}]})
     passages = {FEES: "It costs 4.", CARDS: "Freeze it.", "Coins": "Free.", "Boxes": "60 a year."}
 
@@ -147,7 +151,12 @@ def test_a_run_answers_from_what_its_model_chose(
     # A soft prompt becomes words of the merged checkpoint: its prompts are written anew.
     assert main([str(recipe), "--methods", "untuned,lora,prompt", "--bits", "32", "--out", str(out)]) == 0
     passages = {FEES: "A transfer costs 4.", CARDS: "Freeze it at once."}
+    records = {record["method"]: record for record in json.loads((out / "results.json").read_text())["runs"]}
     for name in ("untuned", "lora", "prompt"):
+        record = records[name]
+        assert record["status"] == "done", record["error"]
+        # The proof is held on the prompts that the model was given, passages and all.
+        assert record["export"]["merged"] == (name != "untuned"), record["export"]
         answers = {row["id"]: row for row in map(json.loads, (out / name / "predictions.jsonl").open())}
         assert len(answers) == 20
         for number in range(10):
@@ -173,7 +182,7 @@ def test_a_run_answers_from_what_its_model_chose(
     [
         ('passages={"Fees": "4."}', "passages has none for the choices 'Lost cards'"),
         ("passages={}", "passages is empty"),
-        ('passages={name: "long " * 400 for name in PASSAGES}', "the longest passage of"),
+        ('passages={name: "long " * 400 for name in PASSAGES}', "longest passage of"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(
@@ -184,8 +193,20 @@ def test_mistakes_are_told_before_anything_is_trained(
     assert problem in capsys.readouterr().err
 
 
+def test_a_choice_that_validation_does_not_know_is_told(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = 'topic({"id": "asked"}, messages[-1]["content"])'
+    wider = 'choice({"id": "asked"}, messages[-1]["content"], [*PASSAGES, "New"], system="Topic", task="topic")'
+    text = recipe.read_text()
+    assert asked in text
+    recipe.write_text(text.replace(asked, wider).replace("passages=PASSAGES", 'passages={**PASSAGES, "New": "?"}'))
+    assert main([str(recipe), "--methods", "lora", "--bits", "32"]) == 2
+    assert (
+        "ask names choices that validation doesn't, so that they can't be calibrated: 'New'" in capsys.readouterr().err
+    )
+
+
 def test_a_task_that_is_not_trained_is_told(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe.write_text(recipe.read_text().replace("return [*held(row)[:1], *conv", "return [*conv"))
+    recipe.write_text(recipe.read_text().replace("return [*topics(row), *conv", "return [*conv"))
     assert main([str(recipe), "--methods", "lora", "--bits", "32"]) == 2
     assert "no examples with choices of" in capsys.readouterr().err
 
