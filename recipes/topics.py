@@ -50,6 +50,6 @@ recipe = Recipe(
     baselines={"tfidf": tfidf},
     max_tokens=128,
     max_new_tokens=16,
-    training=Training(num_train_epochs=5, batch_size=16, validations=4),
+    training=Training(num_train_epochs=4, batch_size=8, validations=4),
     settings={"lora": {"learning_rate": 2e-3, "r": 64, "lora_alpha": 128, "target_modules": ENDS}},
 )

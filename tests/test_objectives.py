@@ -66,6 +66,32 @@ def test_its_loss_does_not_depend_on_accumulation(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_every_example_counts_the_same_however_long(tmp_path: Path) -> None:
+    items = [*rendered(3), *[replace(item, completion_ids=item.completion_ids[-2:]) for item in rendered(4, 50)]]
+    model = make_model("gpt2")
+    expected = []
+    for item in items:
+        ids = torch.tensor([item.prompt_ids + item.completion_ids])
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0, len(item.prompt_ids) - 1 : -1]
+        expected.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor(item.completion_ids))))
+    objective = find_objective("sft_per_example")
+    batch = objective.collator(0, 8)(list(objective.rows(items)))
+    assert int(objective.items(batch)) == 7
+    for linear_output in (False, True):
+        with torch.no_grad():
+            loss = float(objective.loss(model, batch, linear_output))
+        assert loss / 7 == pytest.approx(sum(expected) / 7, rel=1e-4)
+    assert objective.checked_loss(model, items, 0, 3) == pytest.approx(sum(expected) / 7, rel=1e-4)
+    assert find_objective("sft").checked_loss(model, items, 0, 3) != pytest.approx(sum(expected) / 7, rel=1e-3)
+    training = replace(TRAINING, objective="sft_per_example")
+    _, together = trained(tmp_path / "a", training)
+    tuned, parts = trained(tmp_path / "b", replace(training, gradient_accumulation_steps=4))
+    losses = [[point["loss"] for point in result.curve if "loss" in point] for result in (together, parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert parts.checked_loss == pytest.approx(objective.checked_loss(tuned, rendered(10, 100), 0, 4), rel=1e-3)
+
+
 def test_an_unknown_objective_is_refused_before_data_are_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
