@@ -81,7 +81,7 @@ def test_it_reads_until_the_bound_holds(by: str, ended: bool, sharpness: float) 
         assert not exact.wanted()
         random = np.random.default_rng(seed)
         calibration = Calibration(
-            by=by, temperature=float(random.choice([0.3, 1.0, 4.0])),
+            by="sum" if constrained else by, constrained=constrained, temperature=float(random.choice([0.3, 1.0, 4.0])),
             prior={str(n): float(random.normal(-5, 2)) for n in range(len(choices))},
         )  # fmt: skip
         names = [str(n) for n in range(len(choices))]
@@ -181,12 +181,14 @@ def compare_to_all(kind: str, adapter: str, monkeypatch: pytest.MonkeyPatch) -> 
         for by in BY:
             for temperature in (0.2, 1.0, 10.0):
                 prior = {str(n): -float(n % 7) for n in range(len(given))}
-                calibration = Calibration(by=by, temperature=temperature, prior=prior)
+                constrained = by == "constrained"
+                way = "sum" if constrained else by
+                calibration = Calibration(by=way, constrained=constrained, temperature=temperature, prior=prior)
                 slopes, offsets = calibration.line([str(n) for n in range(len(given))], tree.lengths)
                 needed = Needed(slopes=slopes, offsets=offsets, kept=[len(given) // 2], tolerance=TOLERANCE)
-                if by == "constrained" and not tree.prefix_free:
+                if constrained and not tree.prefix_free:
                     continue
-                some = [Reading(tree, needed, by == "constrained") for _ in prompts]
+                some = [Reading(tree, needed, constrained) for _ in prompts]
                 read_choices(model, prompts, some, 0, local.linear_output, local.branching)
                 for pruned, whole, single in zip(some, exact, alone, strict=True):
                     agree(pruned, whole, calibration, needed.kept)
@@ -325,8 +327,8 @@ class Told:
         ]
 
 
-@pytest.mark.parametrize(("better", "by"), [(0, "constrained"), (1, "constrained"), (12, "sum")])
-def test_of_many_choices_another_way_must_be_clearly_better(better: int, by: str) -> None:
+@pytest.mark.parametrize(("better", "constrained"), [(0, True), (1, True), (12, False)])
+def test_of_many_choices_another_way_must_be_clearly_better(better: int, constrained: bool) -> None:
     labels = tuple(f"{label} {n}" for n in range(2) for label in LABELS)
     examples = [
         Example(
@@ -343,10 +345,28 @@ def test_of_many_choices_another_way_must_be_clearly_better(better: int, by: str
         return find_metric("accuracy").value(answers)
 
     told: Any = Told(right, other)
-    (found,), _ = fit_calibrations(told, examples, [], accuracy, "", prune=True)[0].values(), None
-    assert found.by == by
-    (found,), _ = fit_calibrations(told, examples, [], accuracy, "", prune=False)[0].values(), None
-    assert found.by == "sum"
+    (found,) = fit_calibrations(told, examples, [], accuracy, "", prune=True)[0].values()
+    assert (found.by, found.constrained) == ("sum", constrained)
+    (found,) = fit_calibrations(told, examples, [], accuracy, "", prune=False)[0].values()
+    assert (found.by, found.constrained) == ("sum", False)
+
+
+def test_a_prior_under_the_constraint_is_one_of_the_ways() -> None:
+    labels = tuple(f"{label} {n}" for n in range(2) for label in LABELS)
+    examples = [
+        Example(
+            id=str(n), prompt=({"role": "user", "content": f"Question {n}?"},), choices=labels, completion=labels[n % 7]
+        )
+        for n in range(40)
+    ]
+    logs = np.full((40, len(labels)), -5.0)
+    logs[:, 9] = -1.0  # always the likeliest
+    logs[np.arange(40), np.arange(40) % 7] = -2.0
+    told: Any = Told(np.full_like(logs, -1.0), logs)
+    found, answers = fit_calibrations(told, examples, [], find_metric("accuracy").value, "", prune=True)
+    assert (found[""].by, found[""].constrained) == ("calibrated", True)
+    assert all(one.prediction == one.reference for one in answers)
+    assert found[""].summary()["constrained"] is True
 
 
 def test_a_calibration_is_fitted_to_a_sample_of_many() -> None:

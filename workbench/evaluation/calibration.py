@@ -15,9 +15,9 @@ from workbench.evaluation.several import fit_thresholds, predicted
 from workbench.generation.language_model import ChoiceLikelihoods, LanguageModel
 from workbench.generation.pruning import Pruning
 
-SUM, MEAN, CALIBRATED, CONSTRAINED = "sum", "mean", "calibrated", "constrained"
-# With more choices than this, "constrained", which reads little more than the prompt, is taken unless another way is
-# clearly better.
+SUM, MEAN, CALIBRATED = "sum", "mean", "calibrated"
+# With more choices than this, likelihoods under the constraint to write one of them, which need little more than the
+# prompt to be read, are taken unless others are clearly better.
 MANY = 16
 # Prompts over which a choice's own likelihood is averaged, if all have the same choices; and how many choices are
 # measured for it in all, if they don't.
@@ -36,9 +36,10 @@ class Calibration:
         by: "sum": the likelihood of the whole choice; "mean": of its average token, so that length doesn't count;
             "calibrated": how much the prompt raises it, so that a choice that is likely behind any prompt has no
             advantage (domain-conditional PMI, Holtzman et al. 2021, arXiv:2104.08315; Zhao et al. 2021,
-            arXiv:2102.09690); "constrained": how likely it is written under the constraint to write one of them
-            (constrained decoding, Hokamp and Liu 2017, arXiv:1704.07138; De Cao et al. 2021, arXiv:2010.00904), of
-            which most are known by their first token.
+            arXiv:2102.09690).
+        constrained: the likelihood is that under the constraint to write one of the choices (constrained decoding,
+            Hokamp and Liu 2017, arXiv:1704.07138; De Cao et al. 2021, arXiv:2010.00904); most choices are then known
+            by their first token.
         temperature: by which scores are divided, so that probabilities tell how often they are right (Guo et al.
             2017, arXiv:1706.04599).
         prior: for "calibrated", log-likelihood of each choice behind any prompt.
@@ -51,6 +52,7 @@ class Calibration:
     """
 
     by: str = SUM
+    constrained: bool = False
     temperature: float = 1.0
     with_end: bool = True
     fitted_on: int = 0
@@ -77,7 +79,7 @@ class Calibration:
         Raises:
             ValueError: the model doesn't tell those under a constraint.
         """
-        if self.by != CONSTRAINED:
+        if not self.constrained:
             return found.logprobs
         if found.constrained is None:
             raise ValueError("the model doesn't tell how likely choices are under the constraint to write one of them")
@@ -102,7 +104,9 @@ class Calibration:
     def summary(self) -> dict[str, Any]:
         """What stands in `results.json`."""
         thresholds = {"thresholds": dict(self.thresholds)} if self.thresholds else {}
-        return {"by": self.by, "temperature": self.temperature, "fitted_on": self.fitted_on, **thresholds}
+        constrained = {"constrained": True} if self.constrained else {}
+        shown = {"by": self.by, **constrained, "temperature": self.temperature, "fitted_on": self.fitted_on}
+        return {**shown, **thresholds}
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -156,7 +160,7 @@ def with_prior(model: LanguageModel, calibration: Calibration, choices: Iterable
     measured = model.loglikelihood(
         contexts, [new] * len(contexts), end_of_turn=calibration.with_end, task=task, title="prior of new choices"
     )
-    prior = dict(zip(new, _mean_likelihood(measured), strict=True))
+    prior = dict(zip(new, _mean_likelihood([calibration.likelihoods(found) for found in measured]), strict=True))
     return replace(calibration, prior={**calibration.prior, **prior})
 
 
@@ -199,7 +203,7 @@ def fit_calibrations(
 
 def usual_calibration(choices: Sequence[str], prune: bool) -> Calibration:
     """What is most likely to be found for an example with these choices, before anything is."""
-    return Calibration(by=CONSTRAINED if prune and len(choices) > MANY else SUM)
+    return Calibration(constrained=prune and len(choices) > MANY)
 
 
 def fitting_sample(examples: Sequence[Example]) -> list[Example]:
@@ -239,31 +243,32 @@ def _fit(
         thresholds = dict(zip(choices, fit_thresholds(probabilities, true), strict=True))
         return Calibration(with_end=with_end, thresholds=thresholds, fitted_on=len(examples)), likelihoods
     contexts: list[Sequence[Message]] = []
-    if len({example.choices for example in examples}) == 1:
-        prior = dict(zip(examples[0].choices, _mean_likelihood(likelihoods), strict=True))
-    else:
-        contexts = [example.prompt for example in _contexts(examples, len(choices))]
+    measured, of = likelihoods, examples[0].choices
+    if len({example.choices for example in examples}) > 1:
+        contexts, of = [example.prompt for example in _contexts(examples, len(choices))], tuple(choices)
         measured = model.loglikelihood(
             contexts, [choices] * len(contexts), end_of_turn=with_end, task=examples[0].task, title=f"{title} prior"
         )
-        prior = dict(zip(choices, _mean_likelihood(measured), strict=True))
-    is_known = many and all(found.constrained is not None for found in likelihoods)
-    tried = [
-        Calibration(by=by, prior=prior, contexts=contexts, with_end=with_end, fitted_on=len(examples))
-        for by in (*((CONSTRAINED,) if is_known else ()), SUM, MEAN, CALIBRATED)
-    ]
-    answers = [_predictions(model, examples, likelihoods, one, "validation") for one in tried]
-    number = int(np.argmax([better(some) for some in answers]))  # the simplest of equals
-    best = tried[number if not is_known or _clearly_better(answers[number], answers[0]) else 0]
+
+    def best_of(ways: Sequence[str], constrained: bool) -> tuple[Calibration, list[Prediction]]:
+        usual = Calibration(constrained=constrained, contexts=contexts, with_end=with_end, fitted_on=len(examples))
+        prior = dict(zip(of, _mean_likelihood([usual.likelihoods(found) for found in measured]), strict=True))
+        tried = [replace(usual, by=by, prior=prior) for by in ways]
+        answers = [_predictions(model, examples, likelihoods, one, "validation") for one in tried]
+        number = int(np.argmax([better(some) for some in answers]))  # the simplest of equals
+        return tried[number], answers[number]
+
+    best, answers = best_of((SUM, MEAN, CALIBRATED), constrained=False)
+    if many and not contexts and all(found.constrained is not None for found in likelihoods):
+        cheap, others = best_of((SUM, CALIBRATED), constrained=True)
+        if not _clearly_better(answers, others):
+            # An end that must follow is certain and costs nothing, and choices that are asked later may begin alike.
+            best = replace(cheap, with_end=True)
     right = [example.choices.index(example.completion) for example in examples]
     scores = [best.scores(example.choices, found) for example, found in zip(examples, likelihoods, strict=True)]
     temperature = fit_temperature(scores, right)
     if best.by != CALIBRATED:
         best = replace(best, prior={}, contexts=())
-    if (
-        best.by == CONSTRAINED
-    ):  # an end that must follow is certain and costs nothing; others that are asked may begin alike
-        best = replace(best, with_end=True)
     return replace(best, temperature=temperature), likelihoods
 
 
@@ -287,7 +292,7 @@ def _likelihoods(
     pruning = None
     if prune_by is not None:
         read = [[one for one in example.choices if one == example.completion or one in kept] for example in examples]
-        pruning = Pruning(scores=prune_by.line, kept=read, constrained=prune_by.by == CONSTRAINED)
+        pruning = Pruning(scores=prune_by.line, kept=read, constrained=prune_by.constrained)
     task = examples[0].task if examples else ""
     return model.loglikelihood(prompts, choices, end_of_turn=with_end, task=task, pruning=pruning, title=title)
 
@@ -352,8 +357,8 @@ def _contexts(examples: Sequence[Example], choices: int) -> Sequence[Example]:
     return examples[:: max(1, len(examples) // count)][:count]
 
 
-def _mean_likelihood(likelihoods: Sequence[ChoiceLikelihoods]) -> list[float]:
-    """Logarithm of each choice's mean likelihood behind several prompts."""
-    logprobs = np.array([found.logprobs for found in likelihoods])
+def _mean_likelihood(likelihoods: Sequence[np.ndarray]) -> list[float]:
+    """Logarithm of each choice's mean likelihood behind several prompts, given the logarithms behind each."""
+    logprobs = np.array(likelihoods)
     highest = logprobs.max(axis=0)
     return list(map(float, np.log(np.exp(logprobs - highest).mean(axis=0)) + highest))

@@ -97,7 +97,9 @@ class _Behind:
                 reading = self.readings[prompt]
                 if not (wanted := reading.wanted()):
                     continue
-                if branching and reading.needed is not None and self._used[prompt] + len(wanted) <= STEPWISE:
+                # Where most is wanted, to read all at once takes less than to read it in steps.
+                most = min(STEPWISE - self._used[prompt], len(reading.tree.inner) // 3)
+                if branching and reading.needed is not None and len(wanted) <= most:
                     step.append(_Row(prompt, wanted))
                 else:
                     whole += [_Row(prompt, nodes) for nodes in reading.tree.rows(width if branching else 1)]
