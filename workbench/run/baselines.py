@@ -13,9 +13,9 @@ from workbench.evaluation.reranker import fit_reranker, reranked
 from workbench.results import DONE, ExportRecord, RunRecord
 from workbench.run.entries import BaselineEntry, RerankerEntry
 from workbench.run.folder import TrialFolder
-from workbench.run.method_trial import signatures
 from workbench.run.prepare import Job
 from workbench.run.resources import Memory, peak_memory
+from workbench.run.scoring import signatures
 
 
 def run_baseline(job: Job, entry: BaselineEntry, seed: int, folder: TrialFolder) -> RunRecord:

@@ -26,9 +26,9 @@ from workbench.results import Forecast
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
 from workbench.run.forecast import Costs, EntryCost
 from workbench.run.merge import PROOF_PROMPTS
-from workbench.run.method_trial import may_prune
 from workbench.run.prepare import Job
 from workbench.run.resources import peak_memory
+from workbench.run.scoring import may_prune
 from workbench.run.timing import (
     disk_rate,
     reading_seconds,

@@ -60,9 +60,7 @@ def merge(
         The record, and how examples are rendered for the merged checkpoint.
     """
     assert not isinstance(method.merge, NotMergeable)
-    base = None
-    if job.bits < 32 and saved.base is not None:
-        base = f"trained on the base at {job.bits} bits, merged into {BASES[saved.base]}"
+    base = _base_note(job, saved)
     notes = {**({"Base of the merge": base} if base else {}), **threshold_note(choosing), "Scores": scored}
     pairs = [(example, job.renderer.render(example)) for example in examples[:PROOF_PROMPTS]]
     expected = _expected(job, method, saved, pairs, predictions[: len(pairs)])
@@ -89,6 +87,13 @@ def merge(
             accept_rounding,
         )
     return _record(proof, saved, base), renderer
+
+
+def _base_note(job: Job, saved: SavedModel) -> str | None:
+    """Of an adapter that was trained on a base of fewer bits: into what it was merged."""
+    if job.bits == 32 or saved.base is None:
+        return None
+    return f"trained on the base at {job.bits} bits, merged into {BASES[saved.base]}"
 
 
 def _record(proof: Proof, saved: SavedModel, base: str | None) -> ExportRecord:

@@ -28,8 +28,9 @@ from workbench.results import Results, RunRecord
 from workbench.run.defaults import as_it_was
 from workbench.run.folder import RunFolder
 from workbench.run.heads import Head
-from workbench.run.method_trial import read_calibrations, read_labels
+from workbench.run.method_trial import read_labels
 from workbench.run.saved import with_adapter
+from workbench.run.scoring import read_calibrations
 from workbench.sources import fetch_checkpoint
 
 
