@@ -188,7 +188,8 @@ def measure(name: str, model: Any, renderer: Any, count: int, rounds: int) -> No
     same = sum(a.prediction == b.prediction for a, b in zip(answers[CHOSEN], answers[ALL], strict=True))
     fitted = calibrations[""]
     print(
-        f"{name}: {fitted.by}, temperature {fitted.temperature:.2f}, fitted to {fitted.fitted_on} of {len(validation)} "
+        f"{name}: {fitted.by}{' under the constraint' if fitted.constrained else ''}, temperature "
+        f"{fitted.temperature:.2f}, fitted to {fitted.fitted_on} of {len(validation)} "
         f"in {fitting:.1f} s; accuracy {find_metric('accuracy').value(answers[ALL]):.1f} %; the same choice {same} of "
         f"{len(asked)}; {unread:.1f} of {len(LABELS)} left unread"
     )
