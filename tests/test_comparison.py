@@ -54,6 +54,15 @@ def test_pairing_sees_what_separate_intervals_do_not() -> None:
     assert found.low > 0
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, False), (2, False), (3, False), (5, False), (6, True), (40, True)])
+def test_a_handful_of_items_tells_nothing(count: int, told: bool) -> None:
+    methods = {"a": [answers([False] * count)], "b": [answers([True] * count)]}
+    (found,) = compare_methods(find_metric("figures"), "test", methods)
+    assert found.difference == 100
+    assert (found.p < 0.05) == told
+    assert found.p >= min(1.0, 2.0 ** (1 - count))
+
+
 def test_more_pairs_make_each_less_certain() -> None:
     methods = {f"m{k}": [answers([(n * 7 + k * 13) % 10 < 5 + k % 2 for n in range(60)])] for k in range(4)}
     found = compare_methods(find_metric("figures"), "test", methods)

@@ -27,16 +27,19 @@ def compare_methods(
 
     Returns:
         For each pair the difference of the scores (b minus a) with its 95 % interval, the two-sided p-value, and
-        `p_adjusted` for the number of pairs (Holm 1979).
+        `p_adjusted` for the number of pairs (Holm 1979). Of very few examples no resample differs from the others: no
+        p-value is below that of all n differences having one sign by chance, 2 / 2^n, so that five never tell.
     """
     pairs = list(combinations(answers, 2))
     resamples = max(RESAMPLES, RESAMPLES_A_PAIR * len(pairs))
     sums: dict[str, np.ndarray] = {}
     values: dict[str, float] = {}
+    by_chance = 1.0
     for method, seeds in answers.items():
         chosen = [[answer for answer in seed if answer.split == split and metric.applies(answer)] for seed in seeds]
         rows = sum(by_source(metric.statistics(seed), [a.resampled_as for a in seed]) for seed in chosen)
         assert isinstance(rows, np.ndarray)
+        by_chance = 2.0 ** (1 - len(rows))
         values[method] = metric.score(rows.sum(axis=0))
         sums[method] = np.array([metric.score(resample) for resample in resampled_sums(rows, resamples)])
     found = []
@@ -46,7 +49,7 @@ def compare_methods(
         # One is added on both sides: a p-value of zero can't be shown by resamples.
         tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
         difference = values[b] - values[a]
-        p = min(1.0, 2 * float(tail) / (len(differences) + 1))
+        p = min(1.0, max(by_chance, 2 * float(tail) / (len(differences) + 1)))
         found.append(
             Comparison(
                 a=a,
