@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -262,6 +263,9 @@ def test_merged_chooses_as_the_adapter_does() -> None:
 LABELS = tuple(f"{what} {more}" for what in ("card", "loan", "app", "scam") for more in ("fee", "lost", "new", "?"))
 
 
+TWICE = tuple(f"{label} {n}" for n in range(2) for label in LABELS)
+
+
 def asked(count: int, start: int = 0) -> list[Example]:
     return [
         Example(
@@ -321,7 +325,7 @@ class Told:
         numbers = [int(conversation[0]["content"].split()[1].rstrip("?")) for conversation in conversations]
         return [
             ChoiceLikelihoods(
-                logprobs=self.logprobs[n], tokens=np.ones(2 * len(LABELS), dtype=int), constrained=self.constrained[n]
+                logprobs=self.logprobs[n], tokens=np.ones(len(TWICE), dtype=int), constrained=self.constrained[n]
             )
             for n in numbers
         ]
@@ -329,14 +333,8 @@ class Told:
 
 @pytest.mark.parametrize(("better", "constrained"), [(0, True), (1, True), (12, False)])
 def test_of_many_choices_another_way_must_be_clearly_better(better: int, constrained: bool) -> None:
-    labels = tuple(f"{label} {n}" for n in range(2) for label in LABELS)
-    examples = [
-        Example(
-            id=str(n), prompt=({"role": "user", "content": f"Question {n}?"},), choices=labels, completion=labels[n % 7]
-        )
-        for n in range(40)
-    ]
-    right = np.full((40, len(labels)), -5.0)
+    examples = [replace(one, choices=TWICE, completion=TWICE[number % 7]) for number, one in enumerate(asked(40))]
+    right = np.full((40, len(TWICE)), -5.0)
     right[np.arange(40), np.arange(40) % 7] = -0.1
     other = right.copy()
     other[:better] = np.roll(other[:better], 1, axis=1)  # the constrained one is wrong of so many
@@ -352,14 +350,8 @@ def test_of_many_choices_another_way_must_be_clearly_better(better: int, constra
 
 
 def test_a_prior_under_the_constraint_is_one_of_the_ways() -> None:
-    labels = tuple(f"{label} {n}" for n in range(2) for label in LABELS)
-    examples = [
-        Example(
-            id=str(n), prompt=({"role": "user", "content": f"Question {n}?"},), choices=labels, completion=labels[n % 7]
-        )
-        for n in range(40)
-    ]
-    logs = np.full((40, len(labels)), -5.0)
+    examples = [replace(one, choices=TWICE, completion=TWICE[number % 7]) for number, one in enumerate(asked(40))]
+    logs = np.full((40, len(TWICE)), -5.0)
     logs[:, 9] = -1.0  # always the likeliest
     logs[np.arange(40), np.arange(40) % 7] = -2.0
     told: Any = Told(np.full_like(logs, -1.0), logs)

@@ -193,7 +193,7 @@ def fit_calibrations(
         choices = list(dict.fromkeys(choice for example in [*some, *others] for choice in example.choices))
         few = fitting_sample(some) if prune else some
         heading = f"{title} {task}".strip()
-        many = prune and len(choices) > MANY
+        many = usual_calibration(choices, prune).constrained
         found[task], likelihoods = _fit(model, choices, few, better, heading, many)
         predictions |= {p.id: p for p in _predictions(model, few, likelihoods, found[task], "validation")}
         if rest := [example for example in some if example.id not in predictions]:

@@ -1,7 +1,7 @@
 """What hangs on whether a model chooses by likelihood or by a head of classes: how it is loaded, trained and asked."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from workbench.generation.engine import LocalModel
 from workbench.models import head_settings, load_classifier, load_model
 from workbench.recipe import CLASSES, LIKELIHOOD, Recipe
 from workbench.training import TrainingRows, find_objective, training_rows
+from workbench.training.objectives import Objective
 from workbench.training.objectives.classes import classes
 
 if TYPE_CHECKING:
@@ -63,20 +64,19 @@ def heads_of(recipe: Recipe, renderer: Renderer, data: PreparedData, path: Path)
     Raises:
         UserError: examples or an architecture that a head of classes can't be used with.
     """
+
+    def rows_of(objective: Objective) -> TrainingRows:
+        train, validation = (objective.examples(data.pairs[split]) for split in TRAINED)
+        return training_rows(train, validation, data.store, data.content, objective=objective)
+
     found = {LIKELIHOOD: Head(name=LIKELIHOOD, renderer=renderer)}
     if LIKELIHOOD in recipe.heads:
-        objective = find_objective(recipe.training.objective)
-        train, validation = (objective.examples(data.pairs[split]) for split in TRAINED)
-        rows = training_rows(train, validation, data.store, data.content, objective=objective)
-        found[LIKELIHOOD] = Head(name=LIKELIHOOD, renderer=renderer, rows=rows)
+        found[LIKELIHOOD] = replace(found[LIKELIHOOD], rows=rows_of(find_objective(recipe.training.objective)))
     if CLASSES in recipe.heads:
         renderer = classifying(renderer)
         labels = labels_of(_examples(recipe, data, renderer.tokenizer.pad_token_id))
         head_settings(path, labels, None)
-        objective = classes(labels)
-        train, validation = (objective.examples(data.pairs[split]) for split in TRAINED)
-        rows = training_rows(train, validation, data.store, data.content, objective=objective)
-        found[CLASSES] = Head(name=CLASSES, renderer=renderer, labels=labels, rows=rows)
+        found[CLASSES] = Head(name=CLASSES, renderer=renderer, labels=labels, rows=rows_of(classes(labels)))
     return found
 
 

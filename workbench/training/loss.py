@@ -1,6 +1,6 @@
 """Completion-only loss, with logits only where there is a label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,13 +96,20 @@ def mean_completion_loss(model: nn.Module, rendered: Sequence[Rendered], pad_id:
         pad_id: fills up shorter rows; it is never attended to.
         batch_size: examples that are read together, such of like length.
     """
-    device = next(model.parameters()).device
-    collate, linear_output = RightPadding(pad_id), has_linear_output(model)
-    order = sorted(rendered, key=lambda item: item.length)
+    linear_output = has_linear_output(model)
     total = 0.0
-    for start in range(0, len(order), batch_size):
-        batch = collate([labelled(item) for item in order[start : start + batch_size]])
-        inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-        losses, _ = negative_log_likelihoods(model, **inputs, linear_output=linear_output)
+    for batch in batches_of_like_length(model, rendered, pad_id, batch_size):
+        losses, _ = negative_log_likelihoods(model, **batch, linear_output=linear_output)
         total += float(losses.double().sum())
     return total / sum(len(item.completion_ids) for item in rendered)
+
+
+def batches_of_like_length(
+    model: nn.Module, rendered: Sequence[Rendered], pad_id: int, batch_size: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """All examples in batches of `RightPadding`, on the device of `model`, the shortest first."""
+    device, collate = next(model.parameters()).device, RightPadding(pad_id)
+    order = sorted(rendered, key=lambda item: item.length)
+    for start in range(0, len(order), batch_size):
+        batch = collate([labelled(item) for item in order[start : start + batch_size]])
+        yield {name: tensor.to(device) for name, tensor in batch.items()}

@@ -19,11 +19,6 @@ def perplexity_score(sums: np.ndarray) -> float:
     return math.exp(min(sums[0] / sums[1], 700.0))
 
 
-def likelihood_signature(answers: Sequence[Prediction]) -> str:
-    """What counts."""
-    return "natural, completion and end of turn, given the prompt"
-
-
 METRICS = (
     Metric(
         name="perplexity",
@@ -36,6 +31,6 @@ METRICS = (
         best=1,
         needs_all_choices=False,
         applies=lambda answer: answer.tokens > 0 and not answer.choices,
-        signature=likelihood_signature,
+        signature=lambda answers: "natural, completion and end of turn, given the prompt",
     ),
 )

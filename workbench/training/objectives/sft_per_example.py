@@ -13,7 +13,7 @@ from torch import nn
 from workbench.data.render import Rendered
 from workbench.errors import MethodError
 from workbench.models import has_linear_output
-from workbench.training.loss import RightPadding, labelled, negative_log_likelihoods
+from workbench.training.loss import RightPadding, batches_of_like_length, labelled, negative_log_likelihoods
 from workbench.training.objectives.objective import Objective
 from workbench.training.rows import COLUMNS
 
@@ -45,15 +45,10 @@ def _loss(model: nn.Module, batch: Mapping[str, torch.Tensor], linear_output: bo
 
 @torch.no_grad()
 def _checked_loss(model: nn.Module, rendered: Sequence[Rendered], pad_id: int, batch_size: int) -> float:
-    """Mean over examples, of a model in evaluation mode; those of like length are read together."""
-    device = next(model.parameters()).device
-    collate, linear_output = RightPadding(pad_id), has_linear_output(model)
-    order = sorted(rendered, key=lambda item: item.length)
-    total = 0.0
-    for start in range(0, len(order), batch_size):
-        batch = collate([labelled(item) for item in order[start : start + batch_size]])
-        total += float(_loss(model, {name: tensor.to(device) for name, tensor in batch.items()}, linear_output))
-    return total / len(order)
+    """Mean over examples, of a model in evaluation mode."""
+    linear_output = has_linear_output(model)
+    batches = batches_of_like_length(model, rendered, pad_id, batch_size)
+    return sum(float(_loss(model, batch, linear_output)) for batch in batches) / len(rendered)
 
 
 OBJECTIVES = (
