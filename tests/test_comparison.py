@@ -59,6 +59,7 @@ def test_a_handful_of_items_tells_nothing(count: int, told: bool) -> None:
     methods = {"a": [answers([False] * count)], "b": [answers([True] * count)]}
     (found,) = compare_methods(find_metric("figures"), "test", methods)
     assert found.difference == 100
+    assert found.items == count
     assert (found.p < 0.05) == told
     assert found.p >= min(1.0, 2.0 ** (1 - count))
 
@@ -83,9 +84,10 @@ def test_the_pareto_front_leaves_out_what_is_beaten() -> None:
     assert set(pareto_front(points)) == {"cheap", "good", "twin"}
 
 
-def results(perplexities: dict[str, float], p_adjusted: float) -> Results:
+def results(perplexities: dict[str, float], p_adjusted: float, items: int | None = 20) -> Results:
     names = list(perplexities)
-    shared = {"metric": "perplexity", "split": "test", "difference": 1.0, "low": 0.0, "high": 2.0, "p": p_adjusted}
+    values = {"difference": 1.0, "low": 0.0, "high": 2.0, "p": p_adjusted, "p_adjusted": p_adjusted, "items": items}
+    shared = {"metric": "perplexity", "split": "test", **values}
     return tiny_results(
         headline="perplexity",
         metrics={"perplexity": metric_info("perplexity", higher_is_better=False)},
@@ -93,7 +95,7 @@ def results(perplexities: dict[str, float], p_adjusted: float) -> Results:
             run_record(name, {"perplexity[test]": Score(value=value, low=value, high=value)})
             for name, value in perplexities.items()
         ],
-        comparisons=[Comparison(a=names[0], b=name, p_adjusted=p_adjusted, **shared) for name in names[1:]],
+        comparisons=[Comparison(a=names[0], b=name, **shared) for name in names[1:]],
     )
 
 
@@ -102,6 +104,10 @@ def test_the_conclusion_knows_which_way_is_better() -> None:
     assert text.startswith("Best by perplexity on test: lora")
     assert "more than luck" in text
     assert "prefix may be luck" in conclude(results({"lora": 2.0, "prefix": 2.1}, 0.6))
+    assert "more than luck" in conclude(results({"lora": 2.0, "prefix": 50.0}, 0.001, items=None))
+    for items in (1, 5):
+        text = conclude(results({"lora": 2.0, "prefix": 50.0}, 0.06, items))
+        assert f"{items} independent test examples are too few to tell methods apart" in text
     assert "Nothing to compare" in conclude(results({"lora": 2.0}, 0.6))
 
 

@@ -71,7 +71,7 @@ def test_the_same_is_opened_and_not_made_again(
     write_rows(tmp_path / "test_unseen.jsonl", [leaked])
     make, store = Counted(), Store(tmp_path / "store")
     asked = recipe(tmp_path, row_to_examples=make)
-    made = prepare_data(asked, lambda: renderer, store=store, recipe_sha256="r")
+    made = prepare_data(asked, lambda _: renderer, store=store, recipe_sha256="r")
     assert (list(made.too_long["train"]), made.repeated, made.leaked) == (["row-400"], 1, 1)
     warned, count = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING], make.rows
     assert warned == [
@@ -79,7 +79,9 @@ def test_the_same_is_opened_and_not_made_again(
         "train: left out 1 repeated examples and 1 whose question stands in another split",
     ]
     caplog.clear()
-    opened = prepare_data(asked, lambda: make_renderer(make_tokenizer()), store=Store(store.folder), recipe_sha256="r")
+    opened = prepare_data(
+        asked, lambda _: make_renderer(make_tokenizer()), store=Store(store.folder), recipe_sha256="r"
+    )
     assert same(made, opened)
     assert make.rows == count
     assert (opened.key, opened.content) == (made.key, made.content)
@@ -87,7 +89,7 @@ def test_the_same_is_opened_and_not_made_again(
 
 
 def test_another_process_opens_it_by_folder_and_key(tmp_path: Path, renderer: Renderer) -> None:
-    made = prepare_data(recipe(tmp_path), lambda: renderer, store=Store(tmp_path / "store"))
+    made = prepare_data(recipe(tmp_path), lambda _: renderer, store=Store(tmp_path / "store"))
     code = """
 import sys
 from pathlib import Path
@@ -138,9 +140,9 @@ def test_what_is_of_another_key_is_made(
     make = Counted()
     asked = recipe(tmp_path, row_to_examples=make)
     usual: dict[str, Any] = {"store": Store(tmp_path / "store"), "recipe_sha256": "r"}
-    first = prepare_data(asked, lambda: renderer, **usual)
+    first = prepare_data(asked, lambda _: renderer, **usual)
     before = make.rows
-    second = prepare_data(of_recipe(asked), lambda: of_renderer(renderer), **{**usual, **options})
+    second = prepare_data(of_recipe(asked), lambda _: of_renderer(renderer), **{**usual, **options})
     assert make.rows >= 2 * before
     assert first.key != second.key
     assert len(PreparedData.open(usual["store"], first.key).pairs["test"]) == 8  # and the first is still there
@@ -171,13 +173,13 @@ def test_rows_of_a_function_are_read_again_and_compared(tmp_path: Path, renderer
     make, store = Counted(), Store(tmp_path / "store")
     files = {split: tmp_path / f"{split}.jsonl" for split in SPLITS[1:]}
     asked = recipe(tmp_path, data={"train": function, **files}, row_to_examples=make)
-    first = prepare_data(asked, lambda: renderer, store=store, recipe_sha256="r")
+    first = prepare_data(asked, lambda _: renderer, store=store, recipe_sha256="r")
     first_rows = training_rows(first.pairs["train"].rendered, first.pairs["validation"].rendered, store, first.content)
     before = make.rows
-    again = prepare_data(asked, lambda: renderer, store=store, recipe_sha256="r")
+    again = prepare_data(asked, lambda _: renderer, store=store, recipe_sha256="r")
     assert (again.content, make.rows) == (first.content, before)
     given.pop()
-    other = prepare_data(asked, lambda: renderer, store=store, recipe_sha256="r")
+    other = prepare_data(asked, lambda _: renderer, store=store, recipe_sha256="r")
     assert make.rows > before
     assert (other.key, len(other.pairs["train"])) == (first.key, 11)
     assert other.content != first.content
@@ -185,13 +187,13 @@ def test_rows_of_a_function_are_read_again_and_compared(tmp_path: Path, renderer
     assert (len(first_rows.train), len(other_rows.train)) == (12, 11)
     kept, given[0] = given[0], {"id": "no messages"}
     with pytest.raises(UserError, match="function:1: no messages"):
-        prepare_data(asked, lambda: renderer, store=store, recipe_sha256="r")
+        prepare_data(asked, lambda _: renderer, store=store, recipe_sha256="r")
     given[0] = kept
-    assert prepare_data(asked, lambda: renderer, store=store, recipe_sha256="r").content == other.content
+    assert prepare_data(asked, lambda _: renderer, store=store, recipe_sha256="r").content == other.content
 
 
 def test_training_rows_are_opened_too(tmp_path: Path, renderer: Renderer) -> None:
-    made = prepare_data(recipe(tmp_path), lambda: renderer, store=Store(tmp_path / "store"))
+    made = prepare_data(recipe(tmp_path), lambda _: renderer, store=Store(tmp_path / "store"))
     train, validation = made.pairs["train"].rendered, made.pairs["validation"].rendered
     first = training_rows(train, validation, made.store, made.content)
     times = {path: path.stat().st_mtime_ns for path in made.store.folder.glob("*.rows*")}
@@ -206,7 +208,7 @@ def test_each_example_is_written_once(tmp_path: Path, renderer: Renderer) -> Non
     given[7]["language"] = "a word that stands nowhere else"
     write_rows(tmp_path / "train.jsonl", given)
     asked = recipe(tmp_path, row_to_examples=lambda row: conversation(row, groups=("language",)))
-    made = prepare_data(asked, lambda: renderer, store=Store(tmp_path / "store"))
+    made = prepare_data(asked, lambda _: renderer, store=Store(tmp_path / "store"))
     assert made.pairs["train"][7][0].groups == {"language": "a word that stands nowhere else"}
     holding = [path.name for path in made.store.folder.iterdir() if b"stands nowhere else" in path.read_bytes()]
     assert len(holding) == 1
@@ -215,7 +217,7 @@ def test_each_example_is_written_once(tmp_path: Path, renderer: Renderer) -> Non
 
 def test_what_is_damaged_or_not_there_is_one_line(tmp_path: Path, renderer: Renderer) -> None:
     store = Store(tmp_path / "store")
-    made = prepare_data(recipe(tmp_path), lambda: renderer, store=store)
+    made = prepare_data(recipe(tmp_path), lambda _: renderer, store=store)
     with pytest.raises(UserError, match="holds no prepared data under the key nothing"):
         PreparedData.open(store, "nothing")
     store.write(f"{made.key}.test.tokens", [], {})
@@ -228,4 +230,4 @@ def test_what_is_damaged_or_not_there_is_one_line(tmp_path: Path, renderer: Rend
 
 def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path: Path, renderer: Renderer) -> None:
     with pytest.raises(UserError, match="train: every example has more than max_tokens=20 tokens"):
-        prepare_data(recipe(tmp_path, max_tokens=20, max_new_tokens=8), lambda: renderer)
+        prepare_data(recipe(tmp_path, max_tokens=20, max_new_tokens=8), lambda _: renderer)

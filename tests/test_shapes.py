@@ -159,7 +159,7 @@ def reviews(folder: Path, count: int = 200, name: str = "reviews.csv") -> Path:
 
 
 def prepared(recipe: Recipe, **more: Any) -> PreparedData:
-    return prepare_data(recipe, renderer, **more)
+    return prepare_data(recipe, lambda _: renderer(), **more)
 
 
 def test_one_file_with_text_and_label_is_a_whole_recipe(tmp_path: Path) -> None:

@@ -213,6 +213,8 @@ class Recipe:
         description: what the job asks and expects, in a sentence; "" takes the first of the file's docstring.
         max_tokens: prompt and completion together; longer examples are counted and left out, never cut.
         max_new_tokens: most tokens of a generated answer.
+        enable_thinking: whether prompts let the model think aloud before it answers, where the chat template has a
+            switch for that; None does if answers of the training split hold thoughts (`<think>...</think>`).
         training: see `Training`.
         head: what the methods are trained to choose by. "likelihood": the model writes its choice, and is asked how
             likely each is; "classes": a classification head reads the last token, and ships as
@@ -253,6 +255,7 @@ class Recipe:
     description: str = ""
     max_tokens: int = 512
     max_new_tokens: int = 128
+    enable_thinking: bool | None = None
     training: Training = field(default_factory=Training)
     head: str | Sequence[str] = LIKELIHOOD
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)

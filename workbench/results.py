@@ -200,13 +200,18 @@ class MetricInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """One split: its size, the ids of examples that were too long, and the fingerprint of its rows."""
+    """One split: its size, the ids of examples that were too long, and the fingerprint of its rows.
+
+    Attributes:
+        remarks: what else the reader of its scores should know, in sentences.
+    """
 
     examples: int
     tokens: int
     trained_tokens: int
     too_long: Sequence[str]
     sha256: str
+    remarks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +221,8 @@ class DataInfo:
     Attributes:
         split_seed: by which one source was divided into the splits; None where each has a source.
         columns: of the text, its label or answer, and the choices, where rows became examples by these.
+        thinking: whether prompts let the model think aloud before it answers.
+        template: what a person should know of the chat template, in sentences.
     """
 
     splits: Mapping[str, SplitInfo]
@@ -223,6 +230,8 @@ class DataInfo:
     leaked: int
     split_seed: int | None = None
     columns: Mapping[str, str | Sequence[str] | None] | None = None
+    thinking: bool = False
+    template: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +250,7 @@ class Comparison:
     Attributes:
         p: two-sided p-value of a paired bootstrap.
         p_adjusted: for the number of pairs, by Holm's method.
+        items: independent examples that both are scored on; turns of one conversation are one. None in older files.
     """
 
     a: str
@@ -252,6 +262,7 @@ class Comparison:
     high: float
     p: float
     p_adjusted: float
+    items: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ class ChatSession:
         messages = [*self.messages, Message(role="user", content=question)]
         asked = self.tuned.inference_examples({"id": "chat", "messages": messages})[-1]
         renderer, most = self.tuned.language_model.renderer, self.tuned.recipe.max_tokens
-        length = len(renderer.tokens(renderer.prompt(asked.prompt)))
+        length = len(renderer.prompt_ids(asked.prompt))
         if length > most:
             raise UserError(
                 f"the conversation has {length} tokens, more than the {most} of max_tokens: begin a new one with /new"

@@ -34,12 +34,12 @@ def compare_methods(
     resamples = max(RESAMPLES, RESAMPLES_A_PAIR * len(pairs))
     sums: dict[str, np.ndarray] = {}
     values: dict[str, float] = {}
-    by_chance = 1.0
+    items = 0
     for method, seeds in answers.items():
         chosen = [[answer for answer in seed if answer.split == split and metric.applies(answer)] for seed in seeds]
         rows = sum(by_source(metric.statistics(seed), [a.resampled_as for a in seed]) for seed in chosen)
         assert isinstance(rows, np.ndarray)
-        by_chance = 2.0 ** (1 - len(rows))
+        items = len(rows)
         values[method] = metric.score(rows.sum(axis=0))
         sums[method] = np.array([metric.score(resample) for resample in resampled_sums(rows, resamples)])
     found = []
@@ -49,7 +49,7 @@ def compare_methods(
         # One is added on both sides: a p-value of zero can't be shown by resamples.
         tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
         difference = values[b] - values[a]
-        p = min(1.0, max(by_chance, 2 * float(tail) / (len(differences) + 1)))
+        p = min(1.0, max(least_p(items), 2 * float(tail) / (len(differences) + 1)))
         found.append(
             Comparison(
                 a=a,
@@ -61,10 +61,16 @@ def compare_methods(
                 high=max(float(high), difference),
                 p=p,
                 p_adjusted=p,
+                items=items,
             )
         )
     adjusted = holm([one.p for one in found])
     return [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+
+
+def least_p(items: int) -> float:
+    """The p-value of all differences of so many examples having one sign: none is smaller."""
+    return min(1.0, 2.0 ** (1 - items))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

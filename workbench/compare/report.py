@@ -7,9 +7,10 @@ from typing import Any
 
 from workbench import files
 from workbench.compare import charts
+from workbench.compare.paired import least_p
 from workbench.compare.tables import budget_text, forecasts, head, rows, score_text, table, time_text
 from workbench.evaluation import Prediction
-from workbench.evaluation.metrics.choice import confusion, confusion_statistics
+from workbench.evaluation.metrics.choice import confusion
 from workbench.results import Results, RunRecord
 
 QUESTIONS = 20
@@ -72,6 +73,12 @@ def conclude(results: Results) -> str:
     pairs = [pair for pair in results.comparisons if best.method in (pair.a, pair.b)]
     if not pairs:
         return text + "Nothing to compare it with."
+    few = [pair.items for pair in pairs if pair.items is not None and least_p(pair.items) > LUCK]
+    if few:
+        return text + (
+            f"{min(few)} independent test examples are too few to tell methods apart: even if one were better on all "
+            "of them, that could be luck."
+        )
     rivals = [pair.b if pair.a == best.method else pair.a for pair in pairs if pair.p_adjusted > LUCK]
     if rivals:
         return text + f"The difference to {', '.join(rivals)} may be luck (paired bootstrap, 5 %)."
@@ -116,8 +123,7 @@ def _confusions(answers: Mapping[str, Sequence[Prediction]], split: str) -> list
         chosen = [answer for answer in given if answer.split == split and answer.choices and answer.chosen is None]
         for names in dict.fromkeys(tuple(answer.choices) for answer in chosen if len(answer.choices) <= CLASSES_SHOWN):
             some = [answer for answer in chosen if tuple(answer.choices) == names]
-            matrix = confusion(confusion_statistics(some).sum(axis=0))
-            found.append((method, charts.confusion_matrix(matrix, names, method)))
+            found.append((method, charts.confusion_matrix(confusion(some), names, method)))
     return found
 
 
@@ -140,6 +146,12 @@ def _questions(answers: Mapping[str, Sequence[Prediction]], split: str) -> list[
     ]
 
 
+def _remarks(results: Results) -> str:
+    """What else is to be known of the splits that are scored, as lines of a list."""
+    lines = "".join(f"- {split}: {remark}\n" for split, info in results.data.splits.items() for remark in info.remarks)
+    return f"{lines}\n" if lines else ""
+
+
 def _markdown(results: Results, conclusion: str, description: str) -> str:
     exports = "\n".join(f"- **{run.method}**, seed {run.seed}: {export_text(run)}" for run in results.runs if run.done)
     times = " ".join(filter(None, (time_text(results), budget_text(results))))
@@ -154,7 +166,7 @@ def _markdown(results: Results, conclusion: str, description: str) -> str:
 
 Scores with 95 % bootstrap intervals. Checkpoint: `{results.checkpoint.name}`. {times}
 
-## What ships
+{_remarks(results)}## What ships
 
 {exports}
 {failed}"""

@@ -10,6 +10,7 @@ from typing import Any
 from workbench.data.examples import Example, Message, choice, conversation, label_text, row_id
 from workbench.data.notes import note_shape
 from workbench.data.shapes import SHAPES, find_shape, text_of
+from workbench.data.turns import trimmed
 from workbench.errors import UserError, unknown
 from workbench.recipe import Recipe
 from workbench.sources import Source, name_of, read_rows
@@ -88,8 +89,8 @@ class ByColumns:
             named = f": {', '.join(self.choices)}?" if len(self.choices) <= NAMED else "?"
             return choice(row, f"{text.strip()}\n{self.label}{named}", self.choices, answer, task=self.label)
         name = row_id(row, [])
-        asked = Message(role="user", content=text.strip())
-        return Example(id=name, prompt=(asked,), completion=(answer or "").strip(), source=name)
+        asked = Message(role="user", content=trimmed(text))
+        return Example(id=name, prompt=(asked,), completion=trimmed(answer or ""), source=name)
 
 
 def _or_problem(value: Any, name: str, problems: list[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.data.notes import note
 from workbench.data.shapes import turns_of
-from workbench.data.turns import REASONING, Message, as_text, beyond_text
+from workbench.data.turns import REASONING, Message, as_text, beyond_text, trimmed
 
 # In the place of labels, where a question has none of them.
 NO_LABEL = "(none)"
@@ -112,7 +112,7 @@ def conversation(
     learnt = [turn.is_learnt for turn in turns]
     if any(thought in turn.message for turn in turns[:-1] for thought in REASONING):
         note("conversations with thoughts before the last answer: chat templates may leave those out of prompts")
-    said: list[Message] = [{**message, "content": message["content"].strip()} for message, _ in turns]
+    said: list[Message] = [{**message, "content": trimmed(message["content"])} for message, _ in turns]
     if system and said[0]["role"] != "system":
         said, learnt = [Message(role="system", content=system), *said], [True, *learnt]
     asked = [position for position, message in enumerate(said, 1) if message["role"] in ("user", "tool")]

@@ -42,7 +42,7 @@ def note_shape(shape: str, columns: tuple[str, ...]) -> None:
         notes.columns.update(columns)
 
 
-def note(remark: str) -> None:
+def note(remark: str, times: int = 1) -> None:
     """Something is worth a line."""
-    if (notes := _current.get()) is not None:
-        notes.remarks[remark] += 1
+    if times and (notes := _current.get()) is not None:
+        notes.remarks[remark] += times

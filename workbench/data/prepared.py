@@ -11,11 +11,13 @@ from workbench import files
 from workbench.data.columns import looked_at
 from workbench.data.examples import conversation
 from workbench.data.keys import checksum, data_key, rows_key
+from workbench.data.notes import noting
 from workbench.data.pairs import Pairs
 from workbench.data.reading import Found
 from workbench.data.render import Renderer, render_all
 from workbench.data.splits import Splits, load_splits
 from workbench.data.store import Store
+from workbench.data.template import has_thoughts
 from workbench.errors import UserError
 from workbench.recipe import Recipe
 from workbench.sources import Fingerprint, Source, read_rows
@@ -35,6 +37,8 @@ class PreparedData:
         sources, found: source -> its fingerprint, and what it was found to be, see `workbench.data.Splits`.
         names: split -> what its examples are called in the store.
         checksums: split -> sha256 of its examples and of its tokens, as they lie in the store.
+        thinking: whether prompts let the model think aloud, see `Recipe.enable_thinking`.
+        remarks: split -> what else was noted of its examples, and how often.
         store, key: where they lie; another process opens them with `PreparedData.open(Store(folder), key)`.
     """
 
@@ -47,6 +51,8 @@ class PreparedData:
     found: Mapping[str, Found]
     names: Mapping[str, str]
     checksums: Mapping[str, Sequence[str]]
+    thinking: bool
+    remarks: Mapping[str, Mapping[str, int]]
     store: Store
     key: str
 
@@ -64,9 +70,11 @@ class PreparedData:
                     "fingerprint": self.fingerprints[split],
                     "examples": self.names[split],
                     "too_long": list(self.too_long[split]),
+                    "remarks": dict(self.remarks[split]),
                 }
                 for split in self.pairs
             },
+            "thinking": self.thinking,
             "repeated": self.repeated,
             "leaked": self.leaked,
             "sources": dict(self.sources),
@@ -94,6 +102,7 @@ class PreparedData:
         return cls(
             pairs=pairs,
             too_long={split: saved["too_long"] for split, saved in record["splits"].items()},
+            thinking=record["thinking"],
             repeated=record["repeated"],
             leaked=record["leaked"],
             fingerprints={split: saved["fingerprint"] for split, saved in record["splits"].items()},
@@ -101,6 +110,7 @@ class PreparedData:
             found={name: Found(**values) for name, values in record["found"].items()},
             names={split: saved["examples"] for split, saved in record["splits"].items()},
             checksums={split: saved["sha256"] for split, saved in record["splits"].items()},
+            remarks={split: saved["remarks"] for split, saved in record["splits"].items()},
             store=store,
             key=key,
         )
@@ -108,7 +118,7 @@ class PreparedData:
 
 def prepare_data(
     recipe: Recipe,
-    renderer: Callable[[], Renderer],
+    renderer: Callable[[bool], Renderer],
     limit: int | None = None,
     store: Store | None = None,
     recipe_sha256: str | None = None,
@@ -120,7 +130,8 @@ def prepare_data(
     not looked at, so a store belongs to one run.
 
     Args:
-        renderer: makes the renderer; called when the rows have been looked at, unless they were before.
+        renderer: makes the renderer, of prompts that let the model think aloud or don't; called when the rows have been
+            looked at, unless they were before.
         limit: at most so many examples of each split, the first ones.
         store: where the data go; None takes a temporary one.
         recipe_sha256: of the recipe's file; without it nothing that was made before is opened.
@@ -131,15 +142,19 @@ def prepare_data(
     store = store or Store.temporary()
     recipe = looked_at(recipe)
     rows = rows_key(recipe, limit, recipe_sha256)
-    splits = None if any(store.folder.glob(f"{rows}-*.prepared.json")) else _read(recipe, limit, store, rows)
-    key = data_key(rows, recipe, renderer())
+    made_before = sorted(store.folder.glob(f"{rows}-*.prepared.json"))
+    splits = None if made_before else _read(recipe, limit, store, rows)
+    thinking = recipe.enable_thinking
+    if thinking is None:
+        thinking = _has_thoughts(splits) if splits else bool(_read_json(store, made_before[0])["thinking"])
+    key = data_key(rows, recipe, renderer(thinking))
     if splits is None and _is_current(store, key, recipe.sources):
         prepared = PreparedData.open(store, key)
         logger.info("the data are those prepared before, in %s", store.folder)
     else:
         _record_path(store, key).unlink(missing_ok=True)  # of rows that a function no longer gives
         splits = splits or _read(recipe, limit, store, rows)
-        prepared = _made(splits, renderer(), recipe.max_tokens, store, key)
+        prepared = _made(splits, renderer(thinking), thinking, recipe.max_tokens, store, key)
         prepared.save()
     _warn(prepared, recipe.max_tokens)
     return prepared
@@ -166,11 +181,18 @@ def _read(recipe: Recipe, limit: int | None, store: Store, rows: str) -> Splits:
     return load_splits(recipe.data, make, limit, recipe.allow_leaks, store, f"{rows}.", recipe.split_seed)
 
 
-def _made(splits: Splits, renderer: Renderer, max_tokens: int, store: Store, key: str) -> PreparedData:
+def _has_thoughts(splits: Splits) -> bool:
+    return any(has_thoughts(example.completion, example.turn) for example in splits.examples["train"])
+
+
+def _made(splits: Splits, renderer: Renderer, thinking: bool, max_tokens: int, store: Store, key: str) -> PreparedData:
     pairs: dict[str, Pairs] = {}
     too_long: dict[str, list[str]] = {}
+    remarks: dict[str, dict[str, int]] = {}
     for split, examples in splits.examples.items():
-        pairs[split], too_long[split] = render_all(renderer, examples, max_tokens, store, f"{key}.{split}")
+        with noting() as notes:
+            pairs[split], too_long[split] = render_all(renderer, examples, max_tokens, store, f"{key}.{split}")
+        remarks[split] = dict(notes.remarks)
     return PreparedData(
         pairs=pairs,
         too_long=too_long,
@@ -183,6 +205,8 @@ def _made(splits: Splits, renderer: Renderer, max_tokens: int, store: Store, key
         checksums={
             split: [store.sha256(name) for name in (splits.names[split], _tokens(key, split))] for split in pairs
         },
+        thinking=thinking,
+        remarks=remarks,
         store=store,
         key=key,
     )
@@ -226,8 +250,10 @@ def _read_record(store: Store, key: str) -> dict[str, Any] | None:
         UserError: it can't be read.
     """
     path = _record_path(store, key)
-    if not path.is_file():
-        return None
+    return _read_json(store, path) if path.is_file() else None
+
+
+def _read_json(store: Store, path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

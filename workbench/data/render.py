@@ -3,26 +3,32 @@
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
 from typing import Any
 
+from workbench.data.control import Tokens, unmarked
 from workbench.data.examples import Example, Message
+from workbench.data.notes import note
 from workbench.data.pairs import TOKENS_SCHEMA, Examples, Pairs, Rendered, write_examples
 from workbench.data.store import TOGETHER, Store
+from workbench.data.template import (
+    END_OF_THOUGHTS,
+    PROBE_ANSWER,
+    PROBE_PROMPT,
+    ChatTemplate,
+    find_template,
+    has_thoughts,
+)
+from workbench.data.turns import trimmed
 from workbench.data.written import unwritten, unwritten_answer
 from workbench.errors import Problem, UserError, collected
 
-# For checkpoints that bring no chat template, such as GPT-2: roles in words, the end-of-text token after each turn.
-# The prompt ends in 'Assistant:' with no space, since byte-level vocabularies keep a space with the word behind it.
-FALLBACK_TEMPLATE = (
-    "{% if FIRST %}{{ bos_token }}{% endif %}"
-    "{% for message in messages %}"
-    "{{ message['role'].capitalize() + ': ' + message['content'] + eos_token + '\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-
-PROBE_PROMPT: tuple[Message, ...] = ({"role": "user", "content": "Question"},)
-PROBE_ANSWER = "Answer"
+# What templates that let the model think write of an answer without thoughts.
+NO_THOUGHTS = "<think></think>"
+# What is noted of examples that were rendered.
+SPELLED = "examples that spell a control token"
+UNKNOWN = "tokens that stand for what the tokenizer doesn't know"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,24 +38,48 @@ class Renderer:
     Attributes:
         tokenizer: of transformers, with a chat template.
         end_of_turn: id of the token after an answer, at which generation stops.
+        template: what turns messages into text.
     """
 
     tokenizer: Any
     end_of_turn: int
+    template: ChatTemplate
+
+    @cached_property
+    def control(self) -> Tokens:
+        """What a text may spell without being it."""
+        return Tokens(self.tokenizer, self.template.text([*PROBE_PROMPT, PROBE_ANSWER]))
+
+    def with_tokenizer(self, tokenizer: Any) -> "Renderer":
+        """The same with another tokenizer, whose template is the same."""
+        template = replace(self.template, tokenizer=tokenizer)
+        return Renderer(tokenizer=tokenizer, end_of_turn=self.end_of_turn, template=template)
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """The text up to where the assistant's answer begins."""
-        return _chat(self.tokenizer, messages, add_generation_prompt=True)
+        """The text up to where the assistant's answer begins.
+
+        Raises:
+            ValueError: the template refuses the messages.
+        """
+        return unmarked(self._prompt(messages))
+
+    def _prompt(self, messages: Sequence[Message]) -> str:
+        return self.template.text(self.control.marked(messages), add_generation_prompt=True)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of that text, what a message spells of control tokens being plain text."""
+        ((_, ids),) = self.prompts([messages])
+        return ids
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[str, list[int]]]:
         """The text of many prompts, each with its token ids, in a tenth of the time of one by one."""
         if not conversations:
             return []
-        texts = [self.prompt(messages) for messages in conversations]
-        return list(zip(texts, self.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
+        texts = [self._prompt(messages) for messages in conversations]
+        return list(zip(map(unmarked, texts), self.control.together(texts), strict=True))
 
     def tokens(self, text: str) -> list[int]:
-        """Token ids of rendered text; the template has put every special token into it."""
+        """Token ids of a text; every special token that it spells is one."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def render(self, example: Example) -> Rendered:
@@ -68,34 +98,79 @@ class Renderer:
         """Render many at once, in a tenth of the time: the result of each, or why it has none."""
         if not examples:
             return []
-        texts = [self.prompt(example.prompt) for example in examples]
-        wholes = [_chat(self.tokenizer, [*example.prompt, _answer(example)]) for example in examples]
-        ids = self.tokenizer([*texts, *wholes], add_special_tokens=False)["input_ids"]
+        texts = [self._texts(example) for example in examples]
+        ids = iter(self.control.together([text for pair in texts if isinstance(pair, tuple) for text in pair]))
         found = [
-            self._rendered(example, text, list(prompt_ids), list(whole_ids))
-            for example, text, prompt_ids, whole_ids in zip(
-                examples, texts, ids[: len(texts)], ids[len(texts) :], strict=True
-            )
+            self._rendered(example, *pair, next(ids), next(ids)) if isinstance(pair, tuple) else pair
+            for example, pair in zip(examples, texts, strict=True)
         ]
         said = self.tokenizer.batch_decode(
             [[] if isinstance(one, ValueError) else one.completion_ids for one in found], skip_special_tokens=True
         )
         return [
-            one if isinstance(one, ValueError) else _checked(one, example, text)
+            one if isinstance(one, ValueError) else self._checked(one, example, text)
             for one, example, text in zip(found, examples, said, strict=True)
         ]
 
+    def _texts(self, example: Example) -> tuple[str, str] | ValueError:
+        """The text of the prompt, and that of prompt and answer."""
+        try:
+            prompt = self._prompt(example.prompt)
+            whole = self.template.text(self.control.marked([*example.prompt, _answer(example)]))
+        except ValueError as error:
+            return error
+        return prompt, _with_indentation(whole, prompt, example)
+
     def _rendered(
-        self, example: Example, text: str, prompt_ids: list[int], whole_ids: list[int]
+        self, example: Example, prompt: str, whole: str, prompt_ids: list[int], whole_ids: list[int]
     ) -> Rendered | ValueError:
-        if whole_ids[: len(prompt_ids)] != prompt_ids:
+        completion_ids = self._behind(prompt, prompt_ids, whole, whole_ids)
+        if completion_ids is None:
+            if has_thoughts(example.completion, example.turn) and not self.template.thinking:
+                return ValueError("the answer holds thoughts, and prompts say not to think: enable_thinking=True")
             return ValueError("the prompt is not a token prefix of prompt + completion under this chat template")
-        completion_ids = whole_ids[len(prompt_ids) :]
         if self.end_of_turn not in completion_ids[1:]:
             return ValueError("no trained token: the completion is empty or has no end-of-turn token behind it")
         # Templates put a line break after the end of the turn, which nobody generates.
         last = len(completion_ids) - completion_ids[::-1].index(self.end_of_turn)
-        return Rendered(id=example.id, text=text, prompt_ids=prompt_ids, completion_ids=completion_ids[:last])
+        return Rendered(
+            id=example.id, text=unmarked(prompt), prompt_ids=prompt_ids, completion_ids=completion_ids[:last]
+        )
+
+    def _behind(self, prompt: str, prompt_ids: list[int], whole: str, whole_ids: list[int]) -> list[int] | None:
+        """Token ids of what stands behind the prompt; None if the prompt is not a prefix of the whole.
+
+        Spaces at the beginning of an answer may be one token with the line break before them. A model that goes on
+        behind the prompt's tokens writes the answer's own, so these are taken if both together are the same text.
+        """
+        if whole_ids[: len(prompt_ids)] == prompt_ids:
+            return whole_ids[len(prompt_ids) :]
+        if not whole.startswith(prompt) or not whole[len(prompt) : len(prompt) + 1].isspace():
+            return None
+        (behind,) = self.control.together([whole[len(prompt) :]])
+        decode = self.tokenizer.decode
+        return behind if decode([*prompt_ids, *behind]) == decode(whole_ids) else None
+
+    def _checked(self, rendered: Rendered, example: Example, said: str) -> Rendered | ValueError:
+        """See that the template wrote the answer, all of it and nothing else, and all that the prompt holds.
+
+        Args:
+            said: the text of the completion.
+        """
+        if any(len(message) > 2 for message in example.prompt) and (wrong := unwritten(example.prompt, rendered.text)):
+            return ValueError(wrong)
+        if example.turn:
+            wrong = unwritten_answer(example.turn, said)
+            return ValueError(wrong) if wrong else replace(rendered, answer=trimmed(said))
+        flat, whole = "".join(said.split()), "".join(example.completion.split())
+        if flat == whole or (self.template.thinking and flat == f"{NO_THOUGHTS}{whole}"):
+            return rendered
+        if flat and flat == whole.rpartition(END_OF_THOUGHTS)[2]:
+            return ValueError(
+                f"the chat template leaves out what an answer holds up to {END_OF_THOUGHTS}, so that it could not be "
+                "learnt: take a checkpoint whose template keeps thoughts, or rows without them"
+            )
+        return ValueError(f"the template adds text of its own to the answer: {said.strip()[:60]!r}")
 
     def completions(self, texts: Iterable[str]) -> dict[str, list[int]]:
         """Token ids of each text as an answer, the end of the turn last.
@@ -119,20 +194,13 @@ def _answer(example: Example) -> Message:
     return turn or Message(role="assistant", content=example.completion)
 
 
-def _checked(rendered: Rendered, example: Example, said: str) -> Rendered | ValueError:
-    """See that the template wrote the answer, all of it and nothing else, and all that the prompt holds.
-
-    Args:
-        said: the text of the completion.
-    """
-    if any(len(message) > 2 for message in example.prompt) and (wrong := unwritten(example.prompt, rendered.text)):
-        return ValueError(wrong)
-    if example.turn:
-        wrong = unwritten_answer(example.turn, said)
-        return ValueError(wrong) if wrong else replace(rendered, answer=said.strip())
-    if "".join(said.split()) != "".join(example.completion.split()):
-        return ValueError(f"the template adds text of its own to the answer: {said.strip()[:60]!r}")
-    return rendered
+def _with_indentation(whole: str, prompt: str, example: Example) -> str:
+    """The text with the indentation at the beginning of the answer, which some templates cut off."""
+    indentation = example.completion[: -len(example.completion.lstrip()) or None]
+    behind = whole[len(prompt) :]
+    if example.turn or not indentation or not whole.startswith(prompt) or behind[:1].isspace():
+        return whole
+    return f"{prompt}{indentation}{behind}"
 
 
 def classifying(renderer: Renderer) -> Renderer:
@@ -146,7 +214,7 @@ def classifying(renderer: Renderer) -> Renderer:
         UserError: every special token is what prompts end with.
     """
     tokenizer = copy.deepcopy(renderer.tokenizer)
-    last = renderer.tokens(renderer.prompt(PROBE_PROMPT))[-1]
+    last = renderer.prompt_ids(PROBE_PROMPT)[-1]
     known = (tokenizer.pad_token_id, renderer.end_of_turn, tokenizer.eos_token_id, *sorted(tokenizer.all_special_ids))
     pad_id = next((token for token in known if token is not None and token != last), None)
     if pad_id is None:
@@ -157,36 +225,23 @@ def classifying(renderer: Renderer) -> Renderer:
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
     tokenizer.padding_side = "right"
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    return Renderer(tokenizer=tokenizer, end_of_turn=renderer.end_of_turn)
+    return renderer.with_tokenizer(tokenizer)
 
 
-def _chat(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-    """The template's text; templates that let the model think aloud first are told not to."""
-    more: dict[str, Any] = {}
-    if tools := messages[0].get("tools"):
-        more["tools"] = tools
-        messages = [{name: value for name, value in messages[0].items() if name != "tools"}, *messages[1:]]  # type: ignore[list-item]
-    text = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False, **more
-    )
-    return str(text)
+def make_renderer(tokenizer: Any, thinking: bool = False, day: date | None = None) -> Renderer:
+    """Find out what the chat template of `tokenizer` does; give it the fallback template if it has none.
 
-
-def make_renderer(tokenizer: Any) -> Renderer:
-    """Find out how `tokenizer` ends a turn; give it the fallback template if it has none.
+    Args:
+        thinking: whether prompts let the model think aloud before it answers, where the template has a switch for it.
+        day: of which a template is told that writes the date; None for the day on which it is asked.
 
     Raises:
-        UserError: no special token ends the assistant's turn, so a model trained on it would never stop.
+        UserError: no special token ends the assistant's turn, so a model trained on it would never stop; or the
+            template fails.
     """
-    if not tokenizer.chat_template:
-        if tokenizer.eos_token is None:
-            raise UserError("the tokenizer has neither a chat template nor an end-of-sequence token")
-        # The template writes every special token, the first one too where this tokenizer adds one.
-        adds_first = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-        tokenizer.chat_template = FALLBACK_TEMPLATE.replace("FIRST", "true" if adds_first else "false")
-    answer: Message = {"role": "assistant", "content": PROBE_ANSWER}
-    whole = _chat(tokenizer, [*PROBE_PROMPT, answer])
-    behind = tokenizer(whole.rpartition(PROBE_ANSWER)[2], add_special_tokens=False)["input_ids"]
+    template = find_template(tokenizer, thinking, day)
+    whole = template.text([*PROBE_PROMPT, PROBE_ANSWER])
+    behind = tokenizer(whole.rpartition(PROBE_ANSWER["content"])[2], add_special_tokens=False)["input_ids"]
     special = set(tokenizer.all_special_ids) | {
         token for token, added in tokenizer.added_tokens_decoder.items() if added.special
     }
@@ -195,7 +250,7 @@ def make_renderer(tokenizer: Any) -> Renderer:
             "the chat template puts no special token after the assistant's turn: the model could not learn to stop. "
             "Give a checkpoint whose template ends turns, or set tokenizer.chat_template in a local copy"
         )
-    return Renderer(tokenizer=tokenizer, end_of_turn=behind[0])
+    return Renderer(tokenizer=tokenizer, end_of_turn=behind[0], template=template)
 
 
 def render_all(
@@ -217,6 +272,9 @@ def render_all(
     given = examples if isinstance(examples, Examples) else write_examples(store, f"{name}.examples", examples)
     too_long: list[str] = []
     problems: list[Problem] = []
+    unknown = renderer.tokenizer.unk_token_id
+    if unknown == renderer.tokenizer.eos_token_id:  # as GPT-2's, whose vocabulary knows every byte
+        unknown = None
 
     def fitting() -> Iterator[dict[str, Any]]:
         for start in range(0, len(given), TOGETHER):
@@ -228,6 +286,8 @@ def render_all(
                 elif rendered.length > max_tokens:
                     too_long.append(example.id)
                 else:
+                    note(SPELLED, bool(renderer.control.spelled([*example.prompt, _answer(example)])))
+                    note(UNKNOWN, [*rendered.prompt_ids, *rendered.completion_ids].count(unknown))
                     yield {"index": index, **vars(rendered)}
 
     tokens = store.write(f"{name}.tokens", fitting(), TOKENS_SCHEMA)

@@ -5,6 +5,7 @@ does not write it. Nothing is dropped without a word: what is not used is noted,
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -16,6 +17,8 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 # Kinds of a message's parts that are text.
 TEXT_PARTS = ("text", "input_text", "output_text")
 OF_TOOLS = ("tool_call_id", "name")
+# In front of a text.
+EMPTY_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 # What can't be put into words.
 UNREADABLE = ("function_call", "audio", "images", "image", "refusal")
 
@@ -36,6 +39,18 @@ class Message(TypedDict):
     reasoning: NotRequired[str]
     thinking: NotRequired[str]
     tools: NotRequired[Sequence[Mapping[str, Any]]]
+
+
+def trimmed(text: str) -> str:
+    """A text without empty lines around it and spaces at its end, with the indentation of its first line.
+
+    A single space in front is none: files and tokenizers put one before a text that has none.
+
+    >>> trimmed("\\n    return 1\\n"), trimmed(" yes ")
+    ('    return 1', 'yes')
+    """
+    kept = EMPTY_LINES.sub("", text).rstrip()
+    return kept[1:] if kept[:1] == " " and kept[1:2] != " " else kept
 
 
 class Turn(NamedTuple):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from workbench.data.examples import Example
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -41,6 +43,25 @@ class Prediction:
     bounds: frozenset[str] = frozenset()
     right: tuple[str, ...] | None = None
     chosen: tuple[str, ...] | None = None
+
+    @classmethod
+    def of_reference(cls, example: Example, split: str) -> "Prediction":
+        """What a model would have said that is right, for what hangs on the questions alone; every choice counts 0."""
+        return cls(
+            id=example.id,
+            split=split,
+            prompt="",
+            reference=example.completion,
+            references=example.references,
+            prediction=example.completion,
+            nll=0.0,
+            tokens=1,
+            groups=example.groups,
+            source=example.source,
+            choices=dict.fromkeys(example.choices, 0.0),
+            right=example.labels,
+            chosen=example.labels,
+        )
 
     @property
     def language(self) -> str:

@@ -301,7 +301,7 @@ def compare(
     difference = _largest_difference(logits, before)
     base_difference = _largest_difference(base, before)
     largest = max(float(t.abs().max()) for t in before)
-    agreement = sum(a == b for a, b in zip(texts, expected.texts, strict=True)) / len(texts)
+    agreement = sum(a.strip() == b.strip() for a, b in zip(texts, expected.texts, strict=True)) / len(texts)
     same = torch.cat([a.argmax(dim=1) == b.argmax(dim=1) for a, b in zip(logits, before, strict=True)])
     token_agreement = float(same.float().mean())
     reason = None

@@ -9,6 +9,7 @@ from torch import nn
 from workbench.console import progress_bar
 from workbench.data import Example
 from workbench.data.render import Rendered, Renderer
+from workbench.data.turns import trimmed
 from workbench.generation.branches import reads_branches
 from workbench.generation.choices import MOST_TOGETHER, prompts_together, read_choices
 from workbench.generation.context import most_tokens
@@ -236,20 +237,20 @@ class LocalModel:
         return _Stopped(self.renderer.tokenizer, stop) if stop else None
 
     def _text(self, tokens: Sequence[int], stop: Sequence[str], final: bool) -> str:
-        """The text of an answer up to a stop text, without spaces around it.
+        """The text of an answer up to a stop text, without empty lines around it.
 
         Args:
             final: nothing comes behind it; else what may become something else is left out.
         """
-        text = str(self.renderer.tokenizer.decode(tokens, skip_special_tokens=True)).lstrip()
+        text = str(self.renderer.tokenizer.decode(tokens, skip_special_tokens=True))
         ends = [text.index(end) for end in stop if end in text]
         if ends:
-            return text[: min(ends)].rstrip()
+            return trimmed(text[: min(ends)])
         if not final:
             text = text.rstrip(HALF_A_CHARACTER)
             begun = [n for end in stop for n in range(1, len(end)) if text.endswith(end[:n])]
             text = text[: len(text) - max(begun, default=0)]
-        return text.rstrip()
+        return trimmed(text)
 
     def _generated(self, item: Rendered, decoded: Decoded, sampling: Sampling, measured: bool) -> Generated:
         raw = str(self.renderer.tokenizer.decode(decoded.tokens, skip_special_tokens=True))

@@ -146,7 +146,7 @@ def _asked(tuned: TunedModel, monitoring: Monitoring, row: Mapping[str, Any]) ->
     if not any(example.task == monitoring.task and monitoring.label in example.choices for example in asked):
         raise ValueError(f"the recipe does not ask whether its {monitoring.task} is {monitoring.label}")
     for example in asked:
-        length = len(renderer.tokens(renderer.prompt(example.prompt)))
+        length = len(renderer.prompt_ids(example.prompt))
         if length > tuned.recipe.max_tokens:
             raise ValueError(f"the text has {length} tokens, more than max_tokens {tuned.recipe.max_tokens}")
     return asked

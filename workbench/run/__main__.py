@@ -8,7 +8,7 @@ python -m workbench.run recipes/finserve.py --check
 import argparse
 import sys
 import time
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,6 +156,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         seeds=arguments.seeds,
         limit=arguments.limit,
         minutes=arguments.minutes or recipe.training.minutes,
+        day=date.today().isoformat(),
     )
     out = arguments.out or Path("runs", arguments.recipe.stem, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
     return RunFolder(out, options, recipe)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from workbench.compare import compare_methods, table
@@ -130,6 +130,7 @@ def run_recipe(
         seeds=seeds,
         limit=limit,
         minutes=minutes or recipe.training.minutes,
+        day=date.today().isoformat(),
     )
     path = Path(out) if out is not None else Path("runs", recipe.name, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
     folder = RunFolder.create(path, options, recipe)

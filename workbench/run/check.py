@@ -50,6 +50,7 @@ def _splits(job: Job) -> str:
         f"left out of {deduplicated(job)}: {job.data.repeated} repeated, {job.data.leaked} whose question stands in "
         "another split"
     )
+    lines += [f"{split}: {remark}" for split, said in job.remarks.items() for remark in said]
     return "\n".join(lines)
 
 
@@ -73,8 +74,9 @@ def _examples(job: Job) -> str:
     rendered = job.pairs["train"].rendered
     chosen = [rendered[index] for index in sorted({0, len(rendered) // 2, len(rendered) - 1})][:EXAMPLES_SHOWN]
     shown = [f"--- {item.id}\n{marked(job.renderer, item)}" for item in chosen]
+    template = [f"chat template: {remark}" for remark in job.renderer.template.remarks]
     legend = f"## Examples as the model sees them (trained tokens between {TRAINED_OPEN} and {TRAINED_CLOSE})"
-    return "\n".join([legend, *shown])
+    return "\n".join([legend, *template, *shown])
 
 
 def marked(renderer: Renderer, item: Rendered) -> str:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Options:
         limit: at most so many examples of each split; None for all.
         minutes: wall-clock time of the whole run; None for no limit.
         plan: what of the job is carried out to end in time; None while that is not known.
+        day: on which it was begun, as 2026-01-31: what chat templates are told that write the date.
     """
 
     recipe: str | None
@@ -52,6 +54,12 @@ class Options:
     limit: int | None
     minutes: float | None = None
     plan: Plan | None = None
+    day: str | None = None
+
+
+def day_of(options: Options) -> date | None:
+    """The day on which a run was begun; None of one that older versions began."""
+    return date.fromisoformat(options.day) if options.day else None
 
 
 def _options(values: Mapping[str, Any]) -> Options:

@@ -62,8 +62,8 @@ def merge(
     assert not isinstance(method.merge, NotMergeable)
     base = _base_note(job, saved)
     notes = {**({"Base of the merge": base} if base else {}), **threshold_note(choosing), "Scores": scored}
-    pairs = [(example, job.renderer.render(example)) for example in examples[:PROOF_PROMPTS]]
-    expected = _expected(job, method, saved, pairs, predictions[: len(pairs)])
+    examples, predictions = _proven(job.renderer, examples, predictions)
+    expected = _expected(job, method, saved, [(e, job.renderer.render(e)) for e in examples], predictions)
     generation = None
     if job.head.labels is None:
         generation = generation_config(job.renderer, saved.model, job.recipe.max_new_tokens)
@@ -73,20 +73,32 @@ def merge(
         notes["Prompt"] = prompt_note(tokenizer, len(tokenizer) - len(job.renderer.tokenizer))
     if generation is not None:
         generation.suppress_tokens = merged.generation_config.suppress_tokens
-    renderer = Renderer(tokenizer=tokenizer, end_of_turn=job.renderer.end_of_turn)
+    renderer = job.renderer.with_tokenizer(tokenizer)
     with nullcontext(process) if process is not None else FreshProcess() as reader:
         proof = write_proven(
             merged.to(precision),
             tokenizer,
             generation,
             folder,
-            [renderer.render(example) for example, _ in pairs],
+            [renderer.render(example) for example in examples],
             expected,
             card(job, method, seed, scores, merged=True, notes=notes),
             reader,
             accept_rounding,
         )
     return _record(proof, saved, base), renderer
+
+
+def _proven(
+    renderer: Renderer, examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> tuple[list[Example], list[Prediction]]:
+    """The first that are the same tokens for whoever tokenizes their text.
+
+    What a text spells of control tokens is plain text here, and a control token elsewhere.
+    """
+    both = list(zip(examples, predictions, strict=True))
+    same = [pair for pair in both if not renderer.control.spelled(pair[0].prompt)] or both
+    return [example for example, _ in same[:PROOF_PROMPTS]], [prediction for _, prediction in same[:PROOF_PROMPTS]]
 
 
 def _base_note(job: Job, saved: SavedModel) -> str | None:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +30,7 @@ from workbench.recipe import LIKELIHOOD, Recipe
 from workbench.run.defaults import completed
 from workbench.run.entries import Entry, TunedEntry, entries_of, settings_of, tuned_entries
 from workbench.run.heads import Head, heads_of
+from workbench.run.remarks import remarks_on, require_metrics
 from workbench.sources import Checkpoint, fetch_checkpoint
 from workbench.training import TrainingRows, check_extra, find_objective, steps_in
 
@@ -96,6 +98,11 @@ class Job:
         """What the entry of a method with the head is called."""
         return next(e.name for e in tuned_entries(self.recipe, method.name) if e.head == self.head.name)
 
+    @cached_property
+    def remarks(self) -> Mapping[str, Sequence[str]]:
+        """Split -> what the reader of its scores should know of it."""
+        return remarks_on(self.recipe, self.data)
+
     @property
     def primary_metric(self) -> Metric:
         """The one by which entries are ranked."""
@@ -157,6 +164,7 @@ def prepare(
     limit: int | None = None,
     store: Store | None = None,
     recipe_sha256: str | None = None,
+    day: date | None = None,
 ) -> Job:
     """Load the checkpoint's tokenizer and the data of a recipe, and check all that can be checked cheaply.
 
@@ -166,6 +174,7 @@ def prepare(
         bits: how the frozen base is held.
         limit: at most so many examples of each split.
         store: where the prepared data go, or lie from an earlier part of the same run; None takes a temporary one.
+        day: what chat templates are told that write the date; None for that on which they are asked.
         recipe_sha256: of the recipe's file; without it nothing that was prepared before is opened.
 
     Raises:
@@ -181,12 +190,15 @@ def prepare(
     chosen = [entry for entry in entries if isinstance(entry, TunedEntry)]
     _require_bits(bits, chosen)
 
-    base = _Base(recipe, bits, chosen)
-    data = prepare_data(recipe, lambda: base.renderer, limit, store, recipe_sha256)
+    base = _Base(recipe, bits, chosen, day)
+    data = prepare_data(recipe, base.renderer, limit, store, recipe_sha256)
+    renderer = base.renderer(data.thinking)
     writing = [entry.name for entry in entries if not isinstance(entry, TunedEntry) or entry.head == LIKELIHOOD]
-    _require_choices(recipe, base.renderer, data.pairs, writing)
-    _require_grounding(recipe, base, data.pairs)
-    heads = heads_of(recipe, base.renderer, data, base.checkpoint.path)
+    _require_choices(recipe, renderer, data.pairs, writing)
+    _require_grounding(recipe, base, renderer, data.pairs)
+    if unscored := require_metrics(recipe, metrics, data.pairs):
+        logger.warning("metrics: %s: nothing that is evaluated has such a score", ", ".join(unscored))
+    heads = heads_of(recipe, renderer, data, base.checkpoint.path)
     job = Job(
         recipe=recipe,
         checkpoint=base.checkpoint,
@@ -208,8 +220,9 @@ class _Base:
     That is when the rows have been looked at: their mistakes are told before anything is downloaded.
     """
 
-    def __init__(self, recipe: Recipe, bits: int, tuned: Sequence[TunedEntry]) -> None:
-        self.recipe, self.bits, self.tuned = recipe, bits, tuned
+    def __init__(self, recipe: Recipe, bits: int, tuned: Sequence[TunedEntry], day: date | None) -> None:
+        self.recipe, self.bits, self.tuned, self.day = recipe, bits, tuned, day
+        self.renderers: dict[bool, Renderer] = {}
         self.fetching_seconds = 0.0
 
     @cached_property
@@ -226,10 +239,11 @@ class _Base:
         _require_context(self.recipe, found, self.tuned)
         return found
 
-    @cached_property
-    def renderer(self) -> Renderer:
-        """Of its tokenizer."""
-        return make_renderer(load_tokenizer(self.checkpoint.path))
+    def renderer(self, thinking: bool) -> Renderer:
+        """Of its tokenizer, and prompts that let the model think aloud or don't."""
+        if thinking not in self.renderers:
+            self.renderers[thinking] = make_renderer(load_tokenizer(self.checkpoint.path), thinking, self.day)
+        return self.renderers[thinking]
 
 
 def _require_bits(bits: int, tuned: Sequence[TunedEntry]) -> None:
@@ -304,7 +318,7 @@ def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pai
                 )
 
 
-def _require_grounding(recipe: Recipe, base: "_Base", pairs: Mapping[str, Pairs]) -> None:
+def _require_grounding(recipe: Recipe, base: "_Base", renderer: Renderer, pairs: Mapping[str, Pairs]) -> None:
     """See that the model can learn to choose what it reads, and can read what it chooses.
 
     Raises:
@@ -331,7 +345,7 @@ def _require_grounding(recipe: Recipe, base: "_Base", pairs: Mapping[str, Pairs]
     if missing := [choice for choice in asked.choices if choice not in grounding.passages]:
         problems.append(f"passages has none for the choices {', '.join(map(repr, missing[:5]))}")
     most = context_length(base.checkpoint.path)
-    longest = max(len(base.renderer.tokens(text)) for text in grounding.passages.values())
+    longest = max(len(renderer.tokens(text)) for text in grounding.passages.values())
     virtual = _virtual_tokens(recipe, base.tuned)
     if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual + longest > most:
         problems.append(

@@ -27,7 +27,7 @@ from workbench.results import (
 )
 from workbench.run.budget import budget_of, deadline_of, fitted, pending
 from workbench.run.clock import Key, RunClock
-from workbench.run.folder import Options, RunFolder
+from workbench.run.folder import Options, RunFolder, day_of
 from workbench.run.forecast import Costs, forecast_text
 from workbench.run.measure import measure
 from workbench.run.plan import planned
@@ -56,6 +56,7 @@ def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
         limit=options.limit,
         store=store,
         recipe_sha256=options.recipe_sha256,
+        day=day_of(options),
     )
     return planned(job, options.plan)
 
@@ -75,6 +76,9 @@ def begin_run(folder: RunFolder, began: float) -> Results:
         try:
             job = prepare_run(folder, folder.prepared)
             began += job.fetching_seconds
+            for split, said in job.remarks.items():
+                for remark in said:
+                    logger.warning("%s: %s", split, remark)
             deadline = deadline_of(folder, began)
             skip_what_is_there()
             costs = measure(pending(job, folder), folder.options.seeds, folder.path, process)
@@ -192,7 +196,7 @@ def require_same_data(now: DataInfo, before: DataInfo, out: Path) -> None:
 
 
 def _content(info: SplitInfo | None) -> SplitInfo | None:
-    return replace(info, too_long=tuple(info.too_long)) if info else None
+    return replace(info, too_long=tuple(info.too_long), remarks=()) if info else None
 
 
 def data_of(job: Job) -> DataInfo:
@@ -204,6 +208,7 @@ def data_of(job: Job) -> DataInfo:
             trained_tokens=int(pairs.completion_lengths.sum()),
             too_long=tuple(job.data.too_long[split]),
             sha256=job.data.fingerprints[split],
+            remarks=tuple(job.remarks[split]),
         )
         for split, pairs in job.pairs.items()
     }
@@ -214,6 +219,8 @@ def data_of(job: Job) -> DataInfo:
         leaked=job.data.leaked,
         split_seed=None if isinstance(job.recipe.data, Mapping) else job.recipe.split_seed,
         columns=vars(make) if isinstance(make, ByColumns) else None,
+        thinking=job.data.thinking,
+        template=job.renderer.template.remarks,
     )
 
 

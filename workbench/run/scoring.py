@@ -95,14 +95,11 @@ def may_prune(job: Job) -> bool:
     if job.recipe.features is not None:
         return False
     chosen = [
-        Prediction(
-            id=example.id, split=split, prompt="", reference=example.completion, prediction=example.completion, nll=0.0,
-            tokens=1, groups=example.groups, source=example.source, choices=dict.fromkeys(example.choices, 0.0),
-        )
+        Prediction.of_reference(example, split)
         for split, pairs in job.evaluated.items()
         for example, _ in pairs
         if example.choices
-    ]  # fmt: skip
+    ]
     return not any(metric.needs_all_choices and any(map(metric.applies, chosen)) for metric in job.metrics)
 
 

@@ -26,7 +26,7 @@ from workbench.models import load_model, load_tokenizer, precision_of
 from workbench.recipe import CLASSES, LIKELIHOOD, Recipe
 from workbench.results import Results, RunRecord
 from workbench.run.defaults import as_it_was
-from workbench.run.folder import RunFolder
+from workbench.run.folder import RunFolder, day_of
 from workbench.run.heads import Head
 from workbench.run.method_trial import read_labels
 from workbench.run.saved import with_adapter
@@ -175,7 +175,7 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
     if files.merged.is_dir() and (labels is not None or not _has_new_words(files.merged)):
         whole = files.merged
     path = whole or fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
-    head = _head(record, path, labels)
+    head = _head(folder, results, record, path, labels)
     model: nn.Module = head.load(path, bits) if whole is None else head.load_tuned(path, bits)
     if whole is None and method.trains:
         model = with_adapter(model, files.adapter)
@@ -188,9 +188,9 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
     )
 
 
-def _head(record: RunRecord, path: Path, labels: Labels | None) -> Head:
+def _head(folder: RunFolder, results: Results, record: RunRecord, path: Path, labels: Labels | None) -> Head:
     """The head that a record is of, its prompts rendered by the tokenizer in the folder `path`."""
-    renderer = make_renderer(load_tokenizer(path))
+    renderer = make_renderer(load_tokenizer(path), results.data.thinking, day_of(folder.options))
     if labels is None:
         return Head(name=LIKELIHOOD, renderer=renderer)
     return Head(name=record.head or CLASSES, renderer=classifying(renderer), labels=labels)
@@ -208,8 +208,11 @@ def _rerankers(folder: RunFolder, results: Results, record: RunRecord) -> dict[s
 def load_base(folder: RunFolder) -> TunedModel:
     """Open the untuned base of a run."""
     path = fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
-    model = LocalModel(load_model(path, 32).eval(), make_renderer(load_tokenizer(path)))
-    recipe = as_it_was(folder.recipe, folder.read_results().data if folder.has_results else None)
+    data = folder.read_results().data if folder.has_results else None
+    thinking = data.thinking if data else bool(folder.recipe.enable_thinking)
+    renderer = make_renderer(load_tokenizer(path), thinking, day_of(folder.options))
+    model = LocalModel(load_model(path, 32).eval(), renderer)
+    recipe = as_it_was(folder.recipe, data)
     return TunedModel(recipe=recipe, record=None, language_model=model, calibrations={})
 
 

@@ -11,9 +11,9 @@ from workbench.evaluation.metrics.metric import Metric
 from workbench.evaluation.prediction import Prediction
 from workbench.generation.pruning import TOLERANCE
 
-# Bins of confidence for the calibration error, and classes that a confusion matrix may have.
+# Bins of confidence for the calibration error, and classes by which a score may be taken.
 BINS = 10
-MOST_CLASSES = 100
+MOST_CLASSES = 1000
 TOP = 10
 
 
@@ -44,24 +44,34 @@ def _few_classes(answers: Sequence[Prediction]) -> list[str]:
     return names
 
 
-def confusion_statistics(answers: Sequence[Prediction]) -> np.ndarray:
-    """A one at (right class, chosen class): (answers, classes²), in the order of `classes`.
+def confusion(answers: Sequence[Prediction]) -> np.ndarray:
+    """How often which choice was taken where which was right: (classes, classes), in the order of `classes`.
+
+    Rows are the right class, columns the chosen one.
+    """
+    names = classes(answers)
+    number = {name: index for index, name in enumerate(names)}
+    cells = np.zeros((len(names), len(names)))
+    for answer in answers:
+        cells[number[answer.reference], number[answer.prediction]] += 1
+    return cells
+
+
+def agreement_statistics(answers: Sequence[Prediction]) -> np.ndarray:
+    """Whether the right choice was taken, then of each class whether it is right, and whether it was chosen.
+
+    Returns:
+        (answers, 1 + 2 classes)
 
     Raises:
         UserError: there are too many classes for that.
     """
-    names = _few_classes(answers)
-    number = {name: index for index, name in enumerate(names)}
-    cells = np.zeros((len(answers), len(names) ** 2))
+    number = {name: index for index, name in enumerate(_few_classes(answers), 1)}
+    cells = np.zeros((len(answers), 1 + 2 * len(number)))
     for row, answer in zip(cells, answers, strict=True):
-        row[number[answer.reference] * len(names) + number[answer.prediction]] = 1
+        row[[number[answer.reference], number[answer.prediction] + len(number)]] = 1
+        row[0] = answer.prediction == answer.reference
     return cells
-
-
-def confusion(sums: np.ndarray) -> np.ndarray:
-    """Sums of `confusion_statistics` as a matrix, rows the right class, columns the chosen one."""
-    size = math.isqrt(len(sums))
-    return sums.reshape(size, size)
 
 
 def class_statistics(answers: Sequence[Prediction]) -> np.ndarray:
@@ -93,9 +103,8 @@ def micro_f1(sums: np.ndarray) -> float:
 
 def matthews(sums: np.ndarray) -> float:
     """Matthews correlation for several classes (Gorodkin 2004); 0 where one class was always chosen."""
-    matrix = confusion(sums)
-    total, right = matrix.sum(), np.trace(matrix)
-    truth, chosen = matrix.sum(axis=1), matrix.sum(axis=0)
+    right, (truth, chosen) = sums[0], sums[1:].reshape(2, -1)
+    total = truth.sum()
     scale = math.sqrt(float((total**2 - chosen @ chosen) * (total**2 - truth @ truth)))
     return float((right * total - truth @ chosen) / scale) if scale else 0.0
 
@@ -175,6 +184,7 @@ METRICS = (
         higher_is_better=True,
         worst=0,
         best=100,
+        most_classes=MOST_CLASSES,
         needs_all_choices=False,
     ),
     _of_choices(
@@ -186,18 +196,20 @@ METRICS = (
         higher_is_better=True,
         worst=0,
         best=100,
+        most_classes=MOST_CLASSES,
         needs_all_choices=False,
     ),
     _of_one_choice(
         name="mcc",
         title="Matthews",
         summary="Matthews correlation between right and chosen classes: 1 is perfect, 0 is chance.",
-        statistics=confusion_statistics,
+        statistics=agreement_statistics,
         score=matthews,
         higher_is_better=True,
         worst=-1,
         best=1,
         chance=0.0,
+        most_classes=MOST_CLASSES,
         needs_all_choices=False,
     ),
     _of_one_choice(

@@ -32,6 +32,7 @@ class Metric:
         signature: answers -> how exactly it was computed.
         needs_all_choices: whether it hangs on how likely choices are that are neither the likeliest one nor the right
             one. Where no metric of a run does, most of very many choices need not be read.
+        most_classes: of how many different choices at most it can be taken; None for any number.
         applies: whether an answer is one that can be scored so: written ones unless something else is said.
     """
 
@@ -46,6 +47,7 @@ class Metric:
     chance: float | None = None
     signature: Callable[[Sequence[Prediction]], str]
     needs_all_choices: bool = True
+    most_classes: int | None = None
     applies: Callable[[Prediction], bool] = lambda answer: not answer.choices
 
     def value(self, answers: Sequence[Prediction]) -> float:
