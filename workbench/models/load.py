@@ -1,7 +1,8 @@
 """Loading a base and its tokenizer at 32, 16, 8 or 4 bits."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 BITS = (32, 16, 8, 4)
 # The format of gpt-oss's experts.
 MXFP4 = "mxfp4"
+# What older versions of transformers saved with the weights, and newer ones compute: masks, places, frequencies.
+COMPUTED = re.compile(r"(\battn\.bias|\battention\.bias|\bmasked_bias|\binv_freq|\bposition_ids)$")
 # Weights that share a scale at 4 bits.
 NF4_BLOCK = 64
 
@@ -160,8 +163,10 @@ def _load(
     quantization = _quantization(path, bits, whole)
     try:
         attention = _attention(path, training)
-        model = kind.from_pretrained(
+        model, info = kind.from_pretrained(
             path,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, with their names
             dtype=computing_dtype(bits),
             attn_implementation=attention,
             quantization_config=quantization,
@@ -172,6 +177,7 @@ def _load(
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} can't be loaded as {what}: {str(error).splitlines()[0]}") from error
+    _require_all_weights(path, info, HEAD_NAMES if "config" in more else ())
     model.requires_grad_(False)
     modules: Iterable[Any] = model.modules()
     for module in modules:
@@ -186,6 +192,37 @@ def _load(
             model.set_attn_implementation("eager")
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _require_all_weights(path: Path, info: Mapping[str, Any], new: Sequence[str]) -> None:
+    """See that every weight of the model is one of the checkpoint's, and every one of the checkpoint's is used.
+
+    transformers draws from chance what it does not find, and leaves out what it does not know.
+
+    Args:
+        info: what transformers says of the loading.
+        new: modules that are not in the checkpoint; beside them its output layer is left over.
+
+    Raises:
+        UserError: weights are missing, left over or of another shape; some of them are named.
+    """
+    missing = [name for name in info["missing_keys"] if not set(name.split(".")) & set(new)]
+    unknown = [name for name in info["unexpected_keys"] if not COMPUTED.search(name)]
+    found = {
+        "missing": missing,
+        "unknown to the architecture": [] if new and not missing else unknown,
+        "of another shape": [str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]],
+    }
+    said = [
+        f"{len(names)} {what} ({', '.join(sorted(names)[:3])}{', ...' * (len(names) > 3)})"
+        for what, names in found.items()
+        if names
+    ]
+    if said:
+        raise UserError(
+            f"{path}: its weights don't fit its config.json: {'; '.join(said)}. What is missing would be random: save "
+            "the checkpoint anew from the model that it was, without wrappers such as torch.compile's"
+        )
 
 
 def _quantization(path: Path, bits: int, whole: Sequence[str] | None) -> Any:

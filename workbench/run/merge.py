@@ -96,7 +96,7 @@ def _proven(
 
     What a text spells of control tokens is plain text here, and a control token elsewhere.
     """
-    both = list(zip(examples, predictions, strict=True))
+    both = list(zip(examples, predictions, strict=False))
     same = [pair for pair in both if not renderer.control.spelled(pair[0].prompt)] or both
     return [example for example, _ in same[:PROOF_PROMPTS]], [prediction for _, prediction in same[:PROOF_PROMPTS]]
 
