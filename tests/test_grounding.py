@@ -12,7 +12,7 @@ from tiny import recipe_text, write_rows
 from workbench import Grounding, UserError
 from workbench.chat.session import ChatSession
 from workbench.data import Example, choice, conversation, with_context
-from workbench.evaluation.grounding import fused, grounded
+from workbench.evaluation.grounding import grounded
 from workbench.generation.language_model import ChoiceLikelihoods
 from workbench.generation.sampling import Sampling
 from workbench.run.__main__ import main
@@ -91,21 +91,20 @@ def test_what_was_chosen_stands_in_the_prompts_of_what_is_written() -> None:
     assert found[2].prompt == ({"role": "system", "content": "Freeze it."}, *lost.prompt)
 
 
-def test_two_orders_are_put_together() -> None:
-    order = ["a", "b", "c", "d"]
-    assert fused(order, []) == "a"
-    assert fused(order, ["b", "a"]) == "a"  # of equals the one in front of the first order
-    assert fused(order, ["d", "c"]) == "d"  # fourth and first, against first and nowhere
-    assert fused(order, ["c", "a", "d"]) == "a"
-    assert fused(order, ["stranger", "b"]) == "b"
-    assert fused(order, ["d", "c", "c", "c", "c"]) == "d"
+def test_what_a_search_finds_first_stands_below_the_models_choice() -> None:
     (fees,) = conversation({"id": "1", "messages": [{"role": "user", "content": "what fees?"}]})
     passages = {FEES: "It costs 4.", CARDS: "Freeze it.", "Coins": "Free.", "Boxes": "60 a year."}
 
     def ask(messages: Sequence[Any]) -> Example:
         return choice({"id": "x"}, messages[-1]["content"], passages, task="topic")
 
-    for search, text in ((["Boxes"], "60 a year."), ([FEES], "It costs 4."), ([], "It costs 4.")):
+    for search, text in (
+        (["Boxes", CARDS], "It costs 4.\n60 a year."),
+        ([FEES, CARDS], "It costs 4.\nFreeze it."),
+        (["stranger", "Coins"], "It costs 4.\nFree."),
+        ([FEES], "It costs 4."),
+        ([], "It costs 4."),
+    ):
         grounding = Grounding(ask=ask, passages=passages, search=lambda messages, search=search: search)  # type: ignore[misc]
         assert grounded(ByWord(), grounding, {}, [fees])[0].prompt[0]["content"] == text  # type: ignore[arg-type]
 

@@ -169,8 +169,9 @@ class Grounding:
             chooses; of the same `task` as those that are trained.
         passages: each of its choices -> what then stands in the system message, behind what is there.
         search: conversation -> choices in the order of another search, the best first, such as by BM25
-            (`workbench.retrieval`); both orders are put together. Such a search finds by their words what the model was
-            never trained to choose. None goes by the model alone.
+            (`workbench.retrieval`). The passage of its first choice that is not the model's stands below the model's:
+            such a search finds by their words what the model was never trained to choose. So examples should be trained
+            with two passages, of which now one and now the other is the right one. None goes by the model alone.
 
     Raises:
         UserError: there are no passages.

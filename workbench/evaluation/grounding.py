@@ -1,17 +1,18 @@
-"""Answers from a source: the model chooses what to read, and answers with that in its prompt."""
+"""Answers from a source: the model chooses what to read, and answers with that in its prompt.
+
+A model that learned which passage answers a question knows the questions that it was trained on, in whatever words; a
+search knows the words of every passage, of those as well that nobody ever asked about. What both find is read.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from workbench.data import Example, with_context
 from workbench.evaluation.calibration import Calibration, choose
 from workbench.evaluation.prediction import Prediction
 from workbench.generation.language_model import LanguageModel
 from workbench.recipe import Grounding
-
-# Of reciprocal rank fusion (Cormack et al. 2009, doi:10.1145/1571941.1572114): 1 / (60 + rank), so that the first ranks
-# don't decide alone.
-RANK_OFFSET = 60
 
 
 def grounded(
@@ -33,34 +34,19 @@ def grounded(
     if not asked:
         return list(examples)
     known = {example.task: calibrations.get(example.task, Calibration()) for example in asked}
-    # Beside another order the whole of the model's counts.
-    kept = () if grounding.search is None else {choice for example in asked for choice in example.choices}
-    found = choose(model, asked, known, "", title, prune=True, kept=kept)
-    passages = {
-        number: grounding.passages[_chosen(grounding, examples[number], one)]
-        for number, one in zip(written, found, strict=True)
-    }
+    found = choose(model, asked, known, "", title, prune=True)
+    return _reading(examples, {n: _read(grounding, examples[n], one) for n, one in zip(written, found, strict=True)})
+
+
+def _reading(examples: Sequence[Example], passages: Mapping[int, str]) -> list[Example]:
     return [
         replace(example, prompt=with_context(example.prompt, passages[number])) if number in passages else example
         for number, example in enumerate(examples)
     ]
 
 
-def _chosen(grounding: Grounding, example: Example, found: Prediction) -> str:
-    if grounding.search is None:
-        return found.prediction
-    order = sorted(found.choices, key=lambda choice: (choice != found.prediction, -found.choices[choice]))
-    return fused(order, grounding.search(example.prompt))
-
-
-def fused(these: Sequence[str], those: Sequence[str]) -> str:
-    """The best of two orders by reciprocal rank fusion. What stands twice in an order counts where it stands first.
-
-    Of equals it is the one that stands further in front in `these`.
-    """
-    scores = dict.fromkeys(these, 0.0)
-    for order in (these, those):
-        for place, choice in enumerate(dict.fromkeys(order), 1):
-            if choice in scores:
-                scores[choice] += 1 / (RANK_OFFSET + place)
-    return max(these, key=lambda choice: scores[choice])
+def _read(grounding: Grounding, example: Example, found: Prediction) -> str:
+    """The passage of the model's choice, and below it the search's best among the others."""
+    order = () if grounding.search is None else grounding.search(example.prompt)
+    others = (name for name in order if name != found.prediction and name in grounding.passages)
+    return "\n".join(grounding.passages[name] for name in (found.prediction, *islice(others, 1)))

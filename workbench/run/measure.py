@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -116,7 +116,8 @@ class _Base:
         self.chosen = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
         self.passage = 0.0  # tokens that an answer is written from
         if (grounding := job.recipe.grounding) is not None:
-            self.passage = fmean(len(job.renderer.tokens(text)) for text in grounding.passages.values())
+            read = 1 if grounding.search is None else 2
+            self.passage = read * fmean(len(job.renderer.tokens(text)) for text in grounding.passages.values())
         needed = self.chosen or grounding is not None
         self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if needed else []
         model: nn.Module | None = None
@@ -175,8 +176,7 @@ class _Base:
             return 0.0
         prompts = [e.prompt for pairs in self.job.evaluated.values() for e, _ in pairs if not e.choices]
         asked = [grounding.ask(prompt) for prompt in prompts[:CHOICES_TIMED]]
-        kept = asked[0].choices if grounding.search is not None else ()
-        return len(prompts) * _choosing_seconds(model, asked, True, kept)
+        return len(prompts) * _choosing_seconds(model, asked, True)
 
     def writing_seconds(self, answers: np.ndarray) -> float:
         """Of all answers that are written, given their lengths, and of finding what they are written from."""
@@ -199,15 +199,13 @@ class _Base:
         return 2 * self.loading + 2 * self.total * FLOAT32 / self.disk + read
 
 
-def _choosing_seconds(
-    model: LanguageModel, examples: Sequence[Example], prune: bool, kept: Collection[str] = ()
-) -> float:
+def _choosing_seconds(model: LanguageModel, examples: Sequence[Example], prune: bool) -> float:
     """In which a model chooses for one of the examples, on average; see `choose`."""
     some = examples[:: max(1, len(examples) // CHOICES_TIMED)][:CHOICES_TIMED]
     if not some:
         return 0.0
     usual = {example.task: usual_calibration(example.choices, prune) for example in some}
-    return seconds_of(lambda: choose(model, some, usual, "", "", prune, kept)) / len(some)
+    return seconds_of(lambda: choose(model, some, usual, "", "", prune)) / len(some)
 
 
 def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:

@@ -25,7 +25,7 @@ from workbench.run.prepare import Job
 from workbench.run.resources import Memory, peak_memory
 from workbench.run.saved import SavedModel, open_saved
 from workbench.run.scoring import Evaluated, evaluate
-from workbench.training import Limit, Trained, train
+from workbench.training import Limit, Place, Trained, train
 
 logger = logging.getLogger(__name__)
 
@@ -234,6 +234,7 @@ def _fit(
         title=job.name_of(method),
         driver=method.driver(model) if method.driver else None,
         limit=limit,
+        kept_in=Place(job.data.store.folder, f"{job.data.content}.{job.rows.objective.name}.{precision.trained_bits}"),
     )
     if method.trains_base:
         with files.whole_folder(folder.trained) as aside:

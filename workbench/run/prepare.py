@@ -345,12 +345,13 @@ def _require_grounding(recipe: Recipe, base: "_Base", renderer: Renderer, pairs:
     if missing := [choice for choice in asked.choices if choice not in grounding.passages]:
         problems.append(f"passages has none for the choices {', '.join(map(repr, missing[:5]))}")
     most = context_length(base.checkpoint.path)
-    longest = max(len(renderer.tokens(text)) for text in grounding.passages.values())
+    read = 1 if grounding.search is None else 2
+    longest = sum(sorted(len(renderer.tokens(text)) for text in grounding.passages.values())[-read:])
     virtual = _virtual_tokens(recipe, base.tuned)
     if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual + longest > most:
         problems.append(
             f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens}, {virtual} virtual tokens and the "
-            f"longest passage of {longest} tokens are more than the {most} that {recipe.checkpoint} can read"
+            f"longest passages of {longest} tokens are more than the {most} that {recipe.checkpoint} can read"
         )
     if problems:
         raise collected("grounding", problems)

@@ -20,6 +20,7 @@ from workbench.models import device, fast_training, has_linear_output
 from workbench.recipe import Training
 from workbench.run.prepare import Job
 from workbench.run.resources import peak_memory
+from workbench.training.activations import ROW, KeptActivations, Place, with_places
 from workbench.training.configuration import VALIDATED_TOGETHER, rows_together
 from workbench.training.rows import lengths
 from workbench.training.trainer import padding_multiple
@@ -74,19 +75,23 @@ def training_cost(job: Job, model: nn.Module, autocast: bool) -> TrainingCost:
     sizes = np.array([padded_tokens(lengths(rows)[batch], training, multiple) for batch in batches])
     order = np.argsort(sizes, kind="stable")
     usual, large = (int(order[int(share * (len(order) - 1))]) for share in (0.5, 0.9))
-    step = _Step(job, model, autocast, multiple)
-    with fast_training(model):
+    with tempfile.TemporaryDirectory() as kept_in, fast_training(model):
+        step = _Step(job, model, autocast, multiple, Place(Path(kept_in), "timed"))
         step(batches[usual][: max(1, rows_together(training) // 2)])  # to warm up
         with peak_memory() as before:
             seconds = {usual: seconds_of(lambda: step(batches[usual]))}
         with peak_memory() as memory:
             if large != usual:
                 seconds[large] = seconds_of(lambda: step(batches[large]))
+        again = seconds_of(lambda: step(batches[usual])) if step.kept.splits else seconds[usual]
         validation = _validation_seconds(job, step)
     mean = _line(sizes, {number: (sizes[number], taken) for number, taken in seconds.items()})
     peak = max(before.peak_bytes, memory.peak_bytes)
     more = max(0, peak - before.peak_bytes) if large != usual else 0
     grown = (sizes.max() - sizes[large]) / max(1, sizes[large] - sizes[usual])
+    # What frozen layers give is computed in the first epoch only.
+    epochs = max(1.0, job.steps * training.batch_size / len(rows))
+    mean *= (1 + (epochs - 1) * min(1.0, again / seconds[usual])) / epochs
     return TrainingCost(step=mean, validation=validation, memory_bytes=int(peak + more * min(grown, 4.0)))
 
 
@@ -120,10 +125,11 @@ def _line(sizes: np.ndarray, seen: dict[int, tuple[int, float]]) -> float:
 class _Step:
     """An optimizer step of a training, on rows by their indices."""
 
-    def __init__(self, job: Job, model: nn.Module, autocast: bool, multiple: int) -> None:
+    def __init__(self, job: Job, model: nn.Module, autocast: bool, multiple: int, kept_in: Place) -> None:
         self.job, self.model, self.autocast = job, model, autocast
         self.objective = job.rows.objective
-        self.collate = self.objective.collator(job.renderer.tokenizer.pad_token_id or 0, multiple)
+        self.collate = with_places(self.objective.collator(job.renderer.tokenizer.pad_token_id or 0, multiple))
+        self.kept = KeptActivations(model, autocast, kept_in, job.rows)
         self.linear_output = has_linear_output(model)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-6)
@@ -141,11 +147,13 @@ class _Step:
     def batch(self, rows: Any, indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """Rows as tensors on the model's device."""
         where = next(self.model.parameters()).device
-        return {name: t.to(where) for name, t in self.collate([rows[int(index)] for index in indices]).items()}
+        some = [{**rows[int(index)], ROW: int(index)} for index in indices]
+        return {name: t.to(where) for name, t in self.collate(some).items()}
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Of a batch, with its graph."""
-        with torch.autocast(device().type, torch.bfloat16, enabled=self.autocast):
+        computing = torch.autocast(device().type, torch.bfloat16, enabled=self.autocast)
+        with computing, self.kept.of(batch, self.model.training):
             return self.objective.loss(self.model, batch, self.linear_output)
 
 

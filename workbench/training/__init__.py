@@ -1,5 +1,6 @@
 """The one trainer, over TRL's `SFTTrainer`, and what it minimises: an objective."""
 
+from workbench.training.activations import Place
 from workbench.training.callbacks import Limit
 from workbench.training.configuration import steps_in
 from workbench.training.extra import check_extra
@@ -11,6 +12,7 @@ from workbench.training.record import Trained
 
 __all__ = [
     "Limit",
+    "Place",
     "Trained",
     "TrainingRows",
     "check_extra",

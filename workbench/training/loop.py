@@ -15,6 +15,7 @@ from workbench.errors import MethodError
 from workbench.methods import Driver
 from workbench.models import fast_training, has_linear_output, keep_memory
 from workbench.recipe import Training
+from workbench.training.activations import KeptActivations, Place
 from workbench.training.callbacks import BestState, Deadline, FiniteLoss, Limit, Progress, Scalars
 from workbench.training.checkpoints import (
     BEST_FILE,
@@ -44,6 +45,7 @@ def train(
     title: str,
     driver: Driver | None = None,
     limit: Limit = NO_LIMIT,
+    kept_in: Place | None = None,
 ) -> Trained:
     """Train `model` in place and leave it in its best state.
 
@@ -58,6 +60,8 @@ def train(
         title: in front of the progress bar.
         driver: what the method does of its own at each step.
         limit: what ends it before its last step.
+        kept_in: where that is kept which frozen layers below all that is trained give for a row; None computes it at
+            every step.
 
     Raises:
         MethodError: nothing to train, no label, or a loss that is no number.
@@ -77,6 +81,7 @@ def train(
         tokenizer=tokenizer,
         rows=rows,
         linear_output=linear_output,
+        kept=KeptActivations(model, autocast, kept_in, rows),
         callbacks=[deadline, best, FiniteLoss(), Progress(title), Scalars(folder / "logs")],
         driver=driver,
     )

@@ -13,6 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from workbench.methods import Driver
+from workbench.training.activations import KeptActivations, numbered, with_places
 from workbench.training.callbacks import Driven
 from workbench.training.checkpoints import STATE_FILE, load_checkpoint, save_checkpoint
 from workbench.training.inputs import TrainingRows
@@ -38,6 +39,7 @@ class ObjectiveTrainer(SFTTrainer):
         tokenizer: Any,
         rows: TrainingRows,
         linear_output: bool,
+        kept: KeptActivations,
         callbacks: Sequence[TrainerCallback] = (),
         driver: Driver | None = None,
     ) -> None:
@@ -47,12 +49,14 @@ class ObjectiveTrainer(SFTTrainer):
             model: on its device; trained in place.
             rows: what is trained on, and for which objective.
             linear_output: `has_linear_output(model)`.
+            kept: what the frozen layers give for the rows.
             callbacks: called at every event of the training, in this order.
             driver: what the method does of its own at each step.
         """
         self.objective: Objective = rows.objective
         self.linear_output = linear_output
         self.driver = driver
+        self.kept = kept
         self.pad_id = tokenizer.pad_token_id or 0
         self.items_per_row = self.objective.total_items(rows.validation) / len(rows.validation)
         longest = max(int(lengths(part).max()) for part in (rows.train, rows.validation))
@@ -62,9 +66,9 @@ class ObjectiveTrainer(SFTTrainer):
         super().__init__(
             model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
             args=config,
-            data_collator=self.objective.collator(self.pad_id, padding_multiple(model, longest)),
-            train_dataset=rows.train,
-            eval_dataset=rows.validation,
+            data_collator=with_places(self.objective.collator(self.pad_id, padding_multiple(model, longest))),
+            train_dataset=numbered(rows.train),
+            eval_dataset=numbered(rows.validation),
             processing_class=tokenizer,
             callbacks=[*callbacks, *([Driven(driver)] if driver is not None else [])],
         )
@@ -98,7 +102,8 @@ class ObjectiveTrainer(SFTTrainer):
         In a validation the Trainer averages over rows. Dividing by an average row's items makes that the mean over
         items, whatever the batches.
         """
-        loss = self.objective.loss(model, inputs, self.linear_output)
+        with self.kept.of(inputs, model.training):
+            loss = self.objective.loss(model, inputs, self.linear_output)
         if not model.training:
             rows = len(next(iter(inputs.values())))
             return loss / (rows * self.items_per_row)
