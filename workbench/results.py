@@ -236,11 +236,16 @@ class DataInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """The base: its name as given, its terms, and the checksum of the file it was made from, where that is pinned."""
+    """The base: its name as given, its terms, and the checksum of the file it was made from, where that is pinned.
+
+    Attributes:
+        base_sha256: of its weights and configuration, by which every later command knows it again.
+    """
 
     name: str
     licence: str
     sha256: str | None
+    base_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from workbench.evaluation.predictions import PREDICTIONS
 from workbench.recipe import NOTHING, Recipe, load_recipe
 from workbench.results import Results, read_results, write_results
 from workbench.run.plan import Plan
+from workbench.sources import base_sha256
 
 OPTIONS_FILE = "options.json"
 RESULTS_FILE = "results.json"
@@ -41,6 +42,7 @@ class Options:
         limit: at most so many examples of each split; None for all.
         minutes: wall-clock time of the whole run; None for no limit.
         plan: what of the job is carried out to end in time; None while that is not known.
+        base_sha256: of the base's weights and configuration; None until they were looked at.
         day: on which it was begun, as 2026-01-31: what chat templates are told that write the date.
     """
 
@@ -55,6 +57,7 @@ class Options:
     minutes: float | None = None
     plan: Plan | None = None
     day: str | None = None
+    base_sha256: str | None = None
 
 
 def day_of(options: Options) -> date | None:
@@ -190,6 +193,25 @@ class RunFolder:
                 f"the recipe of {self.path} is no file: give it, as in load_run({str(self.path)!r}, recipe)"
             )
         return load_recipe(Path(self.options.recipe))
+
+    def require_base(self, base: Path) -> None:
+        """See that a base is the one with which the run was begun, or note which it is.
+
+        Args:
+            base: the checkpoint's folder.
+
+        Raises:
+            UserError: it is another one.
+        """
+        found, known = base_sha256(base), self.options.base_sha256
+        if known is None:
+            self.options = replace(self.options, base_sha256=found)
+        elif known != found:
+            raise UserError(
+                f"the checkpoint in {base} is not the one with which {self.path} was begun (sha256 of weights and "
+                f"configuration {found[:12]}, then {known[:12]}): what was trained belongs to that one. Bring it back, "
+                "or begin a new run"
+            )
 
     def keep_options(self) -> None:
         """Write the options down."""

@@ -58,6 +58,7 @@ def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
         recipe_sha256=options.recipe_sha256,
         day=day_of(options),
     )
+    folder.require_base(job.checkpoint.path)
     return planned(job, options.plan)
 
 
@@ -229,7 +230,9 @@ def _header(job: Job, options: Options) -> Results:
     return Results(
         recipe=job.recipe.name,
         recipe_sha256=options.recipe_sha256,
-        checkpoint=CheckpointInfo(name=checkpoint.name, licence=checkpoint.licence, sha256=checkpoint.sha256),
+        checkpoint=CheckpointInfo(
+            name=checkpoint.name, licence=checkpoint.licence, sha256=checkpoint.sha256, base_sha256=options.base_sha256
+        ),
         headline=job.recipe.primary_metric,
         evaluated_splits=list(job.recipe.evaluated_splits),
         metrics={metric.name: _describe(metric) for metric in job.metrics},

@@ -174,7 +174,7 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
     whole = files.trained if method.trains_base else None
     if files.merged.is_dir() and (labels is not None or not _has_new_words(files.merged)):
         whole = files.merged
-    path = whole or fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
+    path = whole or _base_of(folder)
     head = _head(folder, results, record, path, labels)
     model: nn.Module = head.load(path, bits) if whole is None else head.load_tuned(path, bits)
     if whole is None and method.trains:
@@ -205,9 +205,20 @@ def _rerankers(folder: RunFolder, results: Results, record: RunRecord) -> dict[s
     return {}
 
 
+def _base_of(folder: RunFolder) -> Path:
+    """The folder of a run's base.
+
+    Raises:
+        UserError: it can't be had, or is another one now.
+    """
+    path = fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
+    folder.require_base(path)
+    return path
+
+
 def load_base(folder: RunFolder) -> TunedModel:
     """Open the untuned base of a run."""
-    path = fetch_checkpoint(folder.options.model or folder.recipe.checkpoint).path
+    path = _base_of(folder)
     data = folder.read_results().data if folder.has_results else None
     thinking = data.thinking if data else bool(folder.recipe.enable_thinking)
     renderer = make_renderer(load_tokenizer(path), thinking, day_of(folder.options))

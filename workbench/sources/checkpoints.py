@@ -1,9 +1,12 @@
 """Pretrained checkpoints as local folders of safetensors: no pickles, no remote code."""
 
 import copy
+import hashlib
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +42,28 @@ class Checkpoint:
     path: Path
     licence: str
     sha256: str | None = None
+
+
+@cache
+def _sha256_of(path: Path, size: int, changed: int) -> str:
+    """Of a file that has this size, and was changed last at this time in nanoseconds."""
+    kept = packages.cache_folder() / "checksums" / hashlib.sha256(f"{path}\n{size}\n{changed}".encode()).hexdigest()
+    with suppress(OSError):
+        return kept.read_text(encoding="ascii")
+    found = files.sha256_of(path)
+    with suppress(OSError):  # the next command reckons it anew
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(kept, found)
+    return found
+
+
+def base_sha256(folder: Path) -> str:
+    """What a base is: a checksum of its configuration and weights, whatever folder they lie in."""
+    parts = []
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        state = path.stat()
+        parts.append(f"{path.name} {_sha256_of(path.resolve(), state.st_size, state.st_mtime_ns)}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def fetch_checkpoint(name: str) -> Checkpoint:
