@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import KINDS, make_model, make_tokenizer
 from workbench import UserError
 from workbench.data.labels import Labels
-from workbench.models import load_classifier, load_model
+from workbench.models import load_classifier, load_model, require_causal
 
 Weights = dict[str, torch.Tensor]
 
@@ -80,3 +80,19 @@ def test_an_output_layer_of_its_own_is_not_drawn_from_chance(tmp_path: Path) -> 
     save_file({k: v for k, v in load_file(path).items() if k != "lm_head.weight"}, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"1 missing \(lm_head.weight\)"):
         load_model(tmp_path, 32)
+
+
+def test_an_encoder_is_no_causal_language_model(tmp_path: Path) -> None:
+    import transformers as t
+
+    small = {
+        "vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,
+    }  # fmt: skip
+    t.RobertaConfig(**small).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no causal language model: roberta is an encoder"):
+        require_causal(tmp_path)
+    t.RobertaConfig(is_decoder=True, **small).save_pretrained(tmp_path)
+    require_causal(tmp_path)
+    for kind in KINDS:
+        make_model(kind).config.save_pretrained(tmp_path)
+        require_causal(tmp_path)

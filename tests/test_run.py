@@ -2,7 +2,10 @@
 
 import errno
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -395,3 +398,12 @@ def test_resume_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     code, _, err = run("--resume", tmp_path, "--check", capsys=capsys)
     assert code == 2
     assert "give it alone" in err
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_a_console_prints_what_it_can(recipe_file: Path, encoding: str) -> None:
+    command = [sys.executable, "-m", "workbench.run", str(recipe_file), "--check"]
+    done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.decode(encoding)
+    assert ("⟦It costs" if encoding == "utf-8" else "?It costs") in shown

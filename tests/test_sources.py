@@ -266,3 +266,18 @@ def test_a_source_archive_comes_from_pips_own_index(
         with pytest.raises(UserError, match=r"127\.0\.0\.1: no other-2\.0\.tar\.gz|HTTP status 404"):
             fetch_file(f"sdist:other==2.0/a#sha256={SHA256}")
         server.shutdown()
+
+
+def test_an_adapter_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="is an adapter of some/base, and no checkpoint"):
+        fetch_checkpoint(str(adapter))
+    (adapter / "config.json").write_text("{}")  # as some tools leave it there
+    with pytest.raises(UserError, match="is an adapter of some/base, and no checkpoint"):
+        fetch_checkpoint(str(adapter))
+    (checkpoint / "adapter_config.json").write_text("no JSON")
+    with pytest.raises(UserError, match="a model and an adapter beside it"):
+        fetch_checkpoint(str(checkpoint))

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import logging
 import math
 import os
@@ -50,6 +51,7 @@ def command(
     def decorate(function: Callable[[argparse.Namespace], int]) -> Callable[..., int]:
         @wraps(function)
         def main(argv: Sequence[str] | None = None) -> int:
+            take_any_sign()
             arguments = parser().parse_args(argv)
             share_processor()
             quiet_libraries()
@@ -74,6 +76,16 @@ def command(
         return main
 
     return decorate
+
+
+def take_any_sign() -> None:
+    """Print a replacement for what a console's encoding hasn't, and read one for bytes that are no text in it.
+
+    No training must end at a bracket that a code page of Windows doesn't know.
+    """
+    for stream in (sys.stdout, sys.stderr, sys.stdin):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def share_processor() -> None:

@@ -11,6 +11,7 @@ from workbench.models.load import (
     load_dequantized,
     load_model,
     load_tokenizer,
+    require_causal,
     require_weights,
 )
 from workbench.models.memory import keep_memory, release_memory, skip_what_is_there
@@ -58,6 +59,7 @@ __all__ = [
     "precision_of",
     "read_by_head",
     "release_memory",
+    "require_causal",
     "require_weights",
     "size",
     "skip_what_is_there",

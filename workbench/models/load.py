@@ -67,6 +67,22 @@ def require_weights(path: Path, bits: int) -> None:
         )
 
 
+def require_causal(path: Path) -> None:
+    """Refuse an encoder, such as BERT, whose tokens see what stands behind them: it would be asked for what it reads.
+
+    Raises:
+        UserError: the checkpoint is one.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise UserError(
+            f"{path} is no causal language model: {config.model_type} is an encoder, whose tokens see what stands "
+            "behind them. Take a model of the GPT kind"
+        )
+
+
 def _quantized_by(path: Path) -> str | None:
     from transformers import AutoConfig
 

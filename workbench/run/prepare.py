@@ -24,6 +24,7 @@ from workbench.models import (
     context_length,
     load_tokenizer,
     precision_of,
+    require_causal,
     require_weights,
 )
 from workbench.recipe import LIKELIHOOD, Recipe
@@ -235,6 +236,7 @@ class _Base:
         began = time.perf_counter()
         found = fetch_checkpoint(self.recipe.checkpoint)
         self.fetching_seconds = time.perf_counter() - began
+        require_causal(found.path)
         require_weights(found.path, self.bits)
         _require_context(self.recipe, found, self.tuned)
         return found

@@ -85,7 +85,33 @@ def fetch_checkpoint(name: str) -> Checkpoint:
     return _from_hub(name)
 
 
+def _refuse_adapter(folder: Path) -> None:
+    """See that a folder is a whole model and nothing else.
+
+    Raises:
+        UserError: it is an adapter's, or an adapter lies beside the model, which transformers would put on it.
+    """
+    found = folder / "adapter_config.json"
+    if not found.is_file():
+        return
+    try:
+        base = json.loads(found.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError):
+        base = None
+    whole = [path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter")]
+    if whole and (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds a model and an adapter beside it (adapter_config.json), which transformers would put on "
+            "it: move the adapter's files elsewhere, or give the merged checkpoint"
+        )
+    raise UserError(
+        f"{folder} is an adapter{f' of {base}' if base else ''}, and no checkpoint: give its base, or a merged "
+        "checkpoint (python -m workbench.export, or PEFT's merge_and_unload)"
+    )
+
+
 def _from_folder(name: str, folder: Path) -> Checkpoint:
+    _refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no config.json: it is not a checkpoint of transformers")
     if not any(folder.glob("*.safetensors")):
