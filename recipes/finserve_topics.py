@@ -5,17 +5,20 @@ sheet? What we expect: figures that stand in the passage are read from it once t
 `finserve` was trained on are found; those of `test_unseen`, of which no question was ever seen, by their words alone.
 
 How an answer is grounded. Each of the sheet's 47 sections is a passage. The model is trained to choose the section of a
-question by likelihood (`topics`), and to answer with the right section in its prompt. When it is asked, it chooses
-first; its order and that of BM25 are put together (reciprocal rank fusion), and it answers from the section on top.
+question by likelihood (`topics`), and to answer with two sections in its prompt: the right one and that of the others
+which BM25 finds first, two of three times in this order. When it is asked, it chooses first, and answers from its
+choice and from what BM25 finds first beside that: the one knows the topics of its training, the other those that are
+new.
 The sheet's own statements are among the questions that it learns topics from, an index in the model's weights (Tay et
 al. 2022, arXiv:2202.06991). The figures of passage and answer are others in training than in the sheet, so that they
-are read and not remembered. Every example counts the same: per token, answers would outweigh topics tenfold.
+are read and not remembered.
 
 Data: `data/finserve/en`, `data/finserve/questions` and the policy sheet, written for this project; see their README for
 how, and for their limits.
 """
 
 import json
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -66,10 +69,26 @@ def answers(row: Mapping[str, Any], ground: Callable[[Sequence[Message]], str] |
     return conversation(row, system=SYSTEM, groups=GROUPS, ground=ground)
 
 
+def searched(messages: Sequence[Message]) -> list[str]:
+    """The titles of all sections that share a word with what the customer said, the nearest first."""
+    return [passage.section for passage in search.nearest(said(messages), len(passages))]
+
+
 def validation(row: Mapping[str, Any]) -> list[Example]:
-    """Both tasks, the answer with the right section before it."""
-    passage = passages[titles[row["topic"]]]
-    return [*answers(row, lambda messages: passage), *topics(row)]
+    """Both tasks. Before the answer stand the right section and the one of the others that the search finds first.
+
+    Two of three times the right one is in front, where the model's choice will stand.
+    """
+    right = titles[row["topic"]]
+
+    def read(messages: Sequence[Message]) -> str:
+        other = next((title for title in searched(messages) if title != right), None)
+        shown = [right] if other is None else [right, other]
+        if random.Random(said(messages)).random() < 1 / 3:
+            shown.reverse()
+        return "\n".join(passages[title] for title in shown)
+
+    return [*answers(row, read), *topics(row)]
 
 
 def training(row: Mapping[str, Any]) -> list[Example]:
@@ -110,15 +129,15 @@ recipe = Recipe(
     grounding=Grounding(
         ask=lambda messages: topic("asked", said(messages)),
         passages=passages,
-        search=lambda messages: [passage.section for passage in search.nearest(said(messages), len(passages))],
+        search=searched,
     ),
     methods=("untuned", "lora"),
     metrics=("figures", "bleu", "chrf", "rouge_l", "accuracy", "perplexity"),
     primary_metric="figures",
     baselines={"tfidf": tfidf},
-    max_tokens=512,
+    max_tokens=640,
     max_new_tokens=88,
-    training=Training(objective="sft_per_example", num_train_epochs=1, batch_size=8, validations=2),
+    training=Training(num_train_epochs=1, batch_size=8, validations=2),
     settings={
         "lora": {"learning_rate": 2e-3, "r": 128, "lora_alpha": 256, "target_modules": ENDS},
         "parallel": {"learning_rate": 2e-3, "bottleneck_size": 256},

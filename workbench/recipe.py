@@ -159,7 +159,7 @@ class Monitoring:
 
 @dataclass(frozen=True, kw_only=True)
 class Grounding:
-    """Answers from a source: the model first chooses what to read, then answers with that in its prompt.
+    """Answers from a source (retrieval-augmented generation, RAG): the model first chooses what to read, then answers.
 
     Training has the right passage in the prompt, which `row_to_examples` puts there (`conversation(..., ground=)`), and
     the choice is one more task, which it makes examples of. Whenever an answer is written, the model chooses itself.

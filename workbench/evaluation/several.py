@@ -1,4 +1,4 @@
-"""Questions with several right choices at once: which labels are taken, by a threshold for each."""
+"""Questions with several right choices at once (multi-label): which labels are taken, by a threshold for each."""
 
 import math
 from collections.abc import Mapping, Sequence
