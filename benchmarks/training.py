@@ -2,6 +2,7 @@
 
     python benchmarks/training.py                  SmolLM2-135M at 16 bits
     python benchmarks/training.py --model gpt2     a GPT-2 of 124M random weights
+    python benchmarks/training.py --upper          beside LoRA in the upper half of the layers, from its second epoch on
     python benchmarks/training.py --bits 8 4       against bitsandbytes' own layers (4: NF4), and our own bfloat16
 
 Stock is `SFTTrainer` with its defaults but for what both get alike: LoRA of rank 8 on the attention's query and value
@@ -40,6 +41,8 @@ from workbench.console import share_processor
 
 BATCH, RANK, RATE = 8, 8, 2e-4
 STOCK, TUNED, OURS = "stock", "stock, tuned", "workbench"
+# The same in the upper half of the layers, what the lower half gives being on disk: every epoch but the first.
+UPPER = "workbench, upper half"
 # Rows and columns of the matrices by which the peak is measured.
 LARGE = 2048
 
@@ -130,18 +133,24 @@ def train_stock(path: Path, bits: int, steps: int, targets: Sequence[str], tuned
     return result(trainer.model, examples, losses, clock.seconds, computed)
 
 
-def train_ours(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Result:
+def train_ours(
+    path: Path, bits: int, steps: int, targets: Sequence[str], upper_half_kept_in: Path | None = None
+) -> Result:
     """The same in this project."""
     import torch
 
     from workbench import Training
     from workbench.methods import find_method
     from workbench.models import attach, bfloat16_is_fast, load_model, load_tokenizer
-    from workbench.training import train, training_rows
+    from workbench.training import Place, train, training_rows
 
     examples = rendered(path, BATCH * steps)
-    settings = {"r": RANK, "lora_alpha": 2 * RANK, "target_modules": list(targets)}
-    model = attach(load_model(path, bits, training=True), find_method("lora"), settings, [], seed=0, steps=steps)
+    settings: dict[str, Any] = {"r": RANK, "lora_alpha": 2 * RANK, "target_modules": list(targets)}
+    base = load_model(path, bits, training=True)
+    if upper_half_kept_in is not None:
+        layers = base.config.get_text_config().num_hidden_layers
+        settings["layers_to_transform"] = list(range(layers // 2, layers))
+    model = attach(base, find_method("lora"), settings, [], seed=0, steps=steps)
     extra = {"train_sampling_strategy": "sequential", "save_strategy": "no"}
     training = Training(
         num_train_epochs=1, batch_size=BATCH, warmup_steps=0, validations=1, lr_scheduler_type="constant", extra=extra
@@ -149,7 +158,8 @@ def train_ours(path: Path, bits: int, steps: int, targets: Sequence[str]) -> Res
     tokenizer, given = load_tokenizer(path), training_rows(examples, examples[:1])
     fast = bits < 32 and bfloat16_is_fast()
     with tempfile.TemporaryDirectory() as folder, stepping() as clock:
-        trained = train(model, tokenizer, given, training, RATE, fast, Path(folder), 0, "workbench")
+        place = Place(upper_half_kept_in, "rows") if upper_half_kept_in is not None else None
+        trained = train(model, tokenizer, given, training, RATE, fast, Path(folder), 0, "workbench", kept_in=place)
     losses = [entry["loss"] for entry in trained.curve if "loss" in entry]
     return result(model, examples, losses, clock.seconds, torch.bfloat16 if fast else torch.float32)
 
@@ -259,8 +269,12 @@ def one_side(options: argparse.Namespace) -> None:
     trains: dict[str, Callable[..., Result]] = {STOCK: train_stock, TUNED: partial(train_stock, tuned=True)}
     with tempfile.TemporaryDirectory() as folder:
         path = checkpoint(options.model, Path(folder))
+        kept = Path(folder, "kept")
+        trains[UPPER] = partial(train_ours, upper_half_kept_in=kept)
         side = trains.get(options.side, train_ours)
-        take_turns(lambda warm: side(path, options.bits[0], 1 if warm else options.steps, targets))
+        # The first epoch of the upper half is no turn that counts: all of its rows are read in the first one.
+        first = options.steps if options.side == UPPER else 1
+        take_turns(lambda warm: side(path, options.bits[0], first if warm else options.steps, targets))
 
 
 def main() -> None:
@@ -273,6 +287,7 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=3, metavar="N", help="optimizer steps of each turn (default: 3)")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
     p.add_argument("--tuned", action="store_true", help="let stock with better settings take turns, too")
+    p.add_argument("--upper", action="store_true", help="let LoRA in the upper half of the layers take turns, too")
     p.add_argument("--side", help=argparse.SUPPRESS)
     options = p.parse_args()
     if options.side:
@@ -280,7 +295,8 @@ def main() -> None:
         return
     print(f"# Training {options.model} at {' and '.join(map(str, options.bits))} bits\n{machine()}")
     stock = [STOCK, *([TUNED] if options.tuned else [])]
-    wanted = [(name, bits) for bits in options.bits for name in (*stock, OURS)]
+    ours = [OURS, *([UPPER] if options.upper else [])]
+    wanted = [(name, bits) for bits in options.bits for name in (*stock, *ours)]
     if 16 not in options.bits:
         wanted.append((OURS, 16))  # to which other bits are compared
     shared = ["--model", options.model, "--steps", str(options.steps)]
@@ -296,16 +312,17 @@ def main() -> None:
             f"{turns[0]['frozen'] / 1e6:.1f} MB, all weights {turns[0]['whole'] / 1e6:.1f} MB"
         )
     for bits in options.bits:
-        ours = found[called(OURS, bits)]
-        for name in stock:
-            faster = ratios(ours, found[called(name, bits)], "speed")
-            print(f"{bits} bits, tokens/s, workbench to {name}: {spread(faster)}")
+        for side in ours:
+            for name in stock:
+                faster = ratios(found[called(side, bits)], found[called(name, bits)], "speed")
+                print(f"{bits} bits, tokens/s, {side} to {name}: {spread(faster)}")
+        whole = found[called(OURS, bits)]
         if bits < 16:
             at_16 = found[called(OURS, 16)]
-            print(f"{bits} bits, time of a step to that at 16 bits: {spread(ratios(at_16, ours, 'speed'))}")
-            print(f"{bits} bits, frozen matrices to those at 16 bits: {ours[0]['frozen'] / at_16[0]['frozen']:.3f}")
-            print(f"{bits} bits, all weights to those at 16 bits: {ours[0]['whole'] / at_16[0]['whole']:.3f}")
-        pairs = list(zip(found[called(STOCK, bits)][0]["losses"], ours[0]["losses"], strict=True))
+            print(f"{bits} bits, time of a step to that at 16 bits: {spread(ratios(at_16, whole, 'speed'))}")
+            print(f"{bits} bits, frozen matrices to those at 16 bits: {whole[0]['frozen'] / at_16[0]['frozen']:.3f}")
+            print(f"{bits} bits, all weights to those at 16 bits: {whole[0]['whole'] / at_16[0]['whole']:.3f}")
+        pairs = list(zip(found[called(STOCK, bits)][0]["losses"], whole[0]["losses"], strict=True))
         print(f"{bits} bits, loss by step, stock and workbench: " + ", ".join(f"{a:.3f} {b:.3f}" for a, b in pairs))
         print(f"{bits} bits, largest difference of losses: {100 * max(abs(a - b) / a for a, b in pairs):.2f} %")
     bars = {name: [one["speed"] for one in turns] for name, turns in found.items()}

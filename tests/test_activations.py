@@ -1,5 +1,6 @@
 """What frozen layers give for a row is computed once, and nothing else changes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from workbench.models import attach
 from workbench.models.lower import FrozenLayers
 from workbench.recipe import Training
 from workbench.training import Place, Trained, train, training_rows
+from workbench.training.activations import KeptActivations
 
 # GPT-1 and GPT-2 drop out activations while they are trained, unless their configuration says otherwise.
 WITHOUT_DROPOUT = [kind for kind in KINDS if kind not in ("gpt1", "gpt2")]
@@ -77,7 +79,7 @@ def test_lower_layers_compute_each_row_once(tmp_path: Path, monkeypatch: pytest.
         trained("llama", where, tmp_path / str(number), training=training, **upper())
         counts.append(counting.rows)
     rows = len(training_rows(rendered(32), rendered(8, 100)).train)
-    found_out = 2  # both layers read a short text, by which it is seen what the lower one gives
+    found_out = 7  # a short text, which shows what the lower layer gives: three times by both, once by the upper one
     assert counts[0] - counts[1] == 2 * rows - found_out  # of three epochs, one computes the lower layer
     assert counts[1] - counts[2] >= rows  # another method's training, or another seed's, none
 
@@ -107,6 +109,55 @@ def test_nothing_is_kept_that_changes(kind: str, method: str, settings: dict[str
     assert FrozenLayers(attached(kind, method, **settings), False).count == 0
     trained(kind, Place(tmp_path / "kept", "key"), tmp_path / "run", method, **settings)
     assert not (tmp_path / "kept").exists()
+
+
+class Drawing(torch.nn.Module):
+    """Dropout that neither a module nor a configuration shows."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(hidden_states, 0.5, self.training)
+
+
+def test_what_draws_is_found_by_trying() -> None:
+    model = attached("llama", **upper())
+    assert FrozenLayers(model, False).count == 1
+    layers = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    layers[0].mlp = Drawing()
+    before = torch.random.get_rng_state()
+    assert FrozenLayers(model, False).count == 0
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_upper_layers_that_read_more_of_the_lower_ones_are_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = attached("llama", **upper())
+    layers = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    shared: dict[str, torch.Tensor] = {}
+    layers[0].self_attn.register_forward_hook(lambda module, given, output: shared.update(last=output[0]))
+    layers[1].register_forward_hook(lambda module, given, output: output + shared.pop("last"))
+    assert FrozenLayers(model, False).count == 0
+
+
+def test_an_objective_that_reads_otherwise_keeps_nothing(tmp_path: Path) -> None:
+    given = training_rows(rendered(32), rendered(8, 100))
+    place = Place(tmp_path / "kept", "key")
+    assert KeptActivations(attached("llama", **upper()), False, place, given).splits
+    other = replace(given, objective=replace(given.objective, reads_once=False))
+    assert not KeptActivations(attached("llama", **upper()), False, Place(tmp_path / "no", "key"), other).splits
+
+
+def test_states_that_never_came_to_the_disk_are_computed_again(tmp_path: Path) -> None:
+    place = Place(tmp_path / "kept", "key")
+    _, usual = trained("llama", place, tmp_path / "first", **upper())
+    states = next(place.folder.glob("*.train.states"))
+    size = states.stat().st_size
+    for left in (0, size // 2):
+        states.write_bytes(states.read_bytes()[:left])
+        _, again = trained("llama", place, tmp_path / f"again-{left}", **upper())
+        assert curve(again) == pytest.approx(curve(usual), rel=1e-4)
+        assert states.stat().st_size == size
+    states.write_bytes(bytes(size))
+    _, again = trained("llama", place, tmp_path / "zeros", **upper())
+    assert curve(again) == pytest.approx(curve(usual), rel=1e-4)
 
 
 def test_a_full_disk_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

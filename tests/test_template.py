@@ -37,9 +37,25 @@ REFUSING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no syste
 SILENT = CHATML.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}")
 
 
-def with_template(template: str) -> Any:
+# A template that writes the system message with the last question only, and none in front of an answer.
+LATE = (
+    "{% for m in messages %}"
+    "{% if m['role'] == 'user' and loop.last and messages[0]['role'] == 'system' %}{{ messages[0]['content'] + ' ' }}"
+    "{% endif %}{% if m['role'] == 'user' %}{{ '<|start|>' + m['content'] + '<|end|>' }}"
+    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+)
+
+
+def with_template(template: str, named: bool = True) -> Any:
+    """A tokenizer with that template; its tokens for turns are special, and have a name or none."""
+    from tokenizers import AddedToken
+
     tokenizer = make_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>", "<|message|>", "<|channel|>"]})
+    tokens = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>"]
+    if named:
+        tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+    else:  # as gpt-oss is released
+        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
     tokenizer.chat_template = template
     return tokenizer
 
@@ -61,6 +77,21 @@ def test_without_a_system_role_its_text_stands_before_the_users(template: str) -
     # Whoever loads the checkpoint has the same prompts.
     assert make_renderer(renderer.tokenizer).template.remarks == ()
     assert renderer.tokenizer.apply_chat_template([SYSTEM, USER], tokenize=False).startswith("<|im_start|>user\nYou")
+
+
+def test_a_system_message_that_only_the_last_question_brings_stands_in_every_text() -> None:
+    renderer = make_renderer(with_template(LATE))
+    prompt, completion = rendered(renderer, SYSTEM, USER, ANSWER)
+    assert prompt == "<|start|>You are a clerk.\n\nWhat does it cost?<|end|>"
+    assert completion == " It costs 3.<|im_end|>"
+
+
+@pytest.mark.parametrize("template", [LATE, LATE.replace("m['content'] + '<|im", "m['content'].strip() + '<|im")])
+def test_a_space_before_answers_is_no_indentation(template: str) -> None:
+    renderer = make_renderer(with_template(template))
+    assert renderer.template.lead == " "
+    code = {"role": "assistant", "content": "    y = 1\n    return y"}
+    assert rendered(renderer, USER, code)[1] == "     y = 1\n    return y<|im_end|>"
 
 
 def test_what_a_template_refuses_is_told_of_the_row() -> None:
@@ -96,14 +127,35 @@ def test_thoughts_are_trained_where_prompts_let_the_model_think() -> None:
         assert served.endswith(end)
 
 
+def test_indentation_stands_behind_an_empty_place_for_thoughts() -> None:
+    renderer = make_renderer(with_template(THINKING), thinking=True)
+    code = {"role": "assistant", "content": "    return 1"}
+    assert rendered(renderer, USER, code)[1] == "<think>\n\n</think>\n\n    return 1<|im_end|>"
+
+
+def test_thoughts_that_a_prompt_begins_are_trained_from_there() -> None:
+    begun = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}").replace(
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content']",
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'].replace('<think>', '<think>\n')",
+    )
+    renderer = make_renderer(with_template(begun), thinking=True)
+    assert renderer.template.has_switch is False
+    thought = {"role": "assistant", "content": "<think>3 or 4?</think>It costs 3."}
+    prompt, completion = rendered(renderer, USER, thought)
+    assert prompt.endswith("<|im_start|>assistant\n<think>\n")
+    assert completion == "3 or 4?</think>It costs 3.<|im_end|>"
+
+
 def test_thoughts_that_a_template_leaves_out_are_no_surprise() -> None:
     renderer = make_renderer(with_template(CHATML.replace("m['content']", "m['content'].split('</think>')[-1]")))
     with pytest.raises(ValueError, match="leaves out what an answer holds up to </think>"):
         rendered(renderer, USER, {"role": "assistant", "content": "<think>3?</think>It costs 3."})
 
 
-def test_the_channel_of_an_answer_belongs_to_the_prompt() -> None:
-    renderer = make_renderer(with_template(CHANNELS))
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_the_channel_of_an_answer_belongs_to_the_prompt(named: bool, end: str) -> None:
+    renderer = make_renderer(with_template(CHANNELS + end, named))
     assert renderer.template.remarks == (
         "prompts end with <|channel|>final<|message|>, which it writes in front of every answer",
     )

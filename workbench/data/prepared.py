@@ -24,6 +24,9 @@ from workbench.sources import Fingerprint, Source, read_rows
 
 logger = logging.getLogger(__name__)
 
+# What older versions did not note: their data are made anew.
+WRITTEN_SINCE = {"thinking"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
@@ -142,11 +145,12 @@ def prepare_data(
     store = store or Store.temporary()
     recipe = looked_at(recipe)
     rows = rows_key(recipe, limit, recipe_sha256)
-    made_before = sorted(store.folder.glob(f"{rows}-*.prepared.json"))
-    splits = None if made_before else _read(recipe, limit, store, rows)
+    known = [_read_json(store, path) for path in sorted(store.folder.glob(f"{rows}-*.prepared.json"))]
+    known = [record for record in known if record.keys() >= WRITTEN_SINCE]
+    splits = None if known else _read(recipe, limit, store, rows)
     thinking = recipe.enable_thinking
     if thinking is None:
-        thinking = _has_thoughts(splits) if splits else bool(_read_json(store, made_before[0])["thinking"])
+        thinking = _has_thoughts(splits) if splits else bool(known[0]["thinking"])
     key = data_key(rows, recipe, renderer(thinking))
     if splits is None and _is_current(store, key, recipe.sources):
         prepared = PreparedData.open(store, key)
@@ -250,7 +254,8 @@ def _read_record(store: Store, key: str) -> dict[str, Any] | None:
         UserError: it can't be read.
     """
     path = _record_path(store, key)
-    return _read_json(store, path) if path.is_file() else None
+    record = _read_json(store, path) if path.is_file() else None
+    return record if record and record.keys() >= WRITTEN_SINCE else None
 
 
 def _read_json(store: Store, path: Path) -> dict[str, Any]:

@@ -19,13 +19,15 @@ from workbench.data.template import (
     ChatTemplate,
     find_template,
     has_thoughts,
+    special_ids,
 )
 from workbench.data.turns import trimmed
 from workbench.data.written import unwritten, unwritten_answer
 from workbench.errors import Problem, UserError, collected
 
 # What templates that let the model think write of an answer without thoughts.
-NO_THOUGHTS = "<think></think>"
+THOUGHTS = "<think>"
+NO_THOUGHTS = f"{THOUGHTS}{END_OF_THOUGHTS}"
 # What is noted of examples that were rendered.
 SPELLED = "examples that spell a control token"
 UNKNOWN = "tokens that stand for what the tokenizer doesn't know"
@@ -119,14 +121,15 @@ class Renderer:
             whole = self.template.text(self.control.marked([*example.prompt, _answer(example)]))
         except ValueError as error:
             return error
-        return prompt, _with_indentation(whole, prompt, example)
+        return prompt, _with_indentation(whole, prompt, self.template.lead, example)
 
     def _rendered(
         self, example: Example, prompt: str, whole: str, prompt_ids: list[int], whole_ids: list[int]
     ) -> Rendered | ValueError:
         completion_ids = self._behind(prompt, prompt_ids, whole, whole_ids)
         if completion_ids is None:
-            if has_thoughts(example.completion, example.turn) and not self.template.thinking:
+            off = self.template.has_switch and not self.template.thinking
+            if off and has_thoughts(example.completion, example.turn):
                 return ValueError("the answer holds thoughts, and prompts say not to think: enable_thinking=True")
             return ValueError("the prompt is not a token prefix of prompt + completion under this chat template")
         if self.end_of_turn not in completion_ids[1:]:
@@ -163,7 +166,7 @@ class Renderer:
             wrong = unwritten_answer(example.turn, said)
             return ValueError(wrong) if wrong else replace(rendered, answer=trimmed(said))
         flat, whole = "".join(said.split()), "".join(example.completion.split())
-        if flat == whole or (self.template.thinking and flat == f"{NO_THOUGHTS}{whole}"):
+        if flat in {whole, *self._with_thoughts(rendered.text, whole)}:
             return rendered
         if flat and flat == whole.rpartition(END_OF_THOUGHTS)[2]:
             return ValueError(
@@ -171,6 +174,14 @@ class Renderer:
                 "learnt: take a checkpoint whose template keeps thoughts, or rows without them"
             )
         return ValueError(f"the template adds text of its own to the answer: {said.strip()[:60]!r}")
+
+    def _with_thoughts(self, prompt: str, answer: str) -> Iterator[str]:
+        """What else may stand for an answer, all without spaces, where a template has a place for thoughts."""
+        if self.template.thinking:
+            yield f"{NO_THOUGHTS}{answer}"
+            if prompt.rstrip().endswith(THOUGHTS):  # it has begun them
+                yield f"{END_OF_THOUGHTS}{answer}"
+                yield answer.removeprefix(THOUGHTS)
 
     def completions(self, texts: Iterable[str]) -> dict[str, list[int]]:
         """Token ids of each text as an answer, the end of the turn last.
@@ -194,13 +205,19 @@ def _answer(example: Example) -> Message:
     return turn or Message(role="assistant", content=example.completion)
 
 
-def _with_indentation(whole: str, prompt: str, example: Example) -> str:
-    """The text with the indentation at the beginning of the answer, which some templates cut off."""
-    indentation = example.completion[: -len(example.completion.lstrip()) or None]
+def _with_indentation(whole: str, prompt: str, lead: str, example: Example) -> str:
+    """The text with the indentation at the beginning of the answer, which some templates cut off.
+
+    Args:
+        lead: what the template writes between a prompt and an answer.
+    """
+    answer = example.completion.lstrip()
+    indentation = example.completion[: len(example.completion) - len(answer)]
     behind = whole[len(prompt) :]
-    if example.turn or not indentation or not whole.startswith(prompt) or behind[:1].isspace():
+    cut = whole.startswith(prompt) and unmarked(behind).startswith(f"{lead}{answer}")
+    if example.turn or not indentation or not cut:
         return whole
-    return f"{prompt}{indentation}{behind}"
+    return f"{prompt}{lead}{indentation}{behind.removeprefix(lead)}"
 
 
 def classifying(renderer: Renderer) -> Renderer:
@@ -242,10 +259,7 @@ def make_renderer(tokenizer: Any, thinking: bool = False, day: date | None = Non
     template = find_template(tokenizer, thinking, day)
     whole = template.text([*PROBE_PROMPT, PROBE_ANSWER])
     behind = tokenizer(whole.rpartition(PROBE_ANSWER["content"])[2], add_special_tokens=False)["input_ids"]
-    special = set(tokenizer.all_special_ids) | {
-        token for token, added in tokenizer.added_tokens_decoder.items() if added.special
-    }
-    if not behind or behind[0] not in special:
+    if not behind or behind[0] not in special_ids(tokenizer):
         raise UserError(
             "the chat template puts no special token after the assistant's turn: the model could not learn to stop. "
             "Give a checkpoint whose template ends turns, or set tokenizer.chat_template in a local copy"

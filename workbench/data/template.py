@@ -53,12 +53,16 @@ class ChatTemplate:
     Attributes:
         tokenizer: of transformers; its template already says whether the model thinks aloud.
         thinking: whether prompts let the model think aloud before it answers.
+        has_switch: whether it asks if the model is to think aloud.
+        lead: what it writes between a prompt and an answer, such as a space; "" for nothing.
         day: what a template is told that writes the date; None for the day on which it is asked.
         remarks: what a person should know of it, in sentences.
     """
 
     tokenizer: Any
     thinking: bool = False
+    has_switch: bool = False
+    lead: str = ""
     day: date | None = None
     remarks: tuple[str, ...] = ()
 
@@ -117,14 +121,16 @@ def find_template(tokenizer: Any, thinking: bool, day: date | None) -> ChatTempl
     dated = day if DATE in asked else None
     if dated is not None:
         remarks.append(f"it writes the date, which stays {dated:%d %b %Y} in all of this run")
-    template = ChatTemplate(tokenizer=tokenizer, thinking=thinking and bool(asked & set(THINKING)), day=dated)
+    template = ChatTemplate(tokenizer=tokenizer, thinking=thinking, has_switch=bool(asked & set(THINKING)), day=dated)
     try:
-        if opening := _opening(template):
-            tokenizer.chat_template += "{% if add_generation_prompt %}{{ " + repr(opening) + " }}{% endif %}"
+        if not thinking and _is_opening(opening := _lead(template), tokenizer):
+            # Jinja drops the line break at the end of a template.
+            written = "{% if add_generation_prompt %}{{ " + repr(opening) + " }}{% endif %}"
+            tokenizer.chat_template = tokenizer.chat_template.removesuffix("\n") + written
             remarks.append(f"prompts end with {opening}, which it writes in front of every answer")
+        return replace(template, lead=_lead(template), remarks=tuple(remarks))
     except ValueError as error:
         raise UserError(f"chat template: {error}") from error
-    return replace(template, remarks=tuple(remarks))
 
 
 def has_thoughts(completion: str, turn: Mapping[str, Any]) -> bool:
@@ -158,23 +164,30 @@ def _set(tokenizer: Any, switch: str, value: bool) -> None:
 
 
 def _holds_system(tokenizer: Any) -> bool:
+    """Whether a system message stands in the text, whoever spoke last: some write it with the last question only."""
+    template = ChatTemplate(tokenizer=tokenizer)
     try:
-        text = ChatTemplate(tokenizer=tokenizer).text([PROBE_SYSTEM, *PROBE_PROMPT])
+        texts = [template.text([PROBE_SYSTEM, *PROBE_PROMPT, *more]) for more in ((), (PROBE_ANSWER,))]
     except ValueError:
         return False
-    return PROBE_SYSTEM["content"] in text
+    return all(PROBE_SYSTEM["content"] in text for text in texts)
 
 
-def _opening(template: ChatTemplate) -> str:
-    """The control tokens, and the words between them, that stand between a prompt and its answer; "" for none.
-
-    Thoughts have a place there: with those it is not the same behind every prompt.
-    """
+def _lead(template: ChatTemplate) -> str:
+    """What stands between a prompt and its answer."""
     prompt = template.text(PROBE_PROMPT, add_generation_prompt=True)
     whole = template.text([*PROBE_PROMPT, PROBE_ANSWER])
-    if template.thinking or not whole.startswith(prompt):
-        return ""
-    opening = whole[len(prompt) :].partition(PROBE_ANSWER["content"])[0]
-    ids = template.tokenizer(opening, add_special_tokens=False)["input_ids"]
-    special = set(template.tokenizer.all_special_ids)
-    return opening if ids and ids[0] in special and ids[-1] in special else ""
+    return whole[len(prompt) :].partition(PROBE_ANSWER["content"])[0] if whole.startswith(prompt) else ""
+
+
+def _is_opening(lead: str, tokenizer: Any) -> bool:
+    """Whether it is control tokens, with words between them."""
+    ids = tokenizer(lead, add_special_tokens=False)["input_ids"]
+    special = special_ids(tokenizer)
+    return bool(ids) and ids[0] in special and ids[-1] in special
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of all special tokens, also of those that have no name."""
+    added = {token for token, known in tokenizer.added_tokens_decoder.items() if known.special}
+    return {*tokenizer.all_special_ids, *added}

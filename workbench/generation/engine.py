@@ -243,6 +243,8 @@ class LocalModel:
             final: nothing comes behind it; else what may become something else is left out.
         """
         text = str(self.renderer.tokenizer.decode(tokens, skip_special_tokens=True))
+        lead = self.renderer.template.lead
+        text = text.removeprefix(lead) if lead.isspace() else text
         ends = [text.index(end) for end in stop if end in text]
         if ends:
             return trimmed(text[: min(ends)])

@@ -15,9 +15,6 @@ from torch import nn
 from workbench.models.head import head_name, head_of
 from workbench.models.probe import read_short_text
 
-# Probabilities of dropout in configurations, of functions that no module shows.
-DROPOUTS = ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "embed_dropout")
-
 
 class FrozenLayers:
     """The layers of a model below the lowest that is trained.
@@ -31,21 +28,39 @@ class FrozenLayers:
     def __init__(self, model: nn.Module, autocast: bool) -> None:
         layers = _layers(model)
         self._layers = layers[: _frozen_below(model, layers)]
+        self._rest: int | None = None
         self.count, self.width, self.dtype = 0, 0, torch.float32
-        if not self._layers or _is_random(model, self._layers):
-            self._layers = []
+        if not self._layers:
             return
+        with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=autocast):
+            states = self._read(model)
+            if states is not None and self._is_all(model, states):
+                self.count, self.width, self.dtype = len(self._layers), states.shape[2], states.dtype
+
+    def _read(self, model: nn.Module) -> torch.Tensor | None:
+        """What the layers give for a short text while the model is trained; None if that is by chance, or no tensor."""
         found: list[Any] = []
         handle = self._layers[-1].register_forward_hook(lambda module, given, output: found.append(output))
         try:
-            with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=autocast):
-                read_short_text(model)
+            with torch.random.fork_rng():
+                for _ in range(2):  # dropout and the like draw twice
+                    read_short_text(model, training=True)
         finally:
             handle.remove()
-        states = found[0][0] if isinstance(found[0], tuple) else found[0]
         self._rest = len(found[0]) - 1 if isinstance(found[0], tuple) else None
-        if len(found) == 1 and torch.is_tensor(states) and states.dim() == 3:
-            self.count, self.width, self.dtype = len(self._layers), states.shape[2], states.dtype
+        states = [one[0] if isinstance(one, tuple) else one for one in found]
+        if len(states) != 2 or not all(torch.is_tensor(one) and one.dim() == 3 for one in states):
+            return None
+        return states[0] if torch.equal(*states) else None
+
+    def _is_all(self, model: nn.Module, states: torch.Tensor) -> bool:
+        """Whether upper layers read nothing else of the lower ones, such as their keys and values."""
+        expected = _output(read_short_text(model))
+        try:
+            with self.giving(states):
+                return torch.equal(_output(read_short_text(model)), expected)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError):
+            return False
 
     @contextmanager
     def giving(self, states: torch.Tensor) -> Iterator[None]:
@@ -109,9 +124,6 @@ def _frozen_below(model: nn.Module, layers: list[nn.Module]) -> int:
     return min(touched, default=0)
 
 
-def _is_random(model: nn.Module, layers: list[nn.Module]) -> bool:
-    """Whether dropout changes what the layers give while the model is trained."""
-    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    if any(getattr(config, name, 0) for name in DROPOUTS):
-        return True
-    return any(isinstance(module, nn.Dropout) and module.p for layer in layers for module in layer.modules())
+def _output(found: Any) -> torch.Tensor:
+    output: torch.Tensor = found if torch.is_tensor(found) else found.logits
+    return output

@@ -1,6 +1,7 @@
 """What leaves the frozen lower layers for each row, kept on disk from the first time that it was computed."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,11 +42,14 @@ class Activations:
         self.frozen = frozen
         counts = lengths(rows).astype(np.int64)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
-        path.parent.mkdir(parents=True, exist_ok=True)
         size = int(self._starts[-1]) * frozen.width
-        self._states = torch.from_file(str(path), shared=True, size=size, dtype=frozen.dtype).view(-1, frozen.width)
         there = path.with_suffix(".there")
-        self._there = np.memmap(there, dtype=np.uint8, mode="r+" if there.is_file() else "w+", shape=(len(counts),))
+        if not path.is_file() or path.stat().st_size != size * frozen.dtype.itemsize:
+            there.unlink(missing_ok=True)
+            _allocate(path, size * frozen.dtype.itemsize)
+        self._states = torch.from_file(str(path), shared=True, size=size, dtype=frozen.dtype).view(-1, frozen.width)
+        whole = there.is_file() and there.stat().st_size == len(counts)
+        self._there = np.memmap(there, dtype=np.uint8, mode="r+" if whole else "w+", shape=(len(counts),))
 
     @contextmanager
     def of(self, places: Sequence[int], length: int) -> Iterator[None]:
@@ -55,7 +59,7 @@ class Activations:
             places: of the rows in the split, in their order in the batch.
             length: of the batch, padding included.
         """
-        if all(self._there[place] for place in places):
+        if all(map(self._is_there, places)):
             with self.frozen.giving(self._read(places, length)):
                 yield
             return
@@ -67,12 +71,29 @@ class Activations:
             self._states[start:end] = row[: end - start]
             self._there[place] = 1
 
+    def _is_there(self, place: int) -> bool:
+        """A row that was noted and whose states never came to the disk is zeros."""
+        return bool(self._there[place] and self._states[self._starts[place]].any())
+
     def _read(self, places: Sequence[int], length: int) -> torch.Tensor:
         states = torch.zeros(len(places), length, self.frozen.width, dtype=self.frozen.dtype)
         for place, row in zip(places, states, strict=True):
             start, end = self._starts[place], self._starts[place + 1]
             row[: end - start] = self._states[start:end]
         return states
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Make a file of zeros that has its room on the disk: a map of a file without ends a process where that is full.
+
+    Raises:
+        OSError: there is no room.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
 
 
 @dataclass(frozen=True)
@@ -100,19 +121,21 @@ class KeptActivations:
 
     def __init__(self, model: nn.Module, autocast: bool, place: Place | None, rows: TrainingRows) -> None:
         self.splits: dict[bool, Activations] = {}
-        frozen = FrozenLayers(model, autocast) if place else None
-        if place is None or frozen is None or not frozen.count:
+        if place is None or not rows.objective.reads_once or not (frozen := FrozenLayers(model, autocast)).count:
             return
         both = {True: rows.train, False: rows.validation}
         size = sum(int(lengths(some).sum()) for some in both.values()) * frozen.width * frozen.dtype.itemsize
+        kind = f"{place.key}.below-{frozen.count}.{str(frozen.dtype).removeprefix('torch.')}"
+        paths = {training: place.folder / f"{kind}.{'train' if training else 'validation'}.states" for training in both}
         place.folder.mkdir(parents=True, exist_ok=True)
-        if size > OF_FREE_DISK * shutil.disk_usage(place.folder).free:
+        there = sum(path.stat().st_size for path in paths.values() if path.is_file())
+        if size > OF_FREE_DISK * (shutil.disk_usage(place.folder).free + there):
             logger.info("what the frozen layers give is not kept: it would take %.1f GB of the disk", size / 1e9)
             return
-        kind = f"{place.key}.below-{frozen.count}.{str(frozen.dtype).removeprefix('torch.')}"
-        for training, some in both.items():
-            path = place.folder / f"{kind}.{'train' if training else 'validation'}.states"
-            self.splits[training] = Activations(frozen, some, path)
+        try:
+            self.splits = {training: Activations(frozen, some, paths[training]) for training, some in both.items()}
+        except OSError as error:
+            logger.info("what the frozen layers give is not kept: %s", error)
 
     @contextmanager
     def of(self, batch: Mapping[str, torch.Tensor], training: bool) -> Iterator[None]:

@@ -49,6 +49,7 @@ def classes(labels: Labels) -> Objective:
         total_items=len,
         loss=_loss_of_several if labels.several else _loss,
         checked_loss=partial(_mean_loss, labels),
+        reads_once=True,
     )
 
 

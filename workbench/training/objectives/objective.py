@@ -50,6 +50,8 @@ class Objective:
         checked_loss: model in evaluation mode, examples, id of the padding token, batch size -> the number that a
             saved model must have in common with the trained one. The saved model may be a plain checkpoint, so it
             can't depend on an adapter that is switched off.
+        reads_once: whether `loss` lets the model read the batch's `input_ids`, (batch, length), once and nothing else.
+            What frozen layers give for a row can be kept then.
     """
 
     name: str
@@ -62,3 +64,4 @@ class Objective:
     total_items: "Callable[[Dataset], int]"
     loss: "Callable[[nn.Module, Batch, bool], torch.Tensor]"
     checked_loss: "Callable[[nn.Module, Sequence[Any], int, int], float]"
+    reads_once: bool = False

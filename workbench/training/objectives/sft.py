@@ -33,5 +33,6 @@ OBJECTIVES = (
         total_items=count_labels,
         loss=_loss,
         checked_loss=mean_completion_loss,
+        reads_once=True,
     ),
 )

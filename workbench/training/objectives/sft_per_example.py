@@ -62,5 +62,6 @@ OBJECTIVES = (
         total_items=len,
         loss=_loss,
         checked_loss=_checked_loss,
+        reads_once=True,
     ),
 )
