@@ -18,8 +18,9 @@ from workbench.retrieval import read_passages
 from workbench.sources import SMOLLM2
 
 DATA = Path(__file__).parent.parent / "data" / "finserve"
-# Where a block ends: LoRA learns as much there as in all layers, in less time.
-ENDS = ["o_proj", "down_proj"]
+# Where a block ends, in the upper half of the model: what the lower half gives for a text is computed once, so that a
+# step takes a third of the time, and three times as many learn more.
+UPPER_ENDS = {"target_modules": ["o_proj", "down_proj"], "layers_to_transform": list(range(15, 30))}
 SYSTEM = "Topic"
 # Short name of a section of the bank's policy sheet -> its title, which is what the model writes.
 TITLES = {passage.section: passage.title for passage in read_passages(DATA / "policy.en.md")}
@@ -50,6 +51,6 @@ recipe = Recipe(
     baselines={"tfidf": tfidf},
     max_tokens=128,
     max_new_tokens=16,
-    training=Training(num_train_epochs=4, batch_size=8, validations=4),
-    settings={"lora": {"learning_rate": 2e-3, "r": 64, "lora_alpha": 128, "target_modules": ENDS}},
+    training=Training(num_train_epochs=4, batch_size=4, validations=4),
+    settings={"lora": {"learning_rate": 2e-3, "r": 64, "lora_alpha": 128, **UPPER_ENDS}},
 )

@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 
-from tiny import make_tokenizer
+from tiny import make_tokenizer, rows
 from workbench.data import conversation
 from workbench.data.render import Rendered, make_renderer, render_all
+from workbench.training import training_rows
 from workbench.training.loss import IGNORED, RightPadding, labelled, negative_log_likelihoods
-from workbench.training.rows import pack_turns
+from workbench.training.rows import count_labels, lengths, pack_turns
 
 
 def example(prompt: list[int], completion: list[int]) -> Rendered:
@@ -67,3 +68,18 @@ def test_padding_to_a_multiple_changes_nothing(model: Any) -> None:
     padded = RightPadding(0, 8)(rows)
     assert padded["input_ids"].shape == (2, 16)
     assert torch.allclose(negative_log_likelihoods(model, **padded)[0], exact, atol=1e-4)
+
+
+def test_lengths_and_labels_are_of_the_rows_that_were_selected() -> None:
+    given = []
+    for number, row in enumerate(rows(12)):
+        row["messages"][1]["content"] += " And so on." * (number % 4)
+        given += conversation(row)
+    pairs, _ = render_all(make_renderer(make_tokenizer()), given, 400)
+    made = training_rows(pairs.rendered, pairs.rendered).train
+    chosen = [5, 1, 8]
+    some, few = made.select(chosen), pairs.part(chosen)
+    assert lengths(some).tolist() == [made[index]["length"] for index in chosen]
+    assert count_labels(some) == sum(label != -100 for index in chosen for label in made[index]["labels"])
+    assert few.lengths.tolist() == [item.length for item in few.rendered]
+    assert few.completion_lengths.tolist() == [len(item.completion_ids) for item in few.rendered]

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.compute
 
 from workbench.data.examples import Example
-from workbench.data.store import OnDisk, Store
+from workbench.data.store import OnDisk, Store, column
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -104,8 +104,8 @@ class Pairs(OnDisk[tuple[Example, Rendered]]):
         """Tokens of each prompt and completion together, (examples,)."""
         return self._lengths("prompt_ids") + self.completion_lengths
 
-    def _lengths(self, column: str) -> np.ndarray:
-        lengths: np.ndarray = pyarrow.compute.list_value_length(self.dataset.data.column(column)).to_numpy()
+    def _lengths(self, name: str) -> np.ndarray:
+        lengths: np.ndarray = pyarrow.compute.list_value_length(column(self.dataset, name)).to_numpy()
         return lengths
 
 

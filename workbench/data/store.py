@@ -147,6 +147,12 @@ class Store:
             raise self.damaged(f"{self._manifest(name).name} can't be read") from error
 
 
+def column(records: "Dataset", name: str) -> "pyarrow.ChunkedArray":
+    """A column of records, of those that were selected only: `records.data` holds the others, too."""
+    table: pyarrow.Table = records.select_columns([name]).with_format("arrow")[:]
+    return table.column(name)
+
+
 class _HashingFile(io.BufferedWriter):
     """A file that takes the sha256 of what is written to it."""
 

@@ -9,7 +9,7 @@ import pyarrow.compute
 from datasets import Dataset
 
 from workbench.data.render import Rendered
-from workbench.data.store import in_parts
+from workbench.data.store import column, in_parts
 from workbench.errors import MethodError
 from workbench.training.loss import IGNORED, labelled
 
@@ -43,12 +43,12 @@ def pack_turns(examples: Iterable[Rendered]) -> Iterator[dict[str, Any]]:
 
 def lengths(rows: Dataset) -> np.ndarray:
     """Tokens of each row, (rows,)."""
-    return rows.data.column("length").to_numpy()
+    return column(rows, "length").to_numpy()
 
 
 def count_labels(rows: Dataset) -> int:
     """How many tokens are predicted."""
-    labels = pyarrow.compute.list_flatten(rows.data.column("labels"))
+    labels = pyarrow.compute.list_flatten(column(rows, "labels"))
     return int(pyarrow.compute.sum(pyarrow.compute.not_equal(labels, IGNORED)).as_py())
 
 
