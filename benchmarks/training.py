@@ -287,6 +287,9 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=3, metavar="N", help="optimizer steps of each turn (default: 3)")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
     p.add_argument("--tuned", action="store_true", help="let stock with better settings take turns, too")
+    p.add_argument(
+        "--no-defaults", action="store_true", help="leave stock's defaults out: minutes a step without bfloat16 units"
+    )
     p.add_argument("--upper", action="store_true", help="let LoRA in the upper half of the layers take turns, too")
     p.add_argument("--side", help=argparse.SUPPRESS)
     options = p.parse_args()
@@ -294,7 +297,7 @@ def main() -> None:
         one_side(options)
         return
     print(f"# Training {options.model} at {' and '.join(map(str, options.bits))} bits\n{machine()}")
-    stock = [STOCK, *([TUNED] if options.tuned else [])]
+    stock = [TUNED] if options.no_defaults else [STOCK, *([TUNED] if options.tuned else [])]
     ours = [OURS, *([UPPER] if options.upper else [])]
     wanted = [(name, bits) for bits in options.bits for name in (*stock, *ours)]
     if 16 not in options.bits:
@@ -322,7 +325,7 @@ def main() -> None:
             print(f"{bits} bits, time of a step to that at 16 bits: {spread(ratios(at_16, whole, 'speed'))}")
             print(f"{bits} bits, frozen matrices to those at 16 bits: {whole[0]['frozen'] / at_16[0]['frozen']:.3f}")
             print(f"{bits} bits, all weights to those at 16 bits: {whole[0]['whole'] / at_16[0]['whole']:.3f}")
-        pairs = list(zip(found[called(STOCK, bits)][0]["losses"], whole[0]["losses"], strict=True))
+        pairs = list(zip(found[called(stock[0], bits)][0]["losses"], whole[0]["losses"], strict=True))
         print(f"{bits} bits, loss by step, stock and workbench: " + ", ".join(f"{a:.3f} {b:.3f}" for a, b in pairs))
         print(f"{bits} bits, largest difference of losses: {100 * max(abs(a - b) / a for a, b in pairs):.2f} %")
     bars = {name: [one["speed"] for one in turns] for name, turns in found.items()}
