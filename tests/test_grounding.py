@@ -181,7 +181,7 @@ def test_a_run_answers_from_what_its_model_chose(
     [
         ('passages={"Fees": "4."}', "passages has none for the choices 'Lost cards'"),
         ("passages={}", "passages is empty"),
-        ('passages={name: "long " * 400 for name in PASSAGES}', "longest passage of"),
+        ('passages={name: "long " * 400 for name in PASSAGES}', "longest passages of"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_trained(

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from tiny import KINDS, make_model, make_tokenizer, rows
 from workbench.data import conversation
-from workbench.data.render import Rendered, Renderer, make_renderer, render_all
+from workbench.data.render import Rendered, make_renderer, render_all
 from workbench.export import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, write_proven
 from workbench.export.proof import compare
 from workbench.generation.decode import decode_batch
@@ -132,7 +132,7 @@ def test_a_soft_prompt_becomes_vocabulary(kind: str, spare: int, tmp_path: Path,
     before = expected(tuned, make_model(kind, known + spare), rendered, generation.eos_token_id)
     plain, tokenizer = as_vocabulary(tuned, renderer.tokenizer)
     generation.suppress_tokens = plain.generation_config.suppress_tokens
-    again = Renderer(tokenizer=tokenizer, end_of_turn=renderer.end_of_turn)
+    again = renderer.with_tokenizer(tokenizer)
     held_out = [again.render(example) for example in EXAMPLES]
     assert held_out[0].text == "".join(virtual_tokens(5)) + rendered[0].text
     assert held_out[0].prompt_ids == list(range(known, known + 5)) + rendered[0].prompt_ids

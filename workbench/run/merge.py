@@ -95,10 +95,13 @@ def _proven(
     """The first that are the same tokens for whoever tokenizes their text.
 
     What a text spells of control tokens is plain text here, and a control token elsewhere.
+
+    Args:
+        predictions: of the examples, in their order; of a head of classes there may be none.
     """
-    both = list(zip(examples, predictions, strict=False))
-    same = [pair for pair in both if not renderer.control.spelled(pair[0].prompt)] or both
-    return [example for example, _ in same[:PROOF_PROMPTS]], [prediction for _, prediction in same[:PROOF_PROMPTS]]
+    same = [place for place, example in enumerate(examples) if not renderer.control.spelled(example.prompt)]
+    chosen = (same or list(range(len(examples))))[:PROOF_PROMPTS]
+    return [examples[place] for place in chosen], [predictions[place] for place in chosen if place < len(predictions)]
 
 
 def _base_note(job: Job, saved: SavedModel) -> str | None:
