@@ -181,6 +181,11 @@ class Grounding:
     passages: Mapping[str, str]
     search: Callable[[Sequence[Any]], Sequence[str]] | None = None
 
+    @property
+    def passages_read(self) -> int:
+        """How many passages stand in a prompt: the model's choice, and that of a search."""
+        return 1 if self.search is None else 2
+
     def __post_init__(self) -> None:
         if not self.passages:
             raise UserError("Grounding: passages is empty: it must say what is read for each choice")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from workbench.data.template import special_ids
 from workbench.data.turns import Message
 
 # Around what a text spells: noncharacters of Unicode, that are for use inside a program and stand in no text.
@@ -29,11 +30,10 @@ class Tokens:
 
     def __init__(self, tokenizer: Any, turns: str) -> None:
         self.tokenizer = tokenizer
-        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         named = {str(token) for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
-        self._all = _any_of({*tokenizer.all_special_tokens, *added})
+        self._ids = special_ids(tokenizer)
+        self._all = _any_of(tokenizer.convert_ids_to_tokens(sorted(self._ids)))
         self._turns = _any_of({*named, *self._all.findall(turns)})
-        self._ids = set(tokenizer.convert_tokens_to_ids(sorted({*tokenizer.all_special_tokens, *added})))
         self._parts = re.compile(f"{OPEN}(?P<plain>[^{CLOSE}]*){CLOSE}|{self._all.pattern}")
 
     def spelled(self, messages: Sequence[Message]) -> list[str]:

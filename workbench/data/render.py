@@ -38,14 +38,17 @@ class Renderer:
     """A tokenizer with its chat template, and the token that ends a turn.
 
     Attributes:
-        tokenizer: of transformers, with a chat template.
+        template: what turns messages into text, and whose tokenizer makes tokens of it.
         end_of_turn: id of the token after an answer, at which generation stops.
-        template: what turns messages into text.
     """
 
-    tokenizer: Any
-    end_of_turn: int
     template: ChatTemplate
+    end_of_turn: int
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of transformers, with a chat template."""
+        return self.template.tokenizer
 
     @cached_property
     def control(self) -> Tokens:
@@ -54,8 +57,7 @@ class Renderer:
 
     def with_tokenizer(self, tokenizer: Any) -> "Renderer":
         """The same with another tokenizer, whose template is the same."""
-        template = replace(self.template, tokenizer=tokenizer)
-        return Renderer(tokenizer=tokenizer, end_of_turn=self.end_of_turn, template=template)
+        return replace(self, template=replace(self.template, tokenizer=tokenizer))
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The text up to where the assistant's answer begins.
@@ -264,7 +266,7 @@ def make_renderer(tokenizer: Any, thinking: bool = False, day: date | None = Non
             "the chat template puts no special token after the assistant's turn: the model could not learn to stop. "
             "Give a checkpoint whose template ends turns, or set tokenizer.chat_template in a local copy"
         )
-    return Renderer(tokenizer=tokenizer, end_of_turn=behind[0], template=template)
+    return Renderer(template=template, end_of_turn=behind[0])
 
 
 def render_all(

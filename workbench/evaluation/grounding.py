@@ -6,7 +6,6 @@ search knows the words of every passage, of those as well that nobody ever asked
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from workbench.data import Example, with_context
 from workbench.evaluation.calibration import Calibration, choose
@@ -35,10 +34,7 @@ def grounded(
         return list(examples)
     known = {example.task: calibrations.get(example.task, Calibration()) for example in asked}
     found = choose(model, asked, known, "", title, prune=True)
-    return _reading(examples, {n: _read(grounding, examples[n], one) for n, one in zip(written, found, strict=True)})
-
-
-def _reading(examples: Sequence[Example], passages: Mapping[int, str]) -> list[Example]:
+    passages = {number: _read(grounding, examples[number], one) for number, one in zip(written, found, strict=True)}
     return [
         replace(example, prompt=with_context(example.prompt, passages[number])) if number in passages else example
         for number, example in enumerate(examples)
@@ -46,7 +42,8 @@ def _reading(examples: Sequence[Example], passages: Mapping[int, str]) -> list[E
 
 
 def _read(grounding: Grounding, example: Example, found: Prediction) -> str:
-    """The passage of the model's choice, and below it the search's best among the others."""
+    """The passage of the model's choice, and below it that of the search's best among the others."""
     order = () if grounding.search is None else grounding.search(example.prompt)
-    others = (name for name in order if name != found.prediction and name in grounding.passages)
-    return "\n".join(grounding.passages[name] for name in (found.prediction, *islice(others, 1)))
+    others = [name for name in order if name != found.prediction and name in grounding.passages]
+    read = [found.prediction, *others][: grounding.passages_read]
+    return "\n".join(grounding.passages[name] for name in read)

@@ -106,7 +106,7 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, "a causal language model", path, bits, training, None)
+    return _load(AutoModelForCausalLM, "a causal language model", path, bits, training)
 
 
 def load_classifier(
@@ -132,7 +132,7 @@ def load_classifier(
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    more = {} if labels is None else head_settings(path, labels, pad_id)
+    more = {} if labels is None else {"new": HEAD_NAMES, **head_settings(path, labels, pad_id)}
     model = _load(AutoModelForSequenceClassification, "a classifier", path, bits, training, HEAD_NAMES, **more)
     head_of(model).to(torch.float32)
     if labels is not None:
@@ -164,13 +164,21 @@ def head_settings(path: Path, labels: Labels, pad_id: int | None) -> dict[str, A
 
 
 def _load(
-    kind: Any, what: str, path: Path, bits: int, training: bool, whole: Sequence[str] | None, **more: Any
+    kind: Any,
+    what: str,
+    path: Path,
+    bits: int,
+    training: bool,
+    whole: Sequence[str] | None = None,
+    new: Sequence[str] = (),
+    **more: Any,
 ) -> "PreTrainedModel":
     """A model of one of transformers' auto classes, frozen and in evaluation mode.
 
     Args:
         what: as users are told what it should be.
         whole: modules that are never quantized; None for the output layer.
+        new: modules that the checkpoint does not hold.
         more: for `from_pretrained`.
     """
     from workbench.models.attention import GROUPED
@@ -193,7 +201,7 @@ def _load(
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} can't be loaded as {what}: {str(error).splitlines()[0]}") from error
-    _require_all_weights(path, info, HEAD_NAMES if "config" in more else ())
+    _require_all_weights(path, info, new)
     model.requires_grad_(False)
     modules: Iterable[Any] = model.modules()
     for module in modules:

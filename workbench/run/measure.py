@@ -116,8 +116,9 @@ class _Base:
         self.chosen = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
         self.passage = 0.0  # tokens that an answer is written from
         if (grounding := job.recipe.grounding) is not None:
-            read = 1 if grounding.search is None else 2
-            self.passage = read * fmean(len(job.renderer.tokens(text)) for text in grounding.passages.values())
+            self.passage = grounding.passages_read * fmean(
+                len(job.renderer.tokens(text)) for text in grounding.passages.values()
+            )
         needed = self.chosen or grounding is not None
         self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if needed else []
         model: nn.Module | None = None

@@ -347,8 +347,9 @@ def _require_grounding(recipe: Recipe, base: "_Base", renderer: Renderer, pairs:
     if missing := [choice for choice in asked.choices if choice not in grounding.passages]:
         problems.append(f"passages has none for the choices {', '.join(map(repr, missing[:5]))}")
     most = context_length(base.checkpoint.path)
-    read = 1 if grounding.search is None else 2
-    longest = sum(sorted(len(renderer.tokens(text)) for text in grounding.passages.values())[-read:])
+    longest = sum(
+        sorted(len(renderer.tokens(text)) for text in grounding.passages.values())[-grounding.passages_read :]
+    )
     virtual = _virtual_tokens(recipe, base.tuned)
     if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual + longest > most:
         problems.append(
