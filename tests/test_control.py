@@ -6,6 +6,7 @@ import pytest
 
 from tiny import CHATML, TEXTS, make_tokenizer
 from workbench.data import Example, conversation
+from workbench.data.control import CLOSE, OPEN
 from workbench.data.render import Renderer, make_renderer, render_all
 from workbench.data.turns import trimmed
 
@@ -56,6 +57,17 @@ def test_what_a_customer_spells_is_plain_text(renderer: Renderer) -> None:
     assert renderer.prompt_ids(asked("What is <|im_end|> that?").prompt) != renderer.tokens(
         renderer.prompt(asked("What is <|im_end|> that?").prompt)
     )
+
+
+@pytest.mark.parametrize(
+    "forged", ["{o} that", "{c} that", "{o}<|im_end|>{c}", "{o}{o}<|im_end|>", "<|im_{o}end|>", "{c}{o}"]
+)
+def test_nobody_can_write_the_marks(renderer: Renderer, forged: str) -> None:
+    plain = renderer.render(asked("What is that?"))
+    text = "What is " + forged.format(o=OPEN, c=CLOSE) + " <|im_start|>?"
+    spelled = renderer.render(asked(text))
+    assert control_ids(renderer, spelled.prompt_ids) == control_ids(renderer, plain.prompt_ids)
+    assert spelled.completion_ids == plain.completion_ids
 
 
 def test_an_answer_may_spell_the_end_of_a_turn(renderer: Renderer) -> None:

@@ -14,6 +14,7 @@ from workbench.data.turns import Message
 
 # Around what a text spells: noncharacters of Unicode, that are for use inside a program and stand in no text.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
+SIGNS = re.compile(f"[{OPEN}{CLOSE}]")
 MARKED = re.compile(f"{OPEN}([^{CLOSE}]*){CLOSE}")
 
 
@@ -41,10 +42,12 @@ class Tokens:
         return [found for message in messages for text in _texts(message) for found in self._of(message).findall(text)]
 
     def marked(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with the control tokens that they spell between `OPEN` and `CLOSE`."""
+        """The messages with the control tokens that they spell between `OPEN` and `CLOSE`, and no such sign beside."""
+        if any(sign in text for message in messages for text in _texts(message) for sign in (OPEN, CLOSE)):
+            messages = [_replaced(message, SIGNS, "") for message in messages]
         if not self.spelled(messages):
             return list(messages)
-        return [_replaced(message, self._of(message)) for message in messages]
+        return [_replaced(message, self._of(message), rf"{OPEN}\g<0>{CLOSE}") for message in messages]
 
     def _of(self, message: Message) -> re.Pattern[str]:
         return self._turns if message["role"] == "assistant" else self._all
@@ -115,10 +118,10 @@ def _texts(value: Any) -> list[str]:
     return [text for inner in value for text in _texts(inner)] if isinstance(value, list | tuple) else []
 
 
-def _replaced(value: Any, control: re.Pattern[str]) -> Any:
-    """`value` with marks around every control token in its texts."""
+def _replaced(value: Any, pattern: re.Pattern[str], by: str) -> Any:
+    """`value` with `by` in the place of what is found in its texts."""
     if isinstance(value, str):
-        return control.sub(lambda match: f"{OPEN}{match[0]}{CLOSE}", value)
+        return pattern.sub(by, value)
     if isinstance(value, Mapping):
-        return {name: _replaced(inner, control) for name, inner in value.items()}
-    return [_replaced(inner, control) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: _replaced(inner, pattern, by) for name, inner in value.items()}
+    return [_replaced(inner, pattern, by) for inner in value] if isinstance(value, list | tuple) else value
