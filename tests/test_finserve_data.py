@@ -77,6 +77,24 @@ def test_short_questions_stand_alone_and_know_nothing_of_the_tests() -> None:
         assert near_pairs({"written": written, split: asked}, 5) == []
 
 
+def test_answers_to_short_questions_are_answers_to_those_questions() -> None:
+    lines = (FOLDER / "en" / "train_short.jsonl").read_text(encoding="utf-8").splitlines()
+    answered = [json.loads(line) for line in lines]
+    questions = {
+        row["id"]: row
+        for split in ("train", "validation", "test")
+        for row in map(json.loads, (FOLDER / "questions" / f"{split}.jsonl").open(encoding="utf-8"))
+    }
+    assert len(answered) == len({row["id"] for row in answered}) > 2000
+    assert len({row["topic"] for row in answered[:43]}) == 43
+    for row in answered:
+        user, agent = row["messages"]
+        assert (user["role"], user["content"]) == ("user", questions[row["id"]]["text"])
+        assert (agent["role"], row["topic"]) == ("assistant", questions[row["id"]]["topic"])
+        assert 40 <= len(agent["content"]) <= 420
+        assert not re.search(r"\d %|[*#]", agent["content"]), row["id"]
+
+
 def test_the_check_for_near_questions_would_find_one() -> None:
     asked = questions(read("en")["test"][0])
     ((a, b, share),) = near_pairs({"test": {"1": asked}, "train": {"2": asked.upper() + " please", "3": "Thanks"}}, 5)
