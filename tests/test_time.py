@@ -115,6 +115,9 @@ def test_a_clock_learns_from_what_parts_took(monkeypatch: pytest.MonkeyPatch) ->
         assert clock.limit() == Limit(stop_at=(5000 - 120) / 2)
         now[0] = 500
         assert clock.left() == 820
+        assert clock.left(at_least=50) == 820
+        # Its own steps say that it takes 1,200 instead of 600 seconds: so may what is to come.
+        assert clock.left(at_least=700) == pytest.approx(700 + 1260 / 660 * 720)
         now[0] = 1200
     assert clock.pace == pytest.approx(1260 / 660)
     with clock.stage("a", 0, EVALUATION):
@@ -128,9 +131,17 @@ def test_a_clock_learns_from_what_parts_took(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_bars_show_the_time_left_of_the_whole_run(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.showing_time_left(lambda: 3725.0), console.progress_bar("lora", 10, "step") as bar:
+    told: list[float] = []
+    with (
+        console.showing_time_left(lambda own: told.append(own) or 3725.0),
+        console.progress_bar("lora", 10, "step") as bar,
+    ):
         bar.update(3)
+        bar.start_t -= 30
+        bar.refresh()
     assert "whole run 1:02:05 left" in capsys.readouterr().err
+    assert told[0] == 0
+    assert told[-1] == pytest.approx(70, rel=0.1)
     with console.progress_bar("lora", 10, "step") as bar:
         bar.update(3)
     assert "whole run" not in capsys.readouterr().err

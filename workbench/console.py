@@ -135,15 +135,15 @@ def quiet_libraries() -> None:
 
 
 # What the rest of a run takes, in seconds, behind what is under way; None outside of one.
-_time_left: Callable[[], float] | None = None
+_time_left: Callable[[float], float] | None = None
 
 
 @contextmanager
-def showing_time_left(seconds: Callable[[], float]) -> Iterator[None]:
+def showing_time_left(seconds: Callable[[float], float]) -> Iterator[None]:
     """While the block runs, every progress bar shows the time left of the whole beside its own.
 
     Args:
-        seconds: asked whenever a bar is drawn.
+        seconds: asked whenever a bar is drawn, and told the seconds that are left of that bar.
     """
     global _time_left  # noqa: PLW0603  bars are opened in many places, and there is one console
     before, _time_left = _time_left, seconds
@@ -168,7 +168,9 @@ def progress_bar(title: str, total: int, unit: str, initial: int = 0) -> "tqdm[A
         def format_dict(self) -> dict[str, Any]:
             shown: dict[str, Any] = super().format_dict
             if _time_left is not None:
-                left = f"whole run {duration_text(_time_left())} left"
+                rate = shown["rate"] or (self.n - self.initial) / max(shown["elapsed"], 1e-9)
+                own = (self.total - self.n) / rate if self.total and rate else 0.0
+                left = f"whole run {duration_text(_time_left(own))} left"
                 shown["postfix"] = ", ".join(filter(None, (shown.get("postfix"), left)))
             return shown
 

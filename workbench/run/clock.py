@@ -57,16 +57,26 @@ class RunClock:
     @property
     def pace(self) -> float:
         """What has been carried out took so many times as long as expected."""
-        seen = (self._taken_so_far + BELIEVED) / (self._expected_so_far + BELIEVED)
+        return self._pace_with(0.0, 0.0)
+
+    def _pace_with(self, expected: float, taken: float) -> float:
+        """The same, with a part of which this was expected, and which takes this."""
+        seen = (self._taken_so_far + taken + BELIEVED) / (self._expected_so_far + expected + BELIEVED)
         return min(SLOWEST, max(FASTEST, seen))
 
-    def left(self) -> float:
-        """Seconds until the run ends, as far as can be told."""
-        waiting = self.pace * sum(self._waiting.values())
+    def left(self, at_least: float = 0.0) -> float:
+        """Seconds until the run ends, as far as can be told.
+
+        Args:
+            at_least: what is left of the part that is under way, by the pace of its own steps.
+        """
+        waiting = sum(self._waiting.values())
         if self._under_way is None:
-            return waiting
+            return self.pace * waiting
         expected, began = self._under_way
-        return waiting + max(0.0, self.pace * expected - (time.perf_counter() - began))
+        taken = time.perf_counter() - began
+        left = max(at_least, self.pace * expected - taken)
+        return left + max(self.pace, self._pace_with(expected, taken + left)) * waiting
 
     def limit(self) -> Limit:
         """What ends the training that is under way, so that the run ends in time.

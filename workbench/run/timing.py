@@ -74,10 +74,11 @@ def training_cost(job: Job, model: nn.Module, autocast: bool) -> TrainingCost:
     batches = batches_of(lengths(rows), training, seed=0)
     sizes = np.array([padded_tokens(lengths(rows)[batch], training, multiple) for batch in batches])
     order = np.argsort(sizes, kind="stable")
-    usual, large = (int(order[int(share * (len(order) - 1))]) for share in (0.5, 0.9))
+    middle, high = (int(share * (len(order) - 1)) for share in (0.5, 0.9))
+    warm, usual, large = (int(order[place]) for place in (max(0, middle - 1), middle, high))
     with tempfile.TemporaryDirectory() as kept_in, fast_training(model):
         step = _Step(job, model, autocast, multiple, Place(Path(kept_in), "timed"))
-        step(batches[usual][: max(1, rows_together(training) // 2)])  # to warm up
+        step(batches[warm])  # of about the shape of the usual one, as nearly all of a training have been seen before
         with peak_memory() as before:
             seconds = {usual: seconds_of(lambda: step(batches[usual]))}
         with peak_memory() as memory:
