@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
-from workbench.recipe import Grounding, Monitoring, Recipe, Training
+from workbench.recipe import Monitoring, Recipe, Training
 from workbench.sources.readers import DataFile
 from workbench.version import __version__
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DataFile",
     "Example",
-    "Grounding",
     "Monitoring",
     "Recipe",
     "Run",

@@ -157,40 +157,6 @@ class Monitoring:
             raise collected("Monitoring", wrong)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grounding:
-    """Answers from a source (retrieval-augmented generation, RAG): the model first chooses what to read, then answers.
-
-    Training has the right passage in the prompt, which `row_to_examples` puts there (`conversation(..., ground=)`), and
-    the choice is one more task, which it makes examples of. Whenever an answer is written, the model chooses itself.
-
-    Attributes:
-        ask: conversation, the last message being the user's -> the example (`workbench.data.choice`) by which it
-            chooses; of the same `task` as those that are trained.
-        passages: each of its choices -> what then stands in the system message, behind what is there.
-        search: conversation -> choices in the order of another search, the best first, such as by BM25
-            (`workbench.retrieval`). The passage of its first choice that is not the model's stands below the model's:
-            such a search finds by their words what the model was never trained to choose. So examples should be trained
-            with two passages, of which now one and now the other is the right one. None goes by the model alone.
-
-    Raises:
-        UserError: there are no passages.
-    """
-
-    ask: Callable[[Sequence[Any]], Any]
-    passages: Mapping[str, str]
-    search: Callable[[Sequence[Any]], Sequence[str]] | None = None
-
-    @property
-    def passages_read(self) -> int:
-        """How many passages stand in a prompt: the model's choice, and that of a search."""
-        return 1 if self.search is None else 2
-
-    def __post_init__(self) -> None:
-        if not self.passages:
-            raise UserError("Grounding: passages is empty: it must say what is read for each choice")
-
-
 @former_names(examples="row_to_examples", asks="inference_examples", headline="primary_metric")
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -230,8 +196,6 @@ class Recipe:
             `learning_rate` is one of them. Those of `lora-classes` come before those of `lora`.
         inference_examples: row -> examples without an answer, of rows that are new: for what the tuned model is used
             for afterwards.
-        grounding: how the model finds what it answers from, see `Grounding`; None gives it what the examples' prompts
-            have.
         features: example -> further numbers of each of its choices, by name, which a small reranker puts together with
             the likelihood; see `workbench.evaluation.reranker`.
         baselines: name -> what stands in the table beside the language models, see `workbench.evaluation.baselines`.
@@ -266,7 +230,6 @@ class Recipe:
     head: str | Sequence[str] = LIKELIHOOD
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
     inference_examples: RowToExamples | None = None
-    grounding: Grounding | None = None
     features: Callable[[Any], Mapping[str, Sequence[float]]] | None = None
     baselines: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: NOTHING)
     report_groups: Sequence[str] | None = None
@@ -387,7 +350,7 @@ def _explained(error: Exception, path: Path) -> str:
         line = frames[-1].lineno if frames else None
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if typo := re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text):
-        owner = {"Recipe": Recipe, "Training": Training, "Monitoring": Monitoring, "Grounding": Grounding}.get(typo[1])
+        owner = {"Recipe": Recipe, "Training": Training, "Monitoring": Monitoring}.get(typo[1])
         if owner:
             text = f"{typo[1]}: {unknown('field', typo[2], (f.name for f in fields(owner)))}"
     return f"{path}:{line or 1}: {text}"

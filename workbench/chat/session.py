@@ -41,9 +41,9 @@ class ChatSession:
             raise UserError(
                 f"the conversation has {length} tokens, more than the {most} of max_tokens: begin a new one with /new"
             )
-        (self.example,) = self.tuned.grounded([asked])
+        self.example = asked
         answer = ""
-        for piece in self.tuned.language_model.stream(self.example.prompt, self.sampling):
+        for piece in self.tuned.language_model.stream(asked.prompt, self.sampling):
             answer += piece
             yield piece
         if answer:  # nothing can be said of nothing

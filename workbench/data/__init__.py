@@ -1,6 +1,6 @@
 """From rows to examples, and from examples to the exact tokens a model sees."""
 
-from workbench.data.examples import Example, Message, choice, conversation, with_context
+from workbench.data.examples import Example, Message, choice, conversation
 from workbench.data.figures import with_other_figures
 from workbench.data.prepared import PreparedData, prepare_data
 from workbench.data.splits import Splits, load_splits
@@ -16,6 +16,5 @@ __all__ = [
     "conversation",
     "load_splits",
     "prepare_data",
-    "with_context",
     "with_other_figures",
 ]

@@ -12,7 +12,7 @@ from workbench.data.turns import REASONING, Message, as_text, beyond_text, trimm
 # In the place of labels, where a question has none of them.
 NO_LABEL = "(none)"
 
-__all__ = ["Example", "MakeExamples", "Message", "choice", "conversation", "label_text", "row_id", "with_context"]
+__all__ = ["Example", "MakeExamples", "Message", "choice", "conversation", "label_text", "row_id"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,18 +163,13 @@ def _missing_groups(row: Mapping[str, Any], groups: Iterable[str]) -> list[str]:
 
 
 def _grounded(messages: Sequence[Message], ground: Callable[[Sequence[Message]], str] | None) -> tuple[Message, ...]:
-    """The messages, with what `ground` finds for them in the system message."""
+    """The messages, with what `ground` finds for them behind the system message, or as one."""
     found = ground(messages) if ground else ""
-    return with_context(messages, found) if found else tuple(messages)
-
-
-def with_context(messages: Sequence[Message], found: str) -> tuple[Message, ...]:
-    """The messages with what was found for them behind the system message, or as one."""
+    if not found:
+        return tuple(messages)
     first, rest = messages[0], messages[1:]
     if first["role"] != "system":
         first, rest = Message(role="system", content=""), messages
-        if "tools" in rest[0]:  # they stand at the first message
-            first["tools"] = rest[0]["tools"]
     return ({**first, "content": f"{first['content']}\n{found}".strip()}, *rest)
 
 

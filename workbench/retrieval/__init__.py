@@ -1,6 +1,7 @@
-"""Passages of a source that are near to a question, by BM25."""
+"""Passages of a source that are near to a question, by their words and by the questions that are known of them."""
 
+from workbench.retrieval.finder import SectionFinder
 from workbench.retrieval.index import Index
 from workbench.retrieval.passages import Passage, read_passages
 
-__all__ = ["Index", "Passage", "read_passages"]
+__all__ = ["Index", "Passage", "SectionFinder", "read_passages"]

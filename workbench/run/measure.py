@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import psutil
@@ -114,13 +113,7 @@ class _Base:
         self.job = job
         self.written = [item for pairs in job.evaluated.values() for e, item in pairs if not e.choices]
         self.chosen = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
-        self.passage = 0.0  # tokens that an answer is written from
-        if (grounding := job.recipe.grounding) is not None:
-            self.passage = grounding.passages_read * fmean(
-                len(job.renderer.tokens(text)) for text in grounding.passages.values()
-            )
-        needed = self.chosen or grounding is not None
-        self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if needed else []
+        self.calibrating = [e for e, _ in job.pairs["validation"] if e.choices] if self.chosen else []
         model: nn.Module | None = None
 
         def load() -> None:
@@ -138,7 +131,6 @@ class _Base:
             local = LocalModel(model, job.heads[LIKELIHOOD].renderer)
             self.choosing = self.choosing_seconds(local)
             self.calibration = self._calibration_seconds(local)
-            self.finding = self._finding_seconds(local)
         self.memory_bytes = memory.peak_bytes
         self.disk = disk_rate(folder)
         del model
@@ -155,7 +147,7 @@ class _Base:
     def _together(self, model: nn.Module) -> int:
         """Rows with which answers are written."""
         items = self.written or self.first()
-        longest = max(item.length for item in items) + int(self.passage) + self.job.recipe.max_new_tokens
+        longest = max(item.length for item in items) + self.job.recipe.max_new_tokens
         return max(1, min(MOST_TOGETHER, most_tokens(model) // longest, len(items)))
 
     def choosing_seconds(self, model: LanguageModel) -> float:
@@ -171,18 +163,9 @@ class _Base:
         rest = len(self.calibrating) - fitted
         return fitted * _choosing_seconds(model, self.calibrating, False) + rest * self.choosing
 
-    def _finding_seconds(self, model: LanguageModel) -> float:
-        """To find what the answers are written from."""
-        if (grounding := self.job.recipe.grounding) is None:
-            return 0.0
-        prompts = [e.prompt for pairs in self.job.evaluated.values() for e, _ in pairs if not e.choices]
-        asked = [grounding.ask(prompt) for prompt in prompts[:CHOICES_TIMED]]
-        return len(prompts) * _choosing_seconds(model, asked, True)
-
     def writing_seconds(self, answers: np.ndarray) -> float:
-        """Of all answers that are written, given their lengths, and of finding what they are written from."""
-        read = sum(item.length for item in self.written) + round(len(self.written) * self.passage)
-        return self.finding + self.writing.seconds(read, answers, self.together)
+        """Of all answers that are written, given their lengths."""
+        return self.writing.seconds(sum(item.length for item in self.written), answers, self.together)
 
     def export_seconds(self, answers: np.ndarray) -> float:
         """To merge, write, read again and prove a checkpoint."""

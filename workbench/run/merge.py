@@ -48,7 +48,7 @@ def merge(
     Args:
         folder: where it goes, whole or not at all.
         saved: of a method that merges; its model is changed by it.
-        examples: that were evaluated, as the model was given them; it is proven on the first of them.
+        examples: that were evaluated; it is proven on the first of them.
         predictions: the model's for them.
         process: one that is open already.
         choosing: task -> how likelihoods become probabilities, of which the card says what a user needs.

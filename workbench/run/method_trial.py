@@ -153,8 +153,8 @@ def _export(
     else:
         try:
             export, renderer = merge(
-                job, method, seed, folder.merged, saved, evaluated.examples, evaluated.predictions, evaluated.scores,
-                process, choosing=evaluated.choosing,
+                job, method, seed, folder.merged, saved, job.asked, evaluated.predictions, evaluated.scores, process,
+                choosing=evaluated.choosing,
             )  # fmt: skip
         except (MethodError, ValueError, RuntimeError) as error:  # the training and its scores are no less worth
             export, renderer = replace(export, reason=f"{type(error).__name__}: {error}"), job.renderer
@@ -163,7 +163,7 @@ def _export(
             export = replace(export, reason=f"{export.reason}; what was trained is in {what}/")
             logger.warning("%s: no merged checkpoint: %s", job.name_of(method), export.reason)
         elif renderer.tokenizer is not job.renderer.tokenizer:
-            write_predictions(folder.path, _as_prompted(evaluated, renderer))
+            write_predictions(folder.path, _as_prompted(job, evaluated, renderer))
     if not method.trains_base:
         notes = {**({"Base of the merge": export.base} if export.base else {}), **threshold_note(evaluated.choosing)}
         readme = card(job, method, seed, evaluated.scores, merged=False, notes=notes)
@@ -274,7 +274,7 @@ def read_labels(folder: TrialFolder) -> Labels | None:
     return None
 
 
-def _as_prompted(evaluated: Evaluated, renderer: Renderer) -> list[Prediction]:
+def _as_prompted(job: Job, evaluated: Evaluated, renderer: Renderer) -> list[Prediction]:
     """The predictions with the prompts that the merged checkpoint is given for the same text."""
-    prompts = [renderer.prompt(example.prompt) for example in evaluated.examples]
+    prompts = [renderer.prompt(example.prompt) for example in job.asked]
     return [replace(one, prompt=prompt) for one, prompt in zip(evaluated.predictions, prompts, strict=True)]

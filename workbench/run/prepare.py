@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from workbench.data import Example
-from workbench.data.labels import TRAINED
 from workbench.data.pairs import Pairs, Rendered
 from workbench.data.prepared import PreparedData, prepare_data
 from workbench.data.render import Renderer, make_renderer
@@ -124,6 +123,11 @@ class Job:
         """Tokens of the first training prompts, one after another."""
         return [token for item in self.pairs["train"].rendered[:TYPICAL_PROMPTS] for token in item.prompt_ids]
 
+    @property
+    def asked(self) -> list[Example]:
+        """All evaluated examples, in the order of their predictions."""
+        return [example for pairs in self.evaluated.values() for example, _ in pairs]
+
     def first_pairs(self, count: int) -> list[tuple[Example, Rendered]]:
         """The first `count` evaluated examples."""
         found: list[tuple[Example, Rendered]] = []
@@ -196,7 +200,6 @@ def prepare(
     renderer = base.renderer(data.thinking)
     writing = [entry.name for entry in entries if not isinstance(entry, TunedEntry) or entry.head == LIKELIHOOD]
     _require_choices(recipe, renderer, data.pairs, writing)
-    _require_grounding(recipe, base, renderer, data.pairs)
     if unscored := require_metrics(recipe, metrics, data.pairs):
         logger.warning("metrics: %s: nothing that is evaluated has such a score", ", ".join(unscored))
     heads = heads_of(recipe, renderer, data, base.checkpoint.path)
@@ -318,46 +321,6 @@ def _require_choices(recipe: Recipe, renderer: Renderer, pairs: Mapping[str, Pai
                     f"{example.id}: the chat template writes the choice {example.completion!r} in other tokens behind "
                     "this prompt than behind another"
                 )
-
-
-def _require_grounding(recipe: Recipe, base: "_Base", renderer: Renderer, pairs: Mapping[str, Pairs]) -> None:
-    """See that the model can learn to choose what it reads, and can read what it chooses.
-
-    Raises:
-        UserError: the task is not trained or not in the validation split, a choice has no passage, or a passage is
-            longer than what is left beside `max_tokens`.
-    """
-    grounding = recipe.grounding
-    if grounding is None:
-        return
-    written = (example for split in recipe.evaluated_splits for example, _ in pairs[split] if not example.choices)
-    first = next(written, None)
-    if first is None:
-        raise UserError("grounding: no evaluated example is written; leave it out")
-    asked = grounding.ask(first.prompt)
-    problems = [
-        f"{split} has no examples with choices of the task {asked.task!r}, by which it is found what to read"
-        for split in TRAINED
-        if not any(example.choices and example.task == asked.task for example, _ in pairs[split])
-    ]
-    validated = {choice for e, _ in pairs["validation"] if e.task == asked.task for choice in e.choices}
-    if new := [choice for choice in asked.choices if choice not in validated]:
-        listed = ", ".join(map(repr, new[:5]))
-        problems.append(f"ask names choices that validation doesn't, so that they can't be calibrated: {listed}")
-    if missing := [choice for choice in asked.choices if choice not in grounding.passages]:
-        problems.append(f"passages has none for the choices {', '.join(map(repr, missing[:5]))}")
-    most = context_length(base.checkpoint.path)
-    longest = sum(
-        sorted(len(renderer.tokens(text)) for text in grounding.passages.values())[-grounding.passages_read :]
-    )
-    virtual = _virtual_tokens(recipe, base.tuned)
-    if most is not None and recipe.max_tokens + recipe.max_new_tokens + virtual + longest > most:
-        problems.append(
-            f"max_tokens {recipe.max_tokens}, max_new_tokens {recipe.max_new_tokens}, {virtual} virtual tokens and the "
-            f"longest passages of {longest} tokens are more than the {most} that {recipe.checkpoint} can read"
-        )
-    if problems:
-        raise collected("grounding", problems)
 
 
 def _checked_methods(job: Job) -> dict[str, Mergeability]:

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from workbench import files
-from workbench.data import Example
 from workbench.evaluation import (
     Calibration,
     Metric,
@@ -21,7 +20,6 @@ from workbench.evaluation import (
     score_all,
     write_predictions,
 )
-from workbench.evaluation.grounding import grounded
 from workbench.generation.language_model import LanguageModel
 from workbench.generation.sampling import Sampling
 from workbench.models import fast_evaluation
@@ -35,14 +33,12 @@ class Evaluated:
     """What a model said to everything that is asked, and what that scores.
 
     Attributes:
-        examples: as the model was given them.
         signatures: metric -> how exactly it was computed.
         choosing: task -> how likelihoods of choices became probabilities.
         seconds: that it took.
         seconds_per_1000_texts: that 1,000 answers took, without calibrating.
     """
 
-    examples: Sequence[Example]
     predictions: Sequence[Prediction]
     scores: Mapping[str, Score]
     signatures: Mapping[str, str]
@@ -61,9 +57,6 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
         calibrations, checked = calibrate(job, local, f"{name}: validation", prune)
         asked = time.perf_counter()
         examples = {split: [example for example, _ in pairs] for split, pairs in job.evaluated.items()}
-        if job.recipe.grounding is not None:
-            grounding, title = job.recipe.grounding, f"{name}: what to read"
-            examples = {split: grounded(local, grounding, calibrations, e, title) for split, e in examples.items()}
         predictions = predict(
             local,
             examples,
@@ -80,7 +73,6 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
         write_predictions(folder.path, checked, folder.VALIDATION)
     write_predictions(folder.path, predictions)
     return Evaluated(
-        examples=[example for some in examples.values() for example in some],
         predictions=predictions,
         scores=scores,
         signatures=signatures(job.metrics, predictions),
@@ -111,8 +103,8 @@ def calibrate(
     Returns:
         That, by task, and the predictions for the validation split so.
     """
-    asked = [e for pairs in job.evaluated.values() for e, _ in pairs if e.choices]
-    if not asked and job.recipe.grounding is None:
+    asked = [example for example in job.asked if example.choices]
+    if not asked:
         return {}, []
 
     def better(predictions: Sequence[Prediction]) -> float:

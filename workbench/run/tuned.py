@@ -15,7 +15,6 @@ from workbench.data.labels import Labels
 from workbench.data.render import classifying, make_renderer
 from workbench.errors import UserError, unknown
 from workbench.evaluation import Calibration, Prediction, choose
-from workbench.evaluation.grounding import grounded
 from workbench.evaluation.reranker import Reranker, reranked
 from workbench.generation.classifier import Classifier
 from workbench.generation.engine import LocalModel
@@ -61,14 +60,14 @@ class TunedModel:
         """The answer to a conversation; greedy, and as long as the recipe's answers, unless something else is said.
 
         Args:
-            messages: `{"role", "content"}`, the last one the user's. Where the recipe has a `grounding`, what the model
-                chooses to read is added to them.
+            messages: `{"role", "content"}`, the last one the user's. They are given as they are: what the recipe
+                puts before a question, such as passages, `inference_examples` adds, see `write`.
         """
-        return self._written([self._grounded(messages)], sampling, "")[0].text
+        return self._written([messages], sampling, "")[0].text
 
     def stream(self, messages: Conversation, sampling: Sampling | None = None) -> Iterator[str]:
         """The same in pieces, as they are written."""
-        return self.language_model.stream(self._grounded(messages), sampling or self._sampling())
+        return self.language_model.stream(messages, sampling or self._sampling())
 
     def classify(self, row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """How likely each label of a new row is.
@@ -131,18 +130,8 @@ class TunedModel:
         Args:
             title: in front of a progress bar; none for an empty one.
         """
-        prompts = [example.prompt for example in self.grounded(examples)]
+        prompts = [example.prompt for example in examples]
         return [answer.text for answer in self._written(prompts, None, title)]
-
-    def grounded(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples with what the model chose to read in their prompts, where the recipe has a `grounding`."""
-        if self.recipe.grounding is None:
-            return list(examples)
-        return grounded(self.language_model, self.recipe.grounding, self.calibrations, examples)
-
-    def _grounded(self, messages: Conversation) -> Conversation:
-        (example,) = self.grounded([Example(id="", prompt=tuple(messages), completion="")])
-        return example.prompt
 
     def _written(self, conversations: Sequence[Conversation], sampling: Sampling | None, title: str) -> list[Generated]:
         return self.language_model.generate(conversations, sampling or self._sampling(), title=title)
