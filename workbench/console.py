@@ -134,7 +134,9 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-# What the rest of a run takes, in seconds, behind what is under way; None outside of one.
+# Steps by which a bar's own pace is told: the first ones are slower.
+STEPS_TO_TELL = 5
+# Seconds that are left of a bar -> what the rest of the run takes, in seconds; None outside of one.
 _time_left: Callable[[float], float] | None = None
 
 
@@ -168,8 +170,9 @@ def progress_bar(title: str, total: int, unit: str, initial: int = 0) -> "tqdm[A
         def format_dict(self) -> dict[str, Any]:
             shown: dict[str, Any] = super().format_dict
             if _time_left is not None:
-                rate = shown["rate"] or (self.n - self.initial) / max(shown["elapsed"], 1e-9)
-                own = (self.total - self.n) / rate if self.total and rate else 0.0
+                done = self.n - self.initial
+                rate = shown["rate"] or done / max(shown["elapsed"], 1e-9)
+                own = (self.total - self.n) / rate if done >= STEPS_TO_TELL and self.total and rate else 0.0
                 left = f"whole run {duration_text(_time_left(own))} left"
                 shown["postfix"] = ", ".join(filter(None, (shown.get("postfix"), left)))
             return shown
