@@ -9,23 +9,26 @@ How an answer is grounded: understand the question, match the best answers, sear
 only search for by the words that they are written in. What it finds stands in the prompt of every answer, when the
 model is scored and in `chat`, and below it the two nearest questions about that section that were answered before, with
 their answers. In training the section is the right one, and a quarter of the examples have no earlier answers. The
-figures of section and answers are others than the sheet's wherever that leaves them true, so that the model learns to
-read them and not to remember them. Scores are broken down by whether the section was the right one (`section`).
+figures of section and answers are others than the sheet's wherever that leaves all of them true, so that the model
+learns to read them and not to remember them. Scores are broken down by whether the section was the right one
+(`section`).
 
 Data: `data/finserve`, written for this project; see its README for how, and for its limits.
 """
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from workbench import Recipe, Training
 from workbench.data import Example, Message, conversation, with_other_figures
-from workbench.retrieval import Passage, SectionFinder, read_passages
+from workbench.evaluation.metrics.figures import figures
+from workbench.retrieval import Passage, SectionFinder, read_sections
 from workbench.sources import SMOLLM2
 
 DATA = Path(__file__).parent.parent / "data" / "finserve"
@@ -34,8 +37,9 @@ ANSWERED = [DATA / "en" / "train.jsonl", DATA / "en" / "train_short.jsonl"]
 SYSTEM = "Larkmoor Bank"
 # Earlier answers that are read, and the share of training examples that have none, as a new section has none.
 EARLIER, ALONE = 2, 0.25
+# The upper half of SmolLM2's 30 layers; for another checkpoint other numbers, or none.
 UPPER = list(range(15, 30))
-# Where a block ends, in the upper half of them: there LoRA learns as much as everywhere, in less time.
+# Where a block ends: there LoRA learns as much as everywhere, in less time.
 UPPER_ENDS = {"target_modules": ["o_proj", "down_proj"], "layers_to_transform": UPPER}
 
 Row = Mapping[str, Any]
@@ -48,18 +52,12 @@ def rows(paths: Sequence[Path]) -> Iterator[Row]:
             yield from map(json.loads, lines)
 
 
-def read_sections(path: Path) -> dict[str, Passage]:
-    """The sections of the sheet by their short names, all statements of each together."""
-    statements: dict[str, list[Passage]] = {}
-    for statement in read_passages(path):
-        statements.setdefault(statement.section, []).append(statement)
-    return {
-        section: replace(some[0], text=" ".join(statement.text for statement in some))
-        for section, some in statements.items()
-    }
+SECTIONS = {section.section: section for section in read_sections(DATA / "policy.en.md")}
 
 
-SECTIONS = read_sections(DATA / "policy.en.md")
+def answered() -> Iterator[Row]:
+    """The conversations that are trained on, and whose answers are looked up."""
+    return rows(ANSWERED)
 
 
 def asked(messages: Sequence[Message]) -> list[str]:
@@ -67,11 +65,11 @@ def asked(messages: Sequence[Message]) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "user"]
 
 
-class Source:
-    """What answers are drawn from: the sheet, and what was answered before."""
+class Knowledge:
+    """What answers are drawn from: the sections of the sheet, and what was answered before."""
 
     def __init__(self) -> None:
-        self.answered = [turn for row in rows(ANSWERED) for turn in conversation(row, groups=("topic",))]
+        self.answered = [turn for row in answered() for turn in conversation(row, groups=("topic",))]
         known = [("\n".join(asked(turn.prompt)), turn.groups["topic"]) for turn in self.answered]
         self.sections = SectionFinder(list(SECTIONS.values()), known)
 
@@ -79,26 +77,30 @@ class Source:
         """The section that a conversation is about, as far as it can be found."""
         return self.sections.find("\n".join(asked(messages)))
 
-    def earlier(self, messages: Sequence[Message], section: Passage, own: str) -> Iterator[str]:
-        """The nearest questions about a section with their answers, the nearest last; none of the row `own`."""
-        near = map(self.answered.__getitem__, self.sections.asked_before(asked(messages)[-1], section.section))
-        others = [turn for turn in near if turn.source != own][:EARLIER]
-        return (f"Q: {asked(turn.prompt)[-1]}\nA: {turn.completion}" for turn in reversed(others))
+    def earlier(self, messages: Sequence[Message], section: Passage) -> Iterator[Example]:
+        """What was asked and answered about a section, the nearest to the last question first."""
+        return map(self.answered.__getitem__, self.sections.asked_before(asked(messages)[-1], section.section))
 
 
-source = cache(Source)
+knowledge = cache(Knowledge)
 
 
-def read(messages: Sequence[Message], own: str = "") -> str:
-    """What stands in the prompt of a new question: the section that is found, and earlier answers."""
-    section = source().section(messages)
-    return "\n".join([str(section), *source().earlier(messages, section, own)])
+def reading(section: Passage, earlier: Iterable[Example]) -> str:
+    """What stands in the prompt: a section, and the nearest of the earlier questions and answers, the nearest last."""
+    nearest = list(islice(earlier, EARLIER))
+    return "\n".join([str(section), *(f"Q: {asked(one.prompt)[-1]}\nA: {one.completion}" for one in reversed(nearest))])
+
+
+def found(messages: Sequence[Message]) -> str:
+    """What is read for a new question."""
+    section = knowledge().section(messages)
+    return reading(section, knowledge().earlier(messages, section))
 
 
 def examples(row: Row) -> list[Example]:
     """Every turn of the agent: what is found to read and the conversation so far -> what the agent says."""
-    turns = conversation(row, system=SYSTEM, groups=("language", "topic"), ground=read)
-    right = [source().section(turn.prompt).section == row["topic"] for turn in turns]
+    turns = conversation(row, system=SYSTEM, groups=("language", "topic"), ground=found)
+    right = [knowledge().section(turn.prompt).section == row["topic"] for turn in turns]
     return [
         replace(turn, groups={**turn.groups, "section": "right" if is_right else "another"})
         for turn, is_right in zip(turns, right, strict=True)
@@ -106,24 +108,37 @@ def examples(row: Row) -> list[Example]:
 
 
 def training(row: Row) -> list[Example]:
-    """The same with the right section, and with other figures in it and in the answers."""
+    """The same with the right section, and where that leaves everything true with other figures."""
+    section = SECTIONS[row["topic"]]
 
-    def right(messages: Sequence[Message]) -> str:
-        section = SECTIONS[row["topic"]]
-        alone = random.Random(f"{row['id']} {len(messages)}").random() < ALONE
-        return "\n".join([str(section), *(() if alone else source().earlier(messages, section, row["id"]))])
+    def turns(is_read: Callable[[Example], bool]) -> list[Example]:
+        def right(messages: Sequence[Message]) -> str:
+            alone = random.Random(f"{row['id']} {len(messages)}").random() < ALONE
+            earlier = () if alone else knowledge().earlier(messages, section)
+            return reading(section, (one for one in earlier if one.source != row["id"] and is_read(one)))
 
-    return list(map(with_other_figures, conversation(row, system=SYSTEM, ground=right)))
+        return conversation(row, system=SYSTEM, ground=right)
+
+    usual = turns(lambda one: True)
+    plain = turns(lambda one: has_figures_of(one, section))
+    changed = map(with_other_figures, plain)
+    return [other if other != same else turn for turn, same, other in zip(usual, plain, changed, strict=True)]
+
+
+def has_figures_of(one: Example, section: Passage) -> bool:
+    """Whether an earlier answer names the section's figures only, and its question none."""
+    question, answer, known = (set(figures(text)) for text in (asked(one.prompt)[-1], one.completion, section.text))
+    return not question and answer <= known
 
 
 recipe = Recipe(
     checkpoint=SMOLLM2,
     data={
-        "train": lambda: rows(ANSWERED),
+        "train": answered,
         **{split: DATA / "en" / f"{split}.jsonl" for split in ("validation", "test", "test_unseen")},
     },
     row_to_examples={"train": training, **dict.fromkeys(("validation", "test", "test_unseen"), examples)},
-    inference_examples=lambda row: conversation(row, system=SYSTEM, ground=read)[-1:],
+    inference_examples=lambda row: conversation(row, system=SYSTEM, ground=found)[-1:],
     methods=("untuned", "lora", "parallel"),
     metrics=("figures", "bleu", "chrf", "rouge_l", "perplexity"),
     primary_metric="figures",

@@ -1,4 +1,4 @@
-"""Customer service of a retail bank, in Chinese: the job of `finserve.py` on a checkpoint that speaks Chinese.
+"""Customer service of a retail bank, in Chinese: answers that are right by the bank's policy sheet, from memory alone.
 
 With 129 conversations to train on, the question is how far little data goes. The default checkpoint comes from
 the hub. Without one, Gemma 3 270M comes from packages of the user's registry:

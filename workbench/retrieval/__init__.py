@@ -2,6 +2,6 @@
 
 from workbench.retrieval.finder import SectionFinder
 from workbench.retrieval.index import Index
-from workbench.retrieval.passages import Passage, read_passages
+from workbench.retrieval.passages import Passage, read_passages, read_sections
 
-__all__ = ["Index", "Passage", "SectionFinder", "read_passages"]
+__all__ = ["Index", "Passage", "SectionFinder", "read_passages", "read_sections"]

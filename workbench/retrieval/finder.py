@@ -10,7 +10,7 @@ from workbench.retrieval.index import Index, terms
 from workbench.retrieval.passages import Passage
 
 # A Chinese character, or a word of any other writing with its apostrophe.
-WORD = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+(?:['’]\w+)?"
+TOKEN = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+(?:['’]\w+)?"
 # Of the support vector machine: what a wrong training question costs beside the size of the weights.
 COST = 0.5
 
@@ -24,15 +24,18 @@ class SectionFinder:
     such a one first, that is taken.
 
     Args:
-        sections: one passage for each section.
+        sections: one passage for each section, see `read_sections`.
         asked: questions and the `section` of the passage that answers each; with pairs of two sections at least.
 
     Raises:
-        UserError: a question's section is none of `sections`, or fewer than two sections have a question.
+        UserError: two passages of one section, a question's section is none of `sections`, or fewer than two sections
+            have a question.
     """
 
     def __init__(self, sections: Sequence[Passage], asked: Iterable[tuple[str, str]]) -> None:
         self._sections = {passage.section: passage for passage in sections}
+        if len(self._sections) < len(sections):
+            raise UserError("several passages belong to one section: give one for each, as read_sections does")
         self._asked = list(asked)
         self._known: dict[str, list[int]] = {}
         for number, (_, section) in enumerate(self._asked):
@@ -74,7 +77,7 @@ class SectionFinder:
         from sklearn.pipeline import make_union
 
         return make_union(
-            TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=WORD),
+            TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=TOKEN),
             TfidfVectorizer(sublinear_tf=True, analyzer=_stems),
             TfidfVectorizer(sublinear_tf=True, ngram_range=(2, 5), analyzer="char_wb"),
         ).fit([text for text, _ in self._asked])

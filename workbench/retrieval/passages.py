@@ -1,7 +1,7 @@
 """Passages: the statements of a Markdown document, each with the heading that it stands under."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workbench.errors import UserError
@@ -25,6 +25,18 @@ class Passage:
 
     def __str__(self) -> str:
         return f"{self.title}: {self.text}"
+
+
+def read_sections(path: Path) -> list[Passage]:
+    """Every section of a Markdown file, all its items together in one passage; see `read_passages`.
+
+    Raises:
+        UserError: there is no such file, or no item in it.
+    """
+    sections: dict[str, list[Passage]] = {}
+    for passage in read_passages(path):
+        sections.setdefault(passage.section, []).append(passage)
+    return [replace(items[0], text=" ".join(item.text for item in items)) for items in sections.values()]
 
 
 def read_passages(path: Path) -> list[Passage]:

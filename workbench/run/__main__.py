@@ -24,7 +24,7 @@ examples:
   %(prog)s recipes/finserve.py --minutes 30        what fits into half an hour on this machine
   %(prog)s recipes/finserve.py --limit 40          a quick look: at most 40 examples in each split
   %(prog)s recipes/finserve.py --methods lora,full --seeds 3
-  %(prog)s recipes/finserve.py --model ./my-gpt2 --bits 8
+  %(prog)s recipes/opinion.py --model ./my-gpt2 --bits 8
   %(prog)s --resume runs/finserve/2026-01-31-0900  go on where a run was interrupted
   %(prog)s --resume runs/finserve/2026-01-31-0900 --methods dora,prompt
                                                    add two methods to its comparison

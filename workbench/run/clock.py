@@ -76,7 +76,10 @@ class RunClock:
         expected, began = self._under_way
         taken = time.perf_counter() - began
         left = max(at_least, self.pace * expected - taken)
-        return left + max(self.pace, self._pace_with(expected, taken + left)) * waiting
+        whole = left + max(self.pace, self._pace_with(expected, taken + left)) * waiting
+        if self.deadline is None:
+            return whole
+        return min(whole, max(0.0, self.deadline - time.perf_counter()))  # by then it is cut
 
     def limit(self) -> Limit:
         """What ends the training that is under way, so that the run ends in time.

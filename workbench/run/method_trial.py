@@ -153,8 +153,8 @@ def _export(
     else:
         try:
             export, renderer = merge(
-                job, method, seed, folder.merged, saved, job.asked, evaluated.predictions, evaluated.scores, process,
-                choosing=evaluated.choosing,
+                job, method, seed, folder.merged, saved, job.evaluated_examples, evaluated.predictions,
+                evaluated.scores, process, choosing=evaluated.choosing,
             )  # fmt: skip
         except (MethodError, ValueError, RuntimeError) as error:  # the training and its scores are no less worth
             export, renderer = replace(export, reason=f"{type(error).__name__}: {error}"), job.renderer
@@ -276,5 +276,5 @@ def read_labels(folder: TrialFolder) -> Labels | None:
 
 def _as_prompted(job: Job, evaluated: Evaluated, renderer: Renderer) -> list[Prediction]:
     """The predictions with the prompts that the merged checkpoint is given for the same text."""
-    prompts = [renderer.prompt(example.prompt) for example in job.asked]
+    prompts = [renderer.prompt(example.prompt) for example in job.evaluated_examples]
     return [replace(one, prompt=prompt) for one, prompt in zip(evaluated.predictions, prompts, strict=True)]

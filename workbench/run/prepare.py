@@ -124,7 +124,7 @@ class Job:
         return [token for item in self.pairs["train"].rendered[:TYPICAL_PROMPTS] for token in item.prompt_ids]
 
     @property
-    def asked(self) -> list[Example]:
+    def evaluated_examples(self) -> list[Example]:
         """All evaluated examples, in the order of their predictions."""
         return [example for pairs in self.evaluated.values() for example, _ in pairs]
 

@@ -103,7 +103,7 @@ def calibrate(
     Returns:
         That, by task, and the predictions for the validation split so.
     """
-    asked = [example for example in job.asked if example.choices]
+    asked = [example for example in job.evaluated_examples if example.choices]
     if not asked:
         return {}, []
 

@@ -75,10 +75,11 @@ def training_cost(job: Job, model: nn.Module, autocast: bool) -> TrainingCost:
     sizes = np.array([padded_tokens(lengths(rows)[batch], training, multiple) for batch in batches])
     order = np.argsort(sizes, kind="stable")
     middle, high = (int(share * (len(order) - 1)) for share in (0.5, 0.9))
-    warm, usual, large = (int(order[place]) for place in (max(0, middle - 1), middle, high))
+    beside = min(middle + 1, len(order) - 1)
+    warm, usual, large = (int(order[place]) for place in (beside, middle, high))
     with tempfile.TemporaryDirectory() as kept_in, fast_training(model):
         step = _Step(job, model, autocast, multiple, Place(Path(kept_in), "timed"))
-        step(batches[warm])  # of about the shape of the usual one, as nearly all of a training have been seen before
+        step(batches[warm])  # of about the shape of the usual one: in a training, too, a shape is new only once
         with peak_memory() as before:
             seconds = {usual: seconds_of(lambda: step(batches[usual]))}
         with peak_memory() as memory:
