@@ -37,6 +37,7 @@ class SectionFinder:
         if len(self._sections) < len(sections):
             raise UserError("several passages belong to one section: give one for each, as read_sections does")
         self._asked = list(asked)
+        self._places = {text: number for number, (text, _) in enumerate(self._asked)}
         self._known: dict[str, list[int]] = {}
         for number, (_, section) in enumerate(self._asked):
             self._known.setdefault(section, []).append(number)
@@ -52,7 +53,7 @@ class SectionFinder:
         searched = self._index.nearest(question, 1)
         if searched and searched[0].section not in self._known:
             return searched[0]
-        return self._sections[str(self._classifier.predict(self._features.transform([question]))[0])]
+        return self._sections[str(self._classifier.predict(self._vector(question))[0])]
 
     def asked_before(self, question: str, section: str) -> list[int]:
         """The places in `asked` of all questions about a section, the nearest to `question` first.
@@ -64,8 +65,13 @@ class SectionFinder:
         known = self._known.get(section, [])
         if not known:
             return []
-        nearness = (self._vectors[known] @ self._features.transform([question]).T).toarray()[:, 0]
+        nearness = (self._vectors[known] @ self._vector(question).T).toarray()[:, 0]
         return [known[place] for place in np.argsort(-nearness, kind="stable")]
+
+    def _vector(self, question: str) -> Any:
+        """Of one question, (1, features); of a known one it is there already."""
+        number = self._places.get(question)
+        return self._features.transform([question]) if number is None else self._vectors[number]
 
     @cached_property
     def _index(self) -> Index:
