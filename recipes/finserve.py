@@ -43,21 +43,14 @@ UPPER = list(range(15, 30))
 UPPER_ENDS = {"target_modules": ["o_proj", "down_proj"], "layers_to_transform": UPPER}
 
 Row = Mapping[str, Any]
-
-
-def rows(paths: Sequence[Path]) -> Iterator[Row]:
-    """The rows of files of JSON lines."""
-    for path in paths:
-        with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-
 SECTIONS = {section.section: section for section in read_sections(DATA / "policy.en.md")}
 
 
 def answered() -> Iterator[Row]:
     """The conversations that are trained on, and whose answers are looked up."""
-    return rows(ANSWERED)
+    for path in ANSWERED:
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
 
 
 def asked(messages: Sequence[Message]) -> list[str]:
@@ -120,13 +113,13 @@ def training(row: Row) -> list[Example]:
         return conversation(row, system=SYSTEM, ground=right)
 
     usual = turns(lambda one: True)
-    plain = turns(lambda one: has_figures_of(one, section))
+    plain = turns(lambda one: names_only_figures_of(one, section))
     changed = map(with_other_figures, plain)
     return [other if other != same else turn for turn, same, other in zip(usual, plain, changed, strict=True)]
 
 
-def has_figures_of(one: Example, section: Passage) -> bool:
-    """Whether an earlier answer names the section's figures only, and its question none."""
+def names_only_figures_of(one: Example, section: Passage) -> bool:
+    """Whether an earlier answer names no figures but the section's, and its question none."""
     question, answer, known = (set(figures(text)) for text in (asked(one.prompt)[-1], one.completion, section.text))
     return not question and answer <= known
 

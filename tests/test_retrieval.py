@@ -147,10 +147,8 @@ ASKED = [
         ("They nicked my wallet!", "cards"),
         ("What is a small deposit box?", "boxes"),  # nobody has asked about it before
         ("nicked my wallet with the key of my deposit box", "boxes"),  # where the words say so, the new one
-        (
-            "What does a transfer cost, my wallet having been nicked?",
-            "cards",
-        ),  # a known one is not searched by its words
+        # A known one is not searched for by its words.
+        ("What does a transfer cost, my wallet having been nicked?", "cards"),
     ],
 )
 def test_known_sections_are_found_by_their_questions_and_new_ones_by_their_words(question: str, section: str) -> None:
@@ -202,6 +200,10 @@ def test_a_finder_takes_no_statements_for_sections(sheet: Path) -> None:
         SectionFinder(read_passages(sheet), [("a", "card_lost"), ("b", "Fees")])
 
 
+# The sections as prompts have them.
+POLICY = set(map(str, read_sections(ROOT / "data" / "finserve" / "policy.en.md")))
+
+
 @pytest.fixture(scope="module")
 def finserve() -> Any:
     recipe = load_recipe(ROOT / "recipes" / "finserve.py")
@@ -210,28 +212,27 @@ def finserve() -> Any:
 
 def test_a_grounded_model_is_trained_on_another_sheet_and_tested_on_the_real_one(finserve: Any) -> None:
     _, splits = finserve
-    sheet = set(map(str, read_sections(ROOT / "data" / "finserve" / "policy.en.md")))
-    unlike = {split: sum(section(example) not in sheet for example in splits[split]) for split in splits}
+    unlike = {split: sum(read(example)[0] not in POLICY for example in splits[split]) for split in splits}
     assert unlike["train"] > 1000
     assert unlike["test"] == unlike["test_unseen"] == unlike["validation"] == 0
 
 
-def section(example: Example) -> str:
-    """What stands below the system message's first line."""
-    return example.prompt[0]["content"].split("\n")[1]
+def read(example: Example) -> tuple[str, list[str]]:
+    """What stands below the system message's first line: the section, and lines of earlier questions and answers."""
+    _, section, *earlier = example.prompt[0]["content"].split("\n")
+    return section, earlier
 
 
 def test_figures_of_earlier_answers_stay_true_in_training(finserve: Any) -> None:
     _, splits = finserve
-    sheet = set(map(str, read_sections(ROOT / "data" / "finserve" / "policy.en.md")))
     changed = 0
     for example in splits["train"]:
-        _, read, *earlier = example.prompt[0]["content"].split("\n")
-        if read in sheet:
+        section, earlier = read(example)
+        if section in POLICY:
             continue
         changed += 1
         for line in earlier:
-            assert set(figures(line)) <= (set(figures(read)) if line.startswith("A: ") else set()), example.id
+            assert set(figures(line)) <= (set(figures(section)) if line.startswith("A: ") else set()), example.id
     assert changed > 1000
 
 
@@ -239,17 +240,19 @@ def test_finserve_shows_answers_to_other_questions_than_the_one_that_is_asked(fi
     _, splits = finserve
     alone = 0
     for example in [*splits["train"], *splits["test"]]:
-        _, _, *earlier = example.prompt[0]["content"].split("\n")
+        _, earlier = read(example)
         alone += not earlier
         assert f"Q: {example.prompt[-1]['content']}" not in earlier
         assert sum(line.startswith("A: ") for line in earlier) in (0, 2)
     assert 0.2 < alone / len(splits["train"]) < 0.3
-    assert not any("\nQ: " in example.prompt[0]["content"] for example in splits["test_unseen"] if is_new(example))
+    new = [example for example in splits["test_unseen"] if is_new(example)]
+    assert len(new) > 40
+    assert not any(earlier for _, earlier in map(read, new))
 
 
 def is_new(example: Example) -> bool:
     """Whether the section that was found is one that nobody was trained on."""
-    return section(example).startswith(("Safe deposit", "Student account", "Travel insurance", "Coins and"))
+    return read(example)[0].startswith(("Safe deposit", "Student account", "Travel insurance", "Coins and"))
 
 
 def test_finserve_finds_most_sections_and_those_that_nobody_was_trained_on_too(finserve: Any) -> None:
@@ -267,7 +270,7 @@ def test_chat_is_given_the_section_that_was_found(finserve: Any) -> None:
     recipe, _ = finserve
     messages = [{"role": "user", "content": "What does a small safe deposit box cost?"}]
     (asked,) = recipe.inference_examples({"id": "chat", "messages": messages})
-    assert section(asked).startswith("Safe deposit boxes: Small box €90 a year")
+    assert read(asked)[0].startswith("Safe deposit boxes: Small box €90 a year")
 
 
 def test_tools_stay_at_the_first_message_when_passages_are_found() -> None:
