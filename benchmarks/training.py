@@ -3,7 +3,7 @@
     python benchmarks/training.py                  SmolLM2-135M at 16 bits
     python benchmarks/training.py --model gpt2     a GPT-2 of 124M random weights
     python benchmarks/training.py --upper          beside LoRA in the upper half of the layers, from its second epoch on
-    python benchmarks/training.py --bits 8 4       against bitsandbytes' own layers (4: NF4), and our own bfloat16
+    python benchmarks/training.py --bits 8 4       against bitsandbytes' own layers (4: NF4), and our own unquantized base
 
 Stock is `SFTTrainer` with its defaults but for what both get alike: LoRA of rank 8 on the attention's query and value
 (GPT-2: on its one matrix of query, key and value), batches of 8 in the order of the file, a constant rate, the loss on
@@ -282,7 +282,11 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=("smollm2", "gpt2"), default="smollm2", help="(default: smollm2)")
     p.add_argument(
-        "--bits", type=int, nargs="+", choices=(16, 8, 4), default=[16], help="of the frozen base (default: 16)"
+        "--bits",
+        type=int,
+        nargs="+",
+        choices=(32, 16, 8, 4),
+        help="of the frozen base (default: 16 where the processor multiplies bfloat16 fast, 32 elsewhere)",
     )
     p.add_argument("--steps", type=int, default=3, metavar="N", help="optimizer steps of each turn (default: 3)")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
@@ -296,12 +300,16 @@ def main() -> None:
     if options.side:
         one_side(options)
         return
+    from workbench.models import default_bits
+
+    whole_bits = default_bits()  # to which others are compared
+    options.bits = options.bits or [whole_bits]
     print(f"# Training {options.model} at {' and '.join(map(str, options.bits))} bits\n{machine()}")
     stock = [TUNED] if options.no_defaults else [STOCK, *([TUNED] if options.tuned else [])]
     ours = [OURS, *([UPPER] if options.upper else [])]
     wanted = [(name, bits) for bits in options.bits for name in (*stock, *ours)]
-    if 16 not in options.bits:
-        wanted.append((OURS, 16))  # to which other bits are compared
+    if whole_bits not in options.bits:
+        wanted.append((OURS, whole_bits))
     shared = ["--model", options.model, "--steps", str(options.steps)]
     sides = {
         called(name, bits): Side(Path(__file__), ["--side", name, "--bits", str(bits), *shared])
@@ -321,10 +329,10 @@ def main() -> None:
                 print(f"{bits} bits, tokens/s, {side} to {name}: {spread(faster)}")
         whole = found[called(OURS, bits)]
         if bits < 16:
-            at_16 = found[called(OURS, 16)]
-            print(f"{bits} bits, time of a step to that at 16 bits: {spread(ratios(at_16, whole, 'speed'))}")
-            print(f"{bits} bits, frozen matrices to those at 16 bits: {whole[0]['frozen'] / at_16[0]['frozen']:.3f}")
-            print(f"{bits} bits, all weights to those at 16 bits: {whole[0]['whole'] / at_16[0]['whole']:.3f}")
+            beside, against = found[called(OURS, whole_bits)], f"to that at {whole_bits} bits"
+            print(f"{bits} bits, time of a step {against}: {spread(ratios(beside, whole, 'speed'))}")
+            print(f"{bits} bits, size of frozen matrices {against}: {whole[0]['frozen'] / beside[0]['frozen']:.3f}")
+            print(f"{bits} bits, size of all weights {against}: {whole[0]['whole'] / beside[0]['whole']:.3f}")
         pairs = list(zip(found[called(stock[0], bits)][0]["losses"], whole[0]["losses"], strict=True))
         print(f"{bits} bits, loss by step, stock and workbench: " + ", ".join(f"{a:.3f} {b:.3f}" for a, b in pairs))
         print(f"{bits} bits, largest difference of losses: {100 * max(abs(a - b) / a for a, b in pairs):.2f} %")

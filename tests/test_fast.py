@@ -17,11 +17,14 @@ from tiny import make_model
 from workbench.methods import find_method
 from workbench.methods.peft_layers.precision import dequantized
 from workbench.models import attach, fast_evaluation, fast_training, has_linear_output, linear_cross_entropy, load_model
+from workbench.models import load as load_module
 from workbench.models import output as output_module
 from workbench.models.attention import GROUPED, shares_heads
+from workbench.models.fast import integer
 from workbench.models.fast.activations import fast_gelu
 from workbench.models.fast.compiled import can_compile
 from workbench.models.fast.frozen import PackedWeights, is_packed
+from workbench.models.fast.integer import CODE_RANGES, IntegerProjections, IntegerWeights, code_range
 
 compiled_here = pytest.mark.skipif(not can_compile(), reason="PyTorch's threads can't be reached here")
 IDS = torch.arange(3, 63).view(2, 30)
@@ -335,10 +338,16 @@ def test_rotations_of_a_part_of_each_head() -> None:
 
 
 @compiled_here
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("bits", "in_integers"), [(8, True), (8, False), (4, False)])
 @pytest.mark.parametrize("name", ["lora", "houlsby", "prefix", "dora", "ia3"])
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_packed_weights_are_trained_on_as_what_they_stand_for(kind: str, name: str, bits: int, tmp_path: Any) -> None:
+def test_packed_weights_are_trained_on_as_what_they_stand_for(
+    kind: str, name: str, bits: int, in_integers: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_integers and not code_range():
+        pytest.skip("products of integers are not taken here")
+    for module in (integer, load_module):  # as where bfloat16 is slow, or fast
+        monkeypatch.setattr(module, "computing_dtype", lambda _: torch.float32 if in_integers else torch.bfloat16)
     torch.manual_seed(0)
     make_model(kind, width=128).save_pretrained(tmp_path)
     model = by_name(name)(load_model(tmp_path, bits, training=True)).train()
@@ -404,3 +413,90 @@ def test_only_the_gelu_with_tanh_becomes_another_one() -> None:
     assert torch.allclose(one(x), chain(x), atol=1e-6)
     assert fast_gelu(GELUActivation()) is None
     assert fast_gelu(QuickGELUActivation()) is None
+
+
+def rounded(x: torch.Tensor, largest: int) -> torch.Tensor:
+    """Each row of x as integers times a step."""
+    steps = x.abs().amax(dim=1, keepdim=True) / largest
+    return (x / steps).round() * steps
+
+
+def linear_at_8_bits(outputs: int, inputs: int) -> Any:
+    layer = torch.nn.Module()
+    codes = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
+    layer.weight = torch.nn.Parameter(codes, requires_grad=False)
+    layer.weight.SCB = torch.rand(outputs) + 0.5
+    return layer
+
+
+@compiled_here
+@pytest.mark.parametrize("largest", CODE_RANGES)
+def test_products_of_integers_are_those_of_the_rounded_numbers(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not integer._is_exact(largest):
+        pytest.skip("this processor adds products in 16 bits")
+    monkeypatch.setattr(integer, "code_range", lambda: largest)
+    torch.manual_seed(0)
+    layers = [linear_at_8_bits(48, 64), linear_at_8_bits(200, 64)]
+    x = torch.randn(2, 11, 64)
+    x[..., 5] *= 100
+    weights = IntegerWeights(layers, x)
+    downs, ups = torch.randn(2, 4, 64) * 0.1, [torch.randn(48, 4), torch.randn(200, 4)]
+    factors = [factor.requires_grad_() for factor in (*downs.unbind(), *ups)]
+    given = x.clone().requires_grad_()
+    got = IntegerProjections.apply(given, weights, [None, torch.ones(200)], [0.5, 2.0], *factors)
+    gradients = [torch.randn(one.shape) for one in got]
+    got_gradients = torch.autograd.grad(got, [given, *factors], gradients)
+
+    rows = x.view(22, 64)
+    inner = rows.clone()
+    inner[:, weights.outliers] = 0
+    outer, low = rows - inner, [rows @ down.t() for down in downs]
+    full = [layer.weight.float() * layer.weight.SCB[:, None] / 127 for layer in layers]
+    expected = [
+        rounded(inner, largest) @ weight.t() + outer @ weight.t() + scale * part @ up.t() + bias
+        for weight, part, up, scale, bias in zip(full, low, ups, (0.5, 2.0), (0.0, 1.0), strict=True)
+    ]
+    assert 5 in weights.outliers
+    for one, other in zip(got, expected, strict=True):
+        assert torch.allclose(one.view(other.shape), other, atol=1e-5 * float(other.detach().abs().max()))
+    parts = [gradient.view(22, -1) for gradient in gradients]
+    low_gradients = [scale * part @ up for part, up, scale in zip(parts, ups, (0.5, 2.0), strict=True)]
+    x_gradient = sum(
+        rounded(part * layer.weight.SCB / 127, largest) @ layer.weight.float() + low_gradient @ down
+        for part, layer, low_gradient, down in zip(parts, layers, low_gradients, downs, strict=True)
+    )
+    down_gradients = [one.t() @ rows for one in low_gradients]
+    up_gradients = [part.t() @ one * scale for part, one, scale in zip(parts, low, (0.5, 2.0), strict=True)]
+    for one, other in zip(got_gradients, [x_gradient, *down_gradients, *up_gradients], strict=True):
+        largest_one = float(other.detach().abs().max())
+        assert torch.allclose(one.view(other.shape), other, atol=1e-5 * largest_one)
+
+
+@compiled_here
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_no_number_is_seen_in_products_of_integers(wrong: float) -> None:
+    if not code_range():
+        pytest.skip("products of integers are not taken here")
+    torch.manual_seed(0)
+    x = torch.randn(3, 64)
+    weights = IntegerWeights([linear_at_8_bits(16, 64)], x)
+    x[1, 7] = wrong
+    (got,) = IntegerProjections.apply(x, weights, [None], [])
+    assert not got[1].isfinite().any()
+    assert got[[0, 2]].isfinite().all()
+
+
+@compiled_here
+def test_a_row_does_not_depend_on_those_beside_it_at_8_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    if not code_range():
+        pytest.skip("products of integers are not taken here")
+    monkeypatch.setattr(integer, "computing_dtype", lambda bits: torch.float32)  # as where bfloat16 is slow
+    make_model("llama", width=128).save_pretrained(tmp_path)
+    model = load_model(tmp_path, 8, training=True)
+    layer = next(module for module in model.modules() if is_packed(module))
+    with fast_training(model):
+        taken = "forward" in vars(layer)
+        one = layer(torch.ones(1, 3, 128))
+        both = layer(torch.cat((torch.ones(1, 3, 128), 1e3 * torch.randn(1, 3, 128))))
+    assert taken
+    assert torch.allclose(one[0], both[0], atol=1e-5 * float(one.abs().max()))

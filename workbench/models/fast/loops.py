@@ -35,18 +35,21 @@ def _converter(result: Any, argument: Any, instruction: Callable[[Any, Any], Any
 _float_of_bits = _converter(types.float32, types.uint32, lambda builder, x: builder.bitcast(x, ir.FloatType()))
 _bits_of_float = _converter(types.uint32, types.float32, lambda builder, x: builder.bitcast(x, ir.IntType(32)))
 _double_of_bits = _converter(types.float64, types.int64, lambda builder, x: builder.bitcast(x, ir.DoubleType()))
-_pointer8 = _converter(
-    types.CPointer(types.int8), types.int64, lambda builder, x: builder.inttoptr(x, ir.IntType(8).as_pointer())
-)
-_pointer16 = _converter(
-    types.CPointer(types.uint16), types.int64, lambda builder, x: builder.inttoptr(x, ir.IntType(16).as_pointer())
-)
-_pointer32 = _converter(
-    types.CPointer(types.float32), types.int64, lambda builder, x: builder.inttoptr(x, ir.FloatType().as_pointer())
-)
-_pointer64 = _converter(
-    types.CPointer(types.int64), types.int64, lambda builder, x: builder.inttoptr(x, ir.IntType(64).as_pointer())
-)
+
+
+def _pointer(element: Any, of_llvm: Any) -> Any:
+    """A function of compiled code that makes an address of an integer."""
+    return _converter(
+        types.CPointer(element), types.int64, lambda builder, x: builder.inttoptr(x, of_llvm.as_pointer())
+    )
+
+
+_pointer8 = _pointer(types.int8, ir.IntType(8))
+_pointer_unsigned8 = _pointer(types.uint8, ir.IntType(8))
+_pointer16 = _pointer(types.uint16, ir.IntType(16))
+_pointer_int32 = _pointer(types.int32, ir.IntType(32))
+_pointer32 = _pointer(types.float32, ir.FloatType())
+_pointer64 = _pointer(types.int64, ir.IntType(64))
 _take = _converter(  # of the counter at an address, 1 more: returns what it was
     types.int64,
     types.CPointer(types.int64),
@@ -102,6 +105,18 @@ def bfloat16s(numbers: Any, slot: int, start: int, count: int) -> Any:
 def int8s(numbers: Any, slot: int, start: int, count: int) -> Any:
     """`count` bytes of the tensor in `slot`, the first of them `start` bytes in, as int8."""
     return carray(_pointer8(numbers[slot] + start), count)
+
+
+@njit_exact
+def uint8s(numbers: Any, slot: int, start: int, count: int) -> Any:
+    """`count` bytes of the tensor in `slot`, the first of them `start` bytes in."""
+    return carray(_pointer_unsigned8(numbers[slot] + start), count)
+
+
+@njit_exact
+def int32s(numbers: Any, slot: int, start: int, count: int) -> Any:
+    """`count` elements of the int32 tensor in `slot`, the first of them `start` elements in."""
+    return carray(_pointer_int32(numbers[slot] + 4 * start), count)
 
 
 @njit_exact
@@ -294,6 +309,42 @@ def widen_nf4(begin: int, end: int, a: Any) -> None:
                 code = codes[i]
                 result[2 * i] = store(table[(code >> 4) & 15] * scale)
                 result[2 * i + 1] = store(table[code & 15] * scale)
+
+
+def quantize(begin: int, end: int, a: Any) -> None:
+    """x, its stride, factor of each column, codes, step of each row, width, range.
+
+    x * factor = (code - range - 1) * step, rounded, with codes from 1 to 2 * range + 1. The step of a row with infinity
+    or what is no number is no number either.
+    """
+    width, most = a[FIRST + 5], number(a, FIRST + 6)
+    factors, steps = float32s(a, FIRST + 2, 0, width), float32s(a, FIRST + 4, begin, end - begin)
+    for row in range(begin, end):
+        x, codes = elements(a, FIRST, row * a[FIRST + 1], width), uint8s(a, FIRST + 3, row * width, width)
+        largest, lost = float32(0), float32(0)
+        for i in range(width):
+            size = abs(load(x[i]) * factors[i])
+            largest = size if size > largest else largest
+            lost += size * float32(0)
+        steps[row - begin] = largest / most + lost
+        inverse = most / largest if largest > float32(0) else float32(0)
+        for i in range(width):
+            codes[i] = types.uint8(load(x[i]) * factors[i] * inverse + (most + float32(1.5)))
+
+
+def add_integers(begin: int, end: int, a: Any) -> None:
+    """result, its stride; products, step of each row, scale of each column, what is added to each product; width.
+
+    result + (products - added) * step * scale.
+    """
+    width = a[FIRST + 6]
+    steps = float32s(a, FIRST + 3, begin, end - begin)
+    scales, added = float32s(a, FIRST + 4, 0, width), int32s(a, FIRST + 5, 0, width)
+    for row in range(begin, end):
+        result = elements(a, FIRST, row * a[FIRST + 1], width)
+        products, step = int32s(a, FIRST + 2, row * width, width), steps[row - begin]
+        for i in range(width):
+            result[i] = store(load(result[i]) + float32(products[i] - added[i]) * (step * scales[i]))
 
 
 def compiled(name: str, wide: bool) -> Any:

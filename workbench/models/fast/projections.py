@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from workbench.models.fast.frozen import DenseWeights, Layer, PackedWeights, inputs, is_packed, outputs
+from workbench.models.fast.integer import IntegerProjections, IntegerWeights, is_for_integers
 from workbench.models.probe import read_short_text
 
 # The matrix units of a CPU take 32 numbers at once: a width of 608 costs less than one of 592.
@@ -50,17 +51,20 @@ class Group:
     of them be called with another tensor, all are computed for that.
 
     Attributes:
+        sample: what they read of a short text.
         frozen: the frozen weights one below the other, (sum of out, in). With LoRA there are more columns to the
-            right, (sum of out, in + sum of r + padding): the up-projections, each in the rows of its layer.
+            right, (sum of out, in + sum of r + padding): the up-projections, each in the rows of its layer. Weights at
+            8 bits as they lie, where integers are multiplied fast.
         down: with LoRA, the down-projections one below the other in the weight's precision, (sum of r, in).
         scale: with LoRA, of each row of `down`.
     """
 
     projections: Sequence[Projection]
+    sample: torch.Tensor
     source: torch.Tensor | None = None
     version: int = 0
     waiting: dict[int, torch.Tensor] = field(default_factory=dict)
-    frozen: DenseWeights | PackedWeights | None = None
+    frozen: DenseWeights | PackedWeights | IntegerWeights | None = None
     bias: torch.Tensor | None = None
     down: torch.Tensor | None = None
     scale: torch.Tensor | None = None
@@ -73,6 +77,9 @@ class Group:
         """
         bases = [projection.base for projection in self.projections]
         first, width = bases[0], inputs(bases[0])
+        if is_packed(first) and is_for_integers(first):
+            self.frozen = IntegerWeights(bases, self.sample)
+            return
         scales = [torch.full((len(p.down),), p.scale) for p in self.projections if p.down is not None]
         room = 0
         if scales:
@@ -90,7 +97,7 @@ class Group:
 
     def part_storage(self) -> None:
         """Give each layer a matrix of its own again."""
-        if self.frozen is not None:
+        if isinstance(self.frozen, DenseWeights | PackedWeights):
             self.frozen.release()
         self.frozen = self.bias = self.down = self.scale = self.source = None
         self.waiting.clear()
@@ -102,7 +109,8 @@ class Group:
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
         projection = self.projections[index]
         assert self.frozen is not None
-        rounded = projection.down if projection.down is not None else x if not self.frozen.stays else None
+        packed = not isinstance(self.frozen, DenseWeights)
+        rounded = projection.down if projection.down is not None else x if packed else None
         if rounded is not None and not _may_round(rounded, self.frozen.dtype, x):
             return type(projection.module).forward(projection.module, x)
         if self.source is not x or self.version != x._version or index not in self.waiting:
@@ -116,10 +124,22 @@ class Group:
     def _outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         sizes = tuple(outputs(p.base) for p in self.projections)
         with torch.autocast(x.device.type, enabled=False):  # the functions cast what has to be cast
+            if isinstance(self.frozen, IntegerWeights):
+                return self._in_integers(x, self.frozen)
             if self.scale is None:
                 return _Projections.apply(x, self.frozen, self.bias, sizes)
-            downs, ups = [p.down for p in self.projections], [p.up for p in self.projections]
+            downs, ups = self._factors()
             return _LoraProjections.apply(x, self.frozen, self.bias, self.down, self.scale, sizes, *downs, *ups)
+
+    def _in_integers(self, x: torch.Tensor, weights: IntegerWeights) -> tuple[torch.Tensor, ...]:
+        biases = [None if p.base.bias is None else p.base.bias.float() for p in self.projections]
+        downs, ups = self._factors()
+        return IntegerProjections.apply(x, weights, biases, [p.scale for p in self.projections if downs], *downs, *ups)
+
+    def _factors(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The down-projections and the up-projections; empty without LoRA."""
+        adapted = [(p.down, p.up) for p in self.projections if p.down is not None and p.up is not None]
+        return [down for down, _ in adapted], [up for _, up in adapted]
 
 
 class _Projections(torch.autograd.Function):
@@ -262,10 +282,10 @@ def grouped_projections(model: nn.Module) -> list[Group]:
         return []
     candidates = dict(_candidates(model))
     readers: dict[int, list[Projection]] = {}
-    kept = []  # a tensor that lives on keeps its identity to itself
+    kept = {}  # a tensor that lives on keeps its identity to itself
 
     def note(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-        kept.append(arguments[0])
+        kept[id(arguments[0])] = arguments[0]
         readers.setdefault(id(arguments[0]), []).append(candidates[module])
 
     hooks = [module.register_forward_pre_hook(note) for module in candidates]
@@ -275,10 +295,10 @@ def grouped_projections(model: nn.Module) -> list[Group]:
         for hook in hooks:
             hook.remove()
     groups = []
-    for readings in readers.values():
+    for source, readings in readers.items():
         for part in _alike(readings):
             if len(part) > 1 or part[0].down is not None or is_packed(part[0].base):
-                groups.append(Group(part))
+                groups.append(Group(part, kept[source]))
     return groups
 
 
