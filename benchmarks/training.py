@@ -3,15 +3,16 @@
     python benchmarks/training.py                  SmolLM2-135M at 16 bits
     python benchmarks/training.py --model gpt2     a GPT-2 of 124M random weights
     python benchmarks/training.py --upper          beside LoRA in the upper half of the layers, from its second epoch on
-    python benchmarks/training.py --bits 8 4       against bitsandbytes' own layers (4: NF4), and our own unquantized base
+    python benchmarks/training.py --bits 8 4       against bitsandbytes' own layers (4: NF4), and our own, not quantized
 
 Stock is `SFTTrainer` with its defaults but for what both get alike: LoRA of rank 8 on the attention's query and value
 (GPT-2: on its one matrix of query, key and value), batches of 8 in the order of the file, a constant rate, the loss on
 answers alone. Its defaults hold the base in float32, compute in bfloat16, and compute activations again for the
-gradient; `--tuned` lets it take a turn with activations kept as well, and with a base and products in bfloat16, or in
-float32 where the processor has no bfloat16 units. Losses are compared step by step. Of every process: tokens of text a
-second, without padding; the highest memory; and how much of what a product of large matrices reaches there and then,
-of the kind that it computes with, the training takes.
+gradient; `--tuned` lets it take a turn with activations kept as well, and with a base and products in bfloat16. Where
+the processor has no units for bfloat16, a step of the defaults takes minutes: there it takes turns in float32 with
+activations kept, and with the defaults if `--defaults` is given. Losses are compared step by step. Of every process:
+tokens of text a second, without padding; the highest memory; and how much of what a product of large matrices reaches
+there and then, of the kind that it computes with, the training takes.
 """
 
 import argparse
@@ -142,6 +143,7 @@ def train_ours(
     from workbench import Training
     from workbench.methods import find_method
     from workbench.models import attach, bfloat16_is_fast, load_model, load_tokenizer
+    from workbench.models.fast.integer import code_range
     from workbench.training import Place, train, training_rows
 
     examples = rendered(path, BATCH * steps)
@@ -161,7 +163,8 @@ def train_ours(
         place = Place(upper_half_kept_in, "rows") if upper_half_kept_in is not None else None
         trained = train(model, tokenizer, given, training, RATE, fast, Path(folder), 0, "workbench", kept_in=place)
     losses = [entry["loss"] for entry in trained.curve if "loss" in entry]
-    return result(model, examples, losses, clock.seconds, torch.bfloat16 if fast else torch.float32)
+    computed = torch.bfloat16 if fast else torch.int8 if bits == 8 and code_range() else torch.float32
+    return result(model, examples, losses, clock.seconds, computed)
 
 
 @contextmanager
@@ -237,10 +240,11 @@ def matrix_peak(dtype: Any) -> float:
     import torch
 
     a, b = torch.randn(2, LARGE, LARGE).to(dtype)
+    product = torch._int_mm if dtype == torch.int8 else torch.mm
     best = float("inf")
     for _ in range(8):
         began = time.perf_counter()
-        a @ b
+        product(a, b)
         best = min(best, time.perf_counter() - began)
     return 2.0 * LARGE**3 / best
 
@@ -291,21 +295,20 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=3, metavar="N", help="optimizer steps of each turn (default: 3)")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="turns that count (default: 3)")
     p.add_argument("--tuned", action="store_true", help="let stock with better settings take turns, too")
-    p.add_argument(
-        "--no-defaults", action="store_true", help="leave stock's defaults out: minutes a step without bfloat16 units"
-    )
+    p.add_argument("--defaults", action="store_true", help="let stock's defaults take turns where they take minutes")
     p.add_argument("--upper", action="store_true", help="let LoRA in the upper half of the layers take turns, too")
     p.add_argument("--side", help=argparse.SUPPRESS)
     options = p.parse_args()
     if options.side:
         one_side(options)
         return
-    from workbench.models import default_bits
+    from workbench.models import bfloat16_is_fast, default_bits
 
     whole_bits = default_bits()  # to which others are compared
     options.bits = options.bits or [whole_bits]
     print(f"# Training {options.model} at {' and '.join(map(str, options.bits))} bits\n{machine()}")
-    stock = [TUNED] if options.no_defaults else [STOCK, *([TUNED] if options.tuned else [])]
+    slow = not bfloat16_is_fast()
+    stock = [STOCK] * (options.defaults or not slow) + [TUNED] * (options.tuned or slow)
     ours = [OURS, *([UPPER] if options.upper else [])]
     wanted = [(name, bits) for bits in options.bits for name in (*stock, *ours)]
     if whole_bits not in options.bits:

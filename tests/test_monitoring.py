@@ -225,6 +225,18 @@ def test_what_is_no_text_is_left_out_with_its_reason(tmp_path: Path) -> None:
     assert [item["time"] for item in items] == ["1970-01-01T00:00:00Z", "2026-01-31T08:00:00Z"]
 
 
+def test_times_may_be_numbers_as_texts(tmp_path: Path) -> None:
+    times = ["1769850000", 1769850000, "1769850000.5", "20260131", "1701010101234"]
+    rows = [{**line(n, 0, says="neutral"), "time": time} for n, time in enumerate(times)]
+    watch_in(tmp_path).take(lines_of(rows), asked, told)
+    items = [json.loads(row)["time"] for row in (tmp_path / ITEMS).open()]
+    same = "2026-01-31T09:00:00Z"
+    assert items == [same, same, "2026-01-31T09:00:00.500000Z", "2026-01-31T00:00:00Z"]
+    (rejected,) = [json.loads(row)["reason"] for row in (tmp_path / REJECTED).open()]
+    assert "'1701010101234'" in rejected
+    assert "milliseconds" in rejected
+
+
 def test_a_late_text_counts_where_it_arrives(tmp_path: Path) -> None:
     watch = watch_in(tmp_path)
     watch.take(lines_of([line(n, at * HOUR, says="neutral") for n, at in enumerate((0, 1, 0, 1))]), asked, told)

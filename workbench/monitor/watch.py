@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ SHOWN = 120
 RECENT = 10_000
 # A clock may be ahead of ours by so much.
 AHEAD_SECONDS = 86400.0
+# A number as a text.
+SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 # 1 January 3000: a number beyond it counts milliseconds.
 LATEST = 32503680000
 # Names in a state that version 0.1 left.
@@ -339,8 +342,10 @@ def _text(content: bytes, ask: Ask) -> Text:
 
 
 def _seconds(value: Any) -> float:
-    """Seconds since 1970 of an ISO 8601 time (in UTC, where it names no zone) or of a number."""
+    """Seconds since 1970 of an ISO 8601 time (in UTC, where it names no zone) or of a number, which may be a text."""
     wrong = f"time {str(value)[:40]!r} is neither seconds since 1970 nor of the form 2026-01-31T09:00:00Z"
+    if isinstance(value, str) and SECONDS.fullmatch(value) and len(value) != len("20260131"):
+        value = float(value)  # `fromisoformat` would read "1701010101234" as a minute of the year 1701
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not 0 <= value < LATEST:
             raise ValueError(f"{wrong}; are these milliseconds?" if value >= LATEST else wrong)
