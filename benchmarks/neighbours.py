@@ -39,9 +39,11 @@ def measure_steps() -> Result:
     """Seconds of a LoRA step on SmolLM2-135M."""
     from training import checkpoint, train_ours
 
+    from workbench.models import default_bits
+
     with tempfile.TemporaryDirectory() as folder:
         path = checkpoint("smollm2", Path(folder))
-        found = train_ours(path, 16, STEPS, ("q_proj", "v_proj"))
+        found = train_ours(path, default_bits(), STEPS, ("q_proj", "v_proj"))
     return {"seconds": found["tokens"] / found["speed"] / STEPS}
 
 

@@ -241,10 +241,11 @@ def matrix_peak(dtype: Any) -> float:
 
     a, b = torch.randn(2, LARGE, LARGE).to(dtype)
     product = torch._int_mm if dtype == torch.int8 else torch.mm
+    turned = b.t()  # as weights lie
     best = float("inf")
     for _ in range(8):
         began = time.perf_counter()
-        product(a, b)
+        product(a, turned)
         best = min(best, time.perf_counter() - began)
     return 2.0 * LARGE**3 / best
 

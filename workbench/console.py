@@ -93,7 +93,9 @@ def share_processor() -> None:
 
     OpenMP's threads wait for each other by trying again and again, so that beside any other busy process a step takes
     several times as long. After so many tries they sleep here, which costs nothing where the machine is quiet
-    (`benchmarks/neighbours.py`). What the user has set stays.
+    (`benchmarks/neighbours.py`). Cores that others keep busy count as well: a thread fewer gains an eighth beside a
+    neighbour at best, loses much when that ends, and rounds sums otherwise, so that no run could be repeated. What the
+    user has set stays.
     """
     if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
