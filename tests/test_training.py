@@ -129,10 +129,11 @@ def test_patience_ends_it_early(tmp_path: Path) -> None:
     [("lora", {}), ("prefix", {}), ("prefix", PROJECTED["prefix"]), ("ptuning", {}), ("adalora", {}), ("full", {})],
     ids=["lora", "prefix", "prefix-projected", "ptuning", "adalora", "full"],
 )
-def test_resumed_equals_uninterrupted(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupted_at", [6, 8], ids=["between-epochs", "in-the-second"])
+def test_resumed_equals_uninterrupted(name: str, settings: dict[str, Any], interrupted_at: int, tmp_path: Path) -> None:
     whole, result = trained(tmp_path / "whole", name, **settings)
-    with pytest.raises(InterruptionError):
-        trained(tmp_path / "parts", name, interrupted_at=6, **settings)
+    with pytest.raises(InterruptionError):  # of four steps an epoch; a checkpoint lies behind every second one
+        trained(tmp_path / "parts", name, interrupted_at=interrupted_at, **settings)
     half = tmp_path / "parts" / "checkpoint-99"
     half.mkdir()  # as an interruption while saving leaves it
     resumed, again = trained(tmp_path / "parts", name, **settings)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
+from torch.utils.data import RandomSampler, Sampler
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
@@ -22,6 +23,8 @@ from workbench.training.rows import lengths
 
 # Lengths that are multiples of this need few kernels; more of them than oneDNN's 1,024 are kept.
 MULTIPLE = 8
+# More than the epochs of any training: no seed's order of one is another seed's of another.
+SEEDS_APART = 100_003
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
@@ -131,10 +134,18 @@ class ObjectiveTrainer(SFTTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return _with_lengths_at_hand(super()._get_train_sampler(train_dataset))
+        return self._repeatable(super()._get_train_sampler(train_dataset))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        return _with_lengths_at_hand(super()._get_eval_sampler(eval_dataset))
+        return self._repeatable(super()._get_eval_sampler(eval_dataset))
+
+    def _repeatable(self, sampler: Any) -> Any:
+        """A sampler with its order by seed and epoch, where it has one that is drawn."""
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.lengths = list(sampler.lengths)  # it asks for each, and a dataset reads its file each time
+        if not isinstance(sampler, LengthGroupedSampler | RandomSampler):
+            return sampler
+        return OrderOfEpoch(sampler, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """None are counted: Transformers goes through all parameters for it at every step."""
@@ -155,8 +166,25 @@ def padding_multiple(model: nn.Module, longest: int) -> int:
     return MULTIPLE if context is None or longest + MULTIPLE + virtual <= context else 1
 
 
-def _with_lengths_at_hand(sampler: Any) -> Any:
-    """Let a sampler that sorts by length have a list: it asks for each row, and a dataset reads its file each time."""
-    if isinstance(sampler, LengthGroupedSampler):
-        sampler.lengths = list(sampler.lengths)
-    return sampler
+class OrderOfEpoch(Sampler[int]):
+    """What another sampler gives, in an order that hangs on the seed and the number of the epoch alone.
+
+    Transformers' samplers draw the order of each epoch from PyTorch's random state as it is then. A training that goes
+    on in its second epoch or later does not have the state of that epoch's beginning, would draw another order, and
+    leave out some rows for others that it saw already. The Trainer tells the number by `set_epoch`.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler | RandomSampler, seed: int) -> None:
+        self.sampler, self.seed, self.epoch = sampler, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that is to begin, from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEEDS_APART * self.seed + self.epoch)
+            return iter(list(self.sampler))
