@@ -2,7 +2,7 @@
 # make test   the tests
 # make check  lint, format and types
 # make matrix every architecture with every method at every precision, on tiny models
-# make bench  speed beside TRL, bitsandbytes and generate; growth; where the time goes (under ten minutes)
+# make bench  speed beside TRL, bitsandbytes and generate; growth; where the time goes (about half an hour)
 
 PYTHON ?= python3
 VENV := .venv
