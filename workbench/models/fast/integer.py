@@ -8,7 +8,6 @@ what a row gives does not depend on the rows beside it. Gradients are rounded as
 In the place of float32 alone: where the processor multiplies bfloat16 fast, integers gain a tenth of a step.
 """
 
-import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -19,12 +18,10 @@ from torch.autograd.function import once_differentiable
 
 from workbench.models.fast.compiled import Loop, can_compile
 from workbench.models.fast.frozen import Layer, int8_scales
-from workbench.models.precision import computing_dtype
+from workbench.models.precision import PRODUCT, computing_dtype, is_faster
 
 # Columns that are multiplied in floating point, and the least that each of them must have beside it.
 OUTLIERS, SHARE_OF_OUTLIERS = 32, 4
-# Of the products by which integers are chosen or not: rows and columns, and how often they are multiplied.
-PRODUCT, PRODUCTS_TIMED = 512, 4
 # Largest codes of activations: the first where products of any unsigned with any signed byte are exact, the second
 # where the processor adds two of them in 16 bits first.
 CODE_RANGES = (127, 63)
@@ -41,29 +38,20 @@ def code_range() -> int:
         return 0
     exact = (largest for largest in CODE_RANGES if _is_exact(largest))
     largest = next(exact, 0)
-    return largest if largest and _is_faster() else 0
+    integers = torch.ones(PRODUCT, PRODUCT, dtype=torch.int8)
+    floats = integers.float()
+    faster = largest and is_faster(lambda: torch._int_mm(integers, integers), lambda: floats @ floats)
+    return largest if faster else 0
 
 
 def _is_exact(largest: int) -> bool:
-    codes = torch.full((8, 64), 2 * largest + 1, dtype=torch.uint8)
-    weights = torch.full((64, 8), WEIGHT_RANGE, dtype=torch.int8)
-    try:
-        return bool((torch._int_mm(codes, weights) == 64 * (2 * largest + 1) * WEIGHT_RANGE).all())
+    codes = torch.full((PRODUCT, PRODUCT), 2 * largest + 1, dtype=torch.uint8)
+    weights = torch.full((PRODUCT, PRODUCT), WEIGHT_RANGE, dtype=torch.int8)
+    expected = PRODUCT * (2 * largest + 1) * WEIGHT_RANGE
+    try:  # forwards the weights are turned, backwards not
+        return all(bool((torch._int_mm(codes, factor) == expected).all()) for factor in (weights.t(), weights))
     except RuntimeError:  # not on this processor
         return False
-
-
-def _is_faster() -> bool:
-    integers = torch.ones(PRODUCT, PRODUCT, dtype=torch.int8)
-    floats = integers.float()
-    products = (lambda: torch._int_mm(integers, integers), lambda: floats @ floats)
-    taken: list[list[float]] = [[], []]
-    for _ in range(PRODUCTS_TIMED):
-        for product, seconds in zip(products, taken, strict=True):
-            began = time.perf_counter()
-            product()
-            seconds.append(time.perf_counter() - began)
-    return min(taken[0]) < min(taken[1])
 
 
 class IntegerWeights:
