@@ -106,7 +106,7 @@ def is_packed(layer: nn.Module) -> bool:
     if kind not in ("Int8Params", "Params4bit") or weight.device.type != "cpu" or not can_compile():
         return False
     if kind == "Int8Params":
-        return weight.dtype == torch.int8 and int8_scales(layer) is not None
+        return weight.dtype == torch.int8 and _largest_weights(layer) is not None
     state = weight.quant_state
     return state is not None and state.quant_type == "nf4" and layer.in_features % state.blocksize == 0
 
@@ -116,7 +116,7 @@ def _filler(layer: Any) -> Fill:
     weight, (rows, width) = layer.weight, (layer.out_features, layer.in_features)
     codes = weight.data.view(-1)
     if type(weight).__name__ == "Int8Params":
-        scales = (int8_scales(layer).float() * INT8_STEP).contiguous()
+        scales = int8_steps(layer)
         return lambda result: _widen_int8(rows, codes, scales, result, result.stride(0), width)
     from bitsandbytes.functional import dequantize_blockwise
 
@@ -128,6 +128,11 @@ def _filler(layer: Any) -> Fill:
     return lambda result: _widen_nf4(rows, codes, scales, table, result, result.stride(0), width, int(state.blocksize))
 
 
-def int8_scales(layer: Any) -> Any:
+def int8_steps(layer: Any) -> torch.Tensor:
+    """What a code of each row of a weight at 8 bits stands for, (out,), in float32."""
+    return (_largest_weights(layer).float() * INT8_STEP).contiguous()
+
+
+def _largest_weights(layer: Any) -> Any:
     """The largest weight of each row; PEFT loses it from the weight, and the layer's state keeps it then."""
     return layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB

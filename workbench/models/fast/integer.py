@@ -17,7 +17,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from workbench.models.fast.compiled import Loop, can_compile
-from workbench.models.fast.frozen import Layer, int8_scales
+from workbench.models.fast.frozen import Layer, int8_steps
 from workbench.models.precision import PRODUCT, computing_dtype, is_faster
 
 # Columns that are multiplied in floating point, and the least that each of them must have beside it.
@@ -71,7 +71,7 @@ class IntegerWeights:
     def __init__(self, layers: Sequence[Any], sample: torch.Tensor) -> None:
         self.range = code_range()
         self.codes = [layer.weight.data for layer in layers]  # each (out, in)
-        self.scales = [(int8_scales(layer).float() / WEIGHT_RANGE).contiguous() for layer in layers]
+        self.scales = [int8_steps(layer) for layer in layers]
         self.sizes = [len(codes) for codes in self.codes]
         self.width = self.codes[0].shape[1]
         largest = sample.reshape(-1, self.width).abs().amax(dim=0)
