@@ -1,5 +1,6 @@
 """The bottleneck tuner, as a PEFT tuner."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,34 @@ def test_the_parts_of_a_feed_forward_block_are_found(architecture: str) -> None:
         assert part.gate == ("gate_proj" if gated else None)
     expected = {"gpt2": "n_inner", "gpt-j": "n_inner", "gpt1": None}.get(architecture, "intermediate_size")
     assert width_setting(model) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("architecture", WIDENED)
+def test_they_are_found_in_every_precision_where_large_numbers_overflow_too(
+    architecture: str, dtype: torch.dtype
+) -> None:
+    model = make_model(architecture)
+    for name in blocks(model, FEED_FORWARD):
+        block = model.get_submodule(name)
+        before = feed_forward(block)
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter.mul_(40)
+        block.to(dtype)
+        if dtype == torch.float16:
+            assert not block(1000 * torch.randn(4, 32, dtype=dtype)).isfinite().all()
+        assert before is not None
+        assert feed_forward(block) == before
+
+
+def test_an_adapter_is_refused_on_a_base_whose_blocks_are_of_another_kind(tmp_path: Path) -> None:
+    adapted("gpt-neox", **PARALLEL).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert saved["kinds"] == {"plain": 2}
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**saved, "kinds": {"gated": 2}}))
+    with pytest.raises(ValueError, match=r"of the kinds 2 gated; on the .* they would be 2 plain"):
+        PeftModel.from_pretrained(make_model("gpt-neox"), tmp_path)
 
 
 def test_which_layer_is_the_gate_is_seen_by_computing() -> None:

@@ -1,11 +1,13 @@
 """Methods: they begin as the base, they train what they say, they are named by their names."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel, get_peft_model_state_dict
 
-from tiny import make_model
+from tiny import SETTINGS, make_model
 from workbench.errors import UserError
 from workbench.methods import Mergeable, NotMergeable, find_method, known_methods
 from workbench.models import attach, size
@@ -18,6 +20,31 @@ def logits(model: Any) -> torch.Tensor:
         return model(torch.tensor([IDS])).logits
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", [name for name in known_methods() if name not in ("untuned", "full")])
+def test_an_adapter_is_the_same_on_a_base_of_half_precision(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """PEFT loads what it finds places for and only warns of the rest."""
+    torch.manual_seed(0)
+    settings = {**SETTINGS.get(name, {}), **({"init_weights": False} if name in BOTTLENECKS else {})}
+    trained: Any = attach(make_model("llama"), find_method(name), settings, IDS, 0).eval()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    trained.save_pretrained(tmp_path)
+    base = make_model("llama").to(dtype)
+    loaded: Any = PeftModel.from_pretrained(base, tmp_path).eval()
+    before, after = get_peft_model_state_dict(trained), get_peft_model_state_dict(loaded)
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[key].float(), after[key].float(), rtol=1e-2, atol=1e-3) for key in before)
+    with torch.inference_mode():
+        mask = torch.ones(1, len(IDS)).long()
+        mine, again = (model(torch.tensor([IDS]), attention_mask=mask).logits.float() for model in (trained, loaded))
+    plain = logits(make_model("llama"))
+    assert (mine - again).abs().max() < 0.2 * (mine[:, -len(IDS) :] - plain).abs().max()
+
+
+BOTTLENECKS = ("houlsby", "pfeiffer", "parallel")
 BEGIN_AS_BASE = ["lora", "rslora", "dora", "adalora", "ia3", "houlsby", "pfeiffer", "parallel"]
 
 

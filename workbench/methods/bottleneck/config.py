@@ -43,6 +43,8 @@ class BottleneckConfig(PeftConfig):
             neurons of the block, all but where they lead to; "random" begins as linear layers do. What the block
             computes of a text is worth knowing: on finserve, before its prompts had passages, half an epoch comes to a
             validation loss of 0.87 from copies and 1.33 from random neurons.
+        kinds: how many bottlenecks are of which kind, "gated" and "plain" as the blocks that they stand beside, or of
+            their "own". Noted when the adapter is made; on a base where it would be others, it is refused.
     """
 
     bottleneck_size: int = field(default=64, metadata={"help": "Width between the projections"})
@@ -65,6 +67,9 @@ class BottleneckConfig(PeftConfig):
     init_weights: bool = field(default=True, metadata={"help": "Start as the base"})
     init_neurons: Literal["block", "random"] = field(
         default="block", metadata={"help": "What a mergeable bottleneck starts with: copies of the block's neurons"}
+    )
+    kinds: dict[str, int] | None = field(
+        default=None, metadata={"help": "Noted: how many bottlenecks are of which kind"}
     )
 
     def __post_init__(self) -> None:

@@ -88,6 +88,12 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self._move_adapter_to_device_of_base_layer(adapter_name, device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
+    def kind(self, adapter_name: str) -> str:
+        """Of a bottleneck: "gated" or "plain", as the block that it stands beside, or of its "own"."""
+        if self.block_parts[adapter_name] is None:
+            return "own"
+        return "gated" if adapter_name in self.bottleneck_gate else "plain"
+
     @torch.no_grad()
     def _copy_neurons(self, adapter_name: str, parts: FeedForward) -> None:
         """Let the bottleneck read what some of the block's neurons read; if it is wider, the rest stays random."""

@@ -1,6 +1,7 @@
 """The tuner: which blocks of a model get a bottleneck, and what they become when it is merged."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -47,6 +48,25 @@ class BottleneckModel(BaseTuner):
                 for number, name in enumerate(blocks(model, PATTERNS[place]))
                 if not only or number in only
             }
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Put an adapter into `model`.
+
+        Raises:
+            ValueError: it was made for a base whose blocks are of other kinds.
+        """
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        config: Any = self.peft_config[adapter_name]
+        layers = [module for module in model.modules() if isinstance(module, BottleneckLayer)]
+        kinds = dict(
+            sorted(Counter(layer.kind(adapter_name) for layer in layers if adapter_name in layer.scale).items())
+        )
+        if config.kinds is not None and config.kinds != kinds:
+            raise ValueError(
+                f"this adapter has bottlenecks of the kinds {_counts(config.kinds)}; on the {type(model).__name__} "
+                f"that it is put into they would be {_counts(kinds)}: that is another base than it was trained on"
+            )
+        config.kinds = kinds
 
     @staticmethod
     def _prepare_adapter_config(peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
@@ -144,6 +164,10 @@ class BottleneckModel(BaseTuner):
         """The configuration of the base, for PEFT."""
         config = getattr(model, "config", {})
         return config.to_dict() if isinstance(config, PretrainedConfig) else dict(config)
+
+
+def _counts(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def _give_names(layer: nn.Module, args: Any, kwargs: Any, names: list[str]) -> tuple[Any, Any]:

@@ -198,7 +198,7 @@ def _computes(block: nn.Module, parts: FeedForward, width: int) -> bool:
     try:
         block.eval()
         with torch.no_grad():
-            return all(torch.equal(block(x), parts.formula(block, x)) for x in (sample, 1000 * sample))
+            return all(_equal(block(x), parts.formula(block, x)) for x in (sample, 1000 * sample))
     except (
         RuntimeError,
         TypeError,
@@ -210,6 +210,11 @@ def _computes(block: nn.Module, parts: FeedForward, width: int) -> bool:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two tensors are the same, and where a number is none (float16 overflows at 65,504), both have none."""
+    return left.shape == right.shape and torch.allclose(left, right, rtol=0, atol=0, equal_nan=True)
 
 
 def width_setting(model: nn.Module) -> str | None:
