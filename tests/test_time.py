@@ -62,6 +62,18 @@ def test_every_plan_ends_in_time_and_is_of_use() -> None:
             assert seconds(amounts, plan) >= 0.8 * given
 
 
+def test_a_proof_takes_time_for_the_examples_that_are_scored_and_no_others() -> None:
+    dear = replace(AMOUNTS, proof=6, proven=100)
+    for given in (600, 900, 1800, 3600):
+        plan = fit(dear, given, given / 60)
+        assert isinstance(plan, Plan)
+        scored = sum({**dear.examples, **plan.evaluated}.values())
+        taken = seconds(dear, plan) + dear.proof * min(dear.proven, scored)
+        assert 0.8 * given <= taken <= given
+    # What is left when every example is proven is shared out as if there were no proofs.
+    assert replace(fit(dear, 3600, 60), minutes=0) == fit(replace(AMOUNTS, fixed=AMOUNTS.fixed + 600), 3600, 0)
+
+
 def test_evaluation_that_is_dear_does_not_leave_training_without_time() -> None:
     plan = fit(replace(AMOUNTS, evaluation=6000), 1800, 30)
     assert isinstance(plan, Plan)

@@ -9,6 +9,7 @@ import psutil
 
 from workbench.console import bytes_text, duration_text
 from workbench.results import Forecast
+from workbench.run.merge import PROOF_PROMPTS
 from workbench.run.plan import Amounts
 from workbench.run.prepare import Job
 from workbench.run.timing import TrainingCost
@@ -26,6 +27,7 @@ class EntryCost:
         training: of a tuned method.
         fixed: of training, evaluation and export, what no cut makes shorter.
         evaluation: of all examples of all evaluated splits.
+        proof: of an export, for each prompt on which it is proven.
         memory_bytes, disk_bytes: at most, and of what stays.
         trainable, total: numbers that are trained, and in all; 0 for what is no language model.
         problem: why it can't be measured, and perhaps not be carried out; else empty.
@@ -34,6 +36,7 @@ class EntryCost:
     fixed: Forecast
     training: TrainingCost | None = None
     evaluation: float = 0.0
+    proof: float = 0.0
     memory_bytes: int = 0
     disk_bytes: int = 0
     trainable: int = 0
@@ -62,11 +65,12 @@ class Costs:
         if cost.training is not None:
             validation = cost.training.validation * len(job.rows.validation) / self.validation_rows
             training = job.steps * cost.training.step + validations(job) * validation
-        asked = sum(map(len, job.evaluated.values())) / max(1, sum(len(job.pairs[split]) for split in job.evaluated))
+        evaluated = sum(map(len, job.evaluated.values()))
+        asked = evaluated / max(1, sum(len(job.pairs[split]) for split in job.evaluated))
         return Forecast(
             training=cost.fixed.training + training,
             evaluation=cost.fixed.evaluation + cost.evaluation * asked,
-            export=cost.fixed.export,
+            export=cost.fixed.export + cost.proof * min(PROOF_PROMPTS, evaluated),
         )
 
     def expected(self, job: Job, trials: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Forecast]:
@@ -88,6 +92,8 @@ class Costs:
             validations=validations(job),
             validation_rows=len(job.rows.validation),
             evaluation=self.seeds * sum(cost.evaluation for cost in self.entries.values()),
+            proof=self.seeds * sum(cost.proof for cost in self.entries.values()),
+            proven=PROOF_PROMPTS,
             examples={split: len(pairs) for split, pairs in job.evaluated.items()},
         )
 

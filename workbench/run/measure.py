@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from workbench.generation.context import most_tokens
 from workbench.generation.engine import MOST_TOGETHER, LocalModel
 from workbench.generation.language_model import LanguageModel
 from workbench.methods import Mergeable, Method
-from workbench.models import attach, fast_evaluation, load_model, release_memory, size
+from workbench.models import attach, fast_evaluation, load_model, release_memory, size, without_adapter
 from workbench.recipe import LIKELIHOOD
 from workbench.results import Forecast
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
@@ -40,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 # Examples whose choices are timed, and examples of each split to which a baseline is fitted to time it.
 CHOICES_TIMED, FITTED = 16, 200
-# Rows of one prompt by whose reading a method is compared with the base.
-ROWS_COMPARED = 4
 # Plain transformers, which proves an export, takes so many times as long for a text as the engine here.
 PLAIN = 1.5
 # Prompts that it answers at once, and sequences whose logits are compared, by the trained model, the base and it.
@@ -125,7 +124,7 @@ class _Base:
         assert model is not None
         self.total = size(model).total
         with peak_memory() as memory, fast_evaluation(model):
-            self.reading = self.reading_seconds(model)
+            (self.reading,) = reading_seconds([partial(_as_it_is, model)], self.first()[0])
             self.together = self._together(model)
             self.writing = writing_cost(job, model, self.written or self.first(), self.together)
             local = LocalModel(model, job.heads[LIKELIHOOD].renderer)
@@ -140,9 +139,13 @@ class _Base:
         """Prompts on which an export is proven."""
         return [item for _, item in self.job.first_pairs(PROOF_PROMPTS)]
 
-    def reading_seconds(self, model: nn.Module) -> float:
-        """By which a method is compared with the base."""
-        return reading_seconds(model, self.first()[0], ROWS_COMPARED)
+    def slower(self, model: nn.Module, bits: int) -> float:
+        """How many times as long as the base at 32 bits a model with an adapter takes to read."""
+        item = self.first()[0]
+        if bits < 32:
+            return reading_seconds([partial(_as_it_is, model)], item)[0] / self.reading
+        tuned, plain = reading_seconds([partial(_as_it_is, model), partial(without_adapter, model)], item)
+        return tuned / plain
 
     def _together(self, model: nn.Module) -> int:
         """Rows with which answers are written."""
@@ -167,20 +170,28 @@ class _Base:
         """Of all answers that are written, given their lengths."""
         return self.writing.seconds(sum(item.length for item in self.written), answers, self.together)
 
-    def export_seconds(self, answers: np.ndarray) -> float:
-        """To merge, write, read again and prove a checkpoint."""
-        prompts = self.first()
-        tokens, some = sum(item.length for item in prompts), np.resize(answers, len(prompts))
-        plain = PLAIN * self.writing.seconds(tokens, some, PROVEN_TOGETHER)
-        compared = COMPARED * self.writing.token * tokens / len(prompts)
-        written = self.writing.seconds(tokens, some, self.together) if self.chosen else 0.0
-        files = 2 * self.total * FLOAT32 / self.disk
-        return 2 * self.loading + files + plain + compared + written
+    @property
+    def files_seconds(self) -> float:
+        """To merge a checkpoint, write and read it."""
+        return 2 * self.loading + 2 * self.total * FLOAT32 / self.disk
 
-    def class_export_seconds(self, choosing: float) -> float:
+    def proof_seconds(self, answers: np.ndarray) -> float:
+        """To prove an export on all prompts that there are for it, given the lengths of answers."""
+        prompts = self.first()
+        some = np.resize(answers if len(answers) else self.job.recipe.max_new_tokens, len(prompts))
+        tokens = sum(item.length for item in prompts)
+        plain = PLAIN * self.writing.seconds(tokens, some, PROVEN_TOGETHER)
+        compared = min(COMPARED, 3 * len(prompts)) * self.writing.token * tokens / len(prompts)
+        written = self.writing.seconds(tokens, some, self.together) if self.chosen else 0.0
+        return plain + compared + written
+
+    def class_proof_seconds(self, choosing: float) -> float:
         """The same for a head of classes, which takes `choosing` for one prompt: each is read five times in all."""
-        read = len(self.first()) * choosing * (3 + 2 * PLAIN)
-        return 2 * self.loading + 2 * self.total * FLOAT32 / self.disk + read
+        return len(self.first()) * choosing * (3 + 2 * PLAIN)
+
+
+def _as_it_is(model: nn.Module) -> AbstractContextManager[nn.Module]:
+    return nullcontext(model)
 
 
 def _choosing_seconds(model: LanguageModel, examples: Sequence[Example], prune: bool) -> float:
@@ -212,7 +223,7 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
         release_memory()
         model = _attached(job, method, precision.scored_bits)
         with fast_evaluation(model.eval()):
-            slower = base.reading_seconds(model) / base.reading
+            slower = 1.0 if method.trains_base else base.slower(model, precision.scored_bits)
             choosing, calibration = slower * base.choosing, slower * base.calibration
             if job.head.labels is not None:
                 choosing = base.choosing_seconds(job.head.language_model(model))
@@ -220,22 +231,22 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
         del model
         release_memory()
     merges = isinstance(job.mergeability[job.name_of(method)], Mergeable)
-    proof = references if len(references) else np.array([job.recipe.max_new_tokens])
-    export = 0.0
-    if merges or method.trains_base:
+    exports, proof = merges or method.trains_base, 0.0
+    if exports:
         writes = job.head.labels is None
-        export = slower * base.export_seconds(proof) if writes else base.class_export_seconds(choosing)
+        proof = slower * base.proof_seconds(references) if writes else base.class_proof_seconds(choosing)
     adapter, merged = counted.trainable * FLOAT32, base.total * FLOAT32
     return EntryCost(
         fixed=Forecast(
             training=base.loading + 4 * adapter / base.disk,
             evaluation=2 * base.loading + calibration,
-            export=export,
+            export=base.files_seconds if exports else 0.0,
         ),
         training=training,
         evaluation=slower * base.writing_seconds(references) + len(base.chosen) * choosing,
+        proof=proof / len(base.first()),
         memory_bytes=max(memory.peak_bytes, training.memory_bytes, base.memory_bytes),
-        disk_bytes=(0 if method.trains_base else adapter) + (merged if export else 0),
+        disk_bytes=(0 if method.trains_base else adapter) + (merged if exports else 0),
         trainable=counted.trainable,
         total=counted.total,
     )

@@ -17,7 +17,7 @@ RESERVE = 0.1
 # The least that tells anything: optimizer steps of a method, and scored examples of a split.
 LEAST_STEPS = 20
 LEAST_EXAMPLES = 24
-# Of the time that can be shared out, evaluation gets so much before training is cut.
+# Of the time that training and evaluation can share, evaluation gets so much before training is cut.
 EVALUATION_SHARE = 0.35
 # By which the evaluated part of a split is drawn: it hangs on no seed of a run, so that runs can be compared.
 PART_SEED = 0
@@ -98,6 +98,8 @@ class Amounts:
         validations: of a training.
         validation_rows: how many there are.
         evaluation: of all examples of all evaluated splits.
+        proof: of the exports, for each example that they are proven on.
+        proven: examples that they are proven on at most.
         examples: split -> how many there are.
     """
 
@@ -108,6 +110,8 @@ class Amounts:
     validations: int
     validation_rows: int
     evaluation: float
+    proof: float = 0.0
+    proven: int = 0
     examples: Mapping[str, int]
 
 
@@ -121,13 +125,25 @@ def fit(amounts: Amounts, seconds: float, minutes: float) -> Plan | float:
     Returns:
         The plan; or, where not even the least that is useful would end in time, the seconds that it would take.
     """
+    total = sum(amounts.examples.values())
+    proofs = amounts.proof * min(amounts.proven, total)
+    plan = _fit(replace(amounts, fixed=amounts.fixed + proofs, proof=0.0), seconds, minutes)
+    if isinstance(plan, Plan) and sum({**amounts.examples, **plan.evaluated}.values()) >= amounts.proven:
+        return plan
+    of_few = _fit(amounts, seconds, minutes)  # so few are scored that a proof is shorter, too
+    return of_few if isinstance(of_few, Plan) or isinstance(plan, Plan) else min(plan, of_few)
+
+
+def _fit(amounts: Amounts, seconds: float, minutes: float) -> Plan | float:
+    """The same where every example that is scored is one that exports are proven on."""
     to_share = seconds * (1 - RESERVE) - amounts.fixed
     total = sum(amounts.examples.values())
-    example = amounts.evaluation / max(1, total)
+    scored = amounts.evaluation / max(1, total)
+    example = scored + amounts.proof
     fewest = {split: min(count, LEAST_EXAMPLES) for split, count in amounts.examples.items()}
     validating = amounts.validation * amounts.validations
     training = amounts.step * amounts.steps + validating
-    if training + amounts.evaluation <= to_share:
+    if training + example * total <= to_share:
         return Plan(minutes=minutes)
     least_steps = min(amounts.steps, LEAST_STEPS)
     least_rows = min(amounts.validation_rows, LEAST_EXAMPLES) / max(1, amounts.validation_rows)
@@ -136,7 +152,8 @@ def fit(amounts: Amounts, seconds: float, minutes: float) -> Plan | float:
     if least_training + least_evaluation > to_share:
         return (amounts.fixed + least_training + least_evaluation) / (1 - RESERVE)
     # What evaluation doesn't need is training's, and the other way round.
-    evaluating = min(amounts.evaluation, max(EVALUATION_SHARE * to_share, to_share - training))
+    share = example / (scored / EVALUATION_SHARE + amounts.proof) if example else EVALUATION_SHARE
+    evaluating = min(example * total, max(share * to_share, to_share - training))
     evaluating = max(least_evaluation, min(evaluating, to_share - least_training))
     evaluated = _spread(amounts.examples, fewest, math.floor(evaluating / example) if example else total)
     rest = to_share - example * sum(evaluated.values())

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from workbench.training.trainer import padding_multiple
 
 # Steps of decoding that are timed; the first is left out.
 STEPS_TIMED = 3
+# Rows of one prompt by whose reading models are compared, and how many times each reads them.
+ROWS_COMPARED, TURNS = 2, 2
 NO_TOKEN = -1  # at which no answer ends
 DISK_BYTES = 2**26
 
@@ -253,10 +256,22 @@ def _step_seconds(model: nn.Module, prompt_ids: Sequence[int], rows: int) -> flo
     return float(np.median(taken[1:]))
 
 
+def reading_seconds(models: Sequence[Callable[[], AbstractContextManager[nn.Module]]], item: Rendered) -> list[float]:
+    """Times in which models read a prompt a few times at once, taken in turns: a machine is not always equally fast.
+
+    Args:
+        models: each gives one while it is open; several may be one model in several states.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    for rows in (1, *[ROWS_COMPARED] * TURNS):  # in the first turn is made what each makes once
+        for taken, opened in zip(times, models, strict=True):
+            with opened() as model:
+                taken.append(_reading_seconds(model, item, rows))
+    return [min(taken[1:]) for taken in times]
+
+
 @torch.inference_mode()
-def reading_seconds(model: nn.Module, item: Rendered, rows: int) -> float:
-    """Time in which `model` reads a prompt as many times at once, by which it is compared with the base."""
+def _reading_seconds(model: nn.Module, item: Rendered, rows: int) -> float:
     ids = torch.tensor([item.prompt_ids] * rows, device=next(model.parameters()).device)
     mask = torch.ones_like(ids)
-    model(input_ids=ids[:1], attention_mask=mask[:1], use_cache=False)
-    return min(seconds_of(lambda: model(input_ids=ids, attention_mask=mask, use_cache=False)) for _ in range(2))
+    return seconds_of(lambda: model(input_ids=ids, attention_mask=mask, use_cache=False))
