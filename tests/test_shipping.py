@@ -1,5 +1,8 @@
 """Exports: proven from disk, or not there at all."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,34 @@ def test_virtual_tokens_stand_before_what_the_tokenizer_adds_itself() -> None:
     assert tokenizer("a")["input_ids"] == [new, *before]
     assert tokenizer("a", "b")["input_ids"] == [new, *pair]
     assert tokenizer("a", add_special_tokens=False)["input_ids"] == before[1:]
+
+
+SAVED = """
+import sys
+from pathlib import Path
+from tiny import make_model, make_tokenizer
+from workbench.export import save_adapter
+from workbench.methods import find_method
+from workbench.models import attach
+
+for name in ("lora", "parallel", "ia3"):
+    tuned = attach(make_model("llama"), find_method(name), {}, list(range(3, 60)), seed=0)
+    save_adapter(tuned, make_tokenizer(), Path(sys.argv[1]) / name, "base", "# card")
+"""
+
+
+def test_adapters_are_equal_byte_for_byte_whatever_the_hashes_of_their_process(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAVED, str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)},
+        )
+        for seed in ("1", "2")
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    one, other = (
+        {path.relative_to(tmp_path / seed): path.read_bytes() for path in (tmp_path / seed).rglob("*.*")}
+        for seed in ("1", "2")
+    )
+    assert len(one) > 10
+    assert one == other

@@ -1,8 +1,11 @@
 """Save an adapter."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from peft import PeftConfig
+from peft.utils import CONFIG_NAME
 from torch import nn
 
 from workbench import files
@@ -23,6 +26,15 @@ def save_adapter(model: nn.Module, tokenizer: Any, folder: Path, checkpoint: str
             config.base_model_name_or_path = checkpoint
         # No adapter here changes the vocabulary; asked to find out, PEFT would look for the base on a hub.
         model.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)  # type: ignore[operator]
+        for config in model.peft_config.values():  # type: ignore[operator]
+            _sort_sets(aside / CONFIG_NAME, config)
         tokenizer.save_pretrained(aside)
         files.write_text(aside / "README.md", card)
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _sort_sets(file: Path, config: PeftConfig) -> None:
+    """Write what is a set in `config` in an order of its own: PEFT writes it in that of this process's hashes."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    sets = {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
+    files.write_text(file, json.dumps(values | sets, indent=2, sort_keys=True))
