@@ -20,6 +20,8 @@ from scipy.stats import binom, fisher_exact
 from tiny import recipe_text, write_rows
 from workbench import Monitoring, Recipe
 from workbench.errors import UserError
+from workbench.monitor import stream as stream_module
+from workbench.monitor import watch as watch_module
 from workbench.monitor.__main__ import main
 from workbench.monitor.counted import what_is_counted
 from workbench.monitor.stream import Line, Spool, batches
@@ -187,16 +189,18 @@ def test_what_comes_again_is_not_counted_again(tmp_path: Path) -> None:
     assert [json.loads(row)["id"] for row in (tmp_path / ITEMS).open()] == ["t0", "t1", "t2", "t3", "t4", "t9"]
 
 
-def test_another_stream_in_the_same_place_is_noticed(tmp_path: Path) -> None:
-    stream = write_rows(tmp_path / "posts", [line(n, n, says="neutral") for n in range(5)])
-    watch = watch_in(tmp_path / "out")
-    (lines,) = batches(stream, 0, 10)
-    watch.take(lines, asked, told)
-    assert watch_in(tmp_path / "out").same_stream(stream)
-    write_rows(stream, [line(n + 50, n, says="neutral") for n in range(5)])
-    assert not watch_in(tmp_path / "out").same_stream(stream)
-    stream.write_text("")
-    assert not watch_in(tmp_path / "out").same_stream(stream)
+def test_what_came_again_is_known_after_a_restart_however_long_ids_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "RECENT", 300)
+    monkeypatch.setattr(watch_module, "BLOCK_BYTES", 1000)
+    rows = [{**line(n, n, says="neutral"), "id": f"{n:0200}"} for n in range(400)]
+    watch_in(tmp_path).take(lines_of(rows), asked, told)
+    again = watch_in(tmp_path)
+    again.take(lines_of(rows[100:]), asked, told)
+    assert (again.counts["items"], again.counts["repeated"]) == (400, 300)
+    again.take(lines_of(rows[99:100]), asked, told)  # beyond what is remembered
+    assert again.counts["items"] == 401
 
 
 def test_an_output_that_was_shortened_is_told(tmp_path: Path) -> None:
@@ -210,14 +214,17 @@ def test_what_is_no_text_is_left_out_with_its_reason(tmp_path: Path) -> None:
     rows = [
         b"{", b"[1]", {"id": "1", "text": "x"}, line(1, 0, says="neutral", bad=1), {**line(2, 0), "time": "yesterday"},
         line(5, 1769850000000), line(6, 10**400), line(7, 4102444800), {**line(8, 0), "text": 123},
-        b'{"id": "\\ud83d", "time": 1, "text": "x"}', b"[" * 100_000,
+        b'{"id": "\\ud83d", "time": 1, "text": "x"}', b"[" * 100_000, {**line(9, 0), "id": "9" * 257},
+        b'{"id": NaN, "time": 1, "text": "x"}', {**line(10, 0), "time": "0001-01-01T00:00:00+14:00"},
+        {**line(11, 0), "time": "1969-12-31T23:59:59Z"}, line(12, time.time() + 3600), line(13, -1),
         b"", line(3, 0, says="neutral"), {**line(4, 0, says="neutral"), "time": "2026-01-31T09:00:00+01:00"},
     ]  # fmt: skip
     watch_in(tmp_path).take(lines_of(rows), asked, told)
     reasons = [json.loads(row)["reason"] for row in (tmp_path / REJECTED).open()]
     expected = (
         "not JSON", "not list", "no time", "no firm", "yesterday", "milliseconds", "neither seconds", "in the future",
-        "text must be a string", "surrogates not allowed", "recursion",
+        "text must be a string", "surrogates not allowed", "recursion", "more than 256 bytes", "no number",
+        "before 1970", "before 1970", "in the future", "neither seconds",
     )  # fmt: skip
     for reason, part in zip(reasons, expected, strict=True):
         assert part in reason
@@ -266,7 +273,7 @@ def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "stream"
     path.write_bytes(b"1\n2")
     done = threading.Event()
-    reading = batches(path, 0, 10, done)
+    reading = batches(path, None, 10, done)
     assert [part.content for part in next(reading)] == [b"1"]
     with path.open("ab") as file:
         file.write(b"2\n333")
@@ -276,23 +283,116 @@ def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
     assert (last.content, last.start, last.end) == (b"333", 5, 8)
     assert list(reading) == []
     path.write_bytes(b'1\n{"id')  # without following, the rest is left for the next time
-    assert [[part.content for part in found] for found in batches(path, 0, 10)] == [[b"1"]]
+    assert [[part.content for part in found] for found in batches(path, None, 10)] == [[b"1"]]
 
 
+def contents(found: Any) -> list[bytes]:
+    return [one.content for one in found]
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(stream_module, "POLL_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("soon")
 def test_a_file_that_is_rotated_or_cut_off_is_followed(tmp_path: Path) -> None:
     path = tmp_path / "stream"
     path.write_bytes(b"1\n2\n")
-    done = threading.Event()
-    reading = batches(path, 0, 10, done)
-    assert [part.content for part in next(reading)] == [b"1", b"2"]
+    done, said = threading.Event(), list[str]()
+    reading = batches(path, None, 10, done, said.append)
+    assert contents(next(reading)) == [b"1", b"2"]
     path.rename(tmp_path / "stream.1")
     path.write_bytes(b"3\n4\n5\n")
-    assert [part.content for part in next(reading)] == [b"3", b"4", b"5"]
+    assert contents(next(reading)) == [b"3", b"4", b"5"]
+    assert said == []
     path.write_bytes(b"6\n")
     (last,) = next(reading)
     assert (last.content, last.start) == (b"6", 0)
+    assert "whether lines were lost before can't be known" in said[0]
     done.set()
     assert list(reading) == []
+
+
+@pytest.mark.parametrize("names", [("stream.2", "stream.1"), ("stream-20260130", "stream-20260131")])
+def test_files_that_were_rotated_while_nobody_read_are_read_in_their_order(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    path, numbers = tmp_path / "stream", [f"{n}".encode() for n in range(300)]
+    path.write_bytes(b"".join(n + b"\n" for n in numbers[:100]))
+    reading = batches(path, None, 40)
+    first = next(reading)
+    older, newer = (tmp_path / name for name in names)
+    path.rename(older)
+    newer.write_bytes(b"".join(n + b"\n" for n in numbers[100:200])[:-1])  # nobody will end its last line
+    path.write_bytes(b"".join(n + b"\n" for n in numbers[200:]))
+    (tmp_path / "stream.bak").write_bytes(b"no part of it\n")
+    after_a_restart = batches(path, first[-1].place, 40)
+    assert contents(first) + [c for found in after_a_restart for c in contents(found)] == numbers
+
+
+@pytest.mark.usefixtures("soon")
+def test_two_rotations_during_one_batch_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(b"1\n2\n3\n4\n")
+    done = threading.Event()
+    reading = batches(path, None, 2, done)
+    found = contents(next(reading))
+    path.rename(tmp_path / "stream.2")
+    (tmp_path / "stream.1").write_bytes(b"5\n6\n")
+    path.write_bytes(b"7\n")
+    while len(found) < 7:
+        found += contents(next(reading))
+    assert found == [b"1", b"2", b"3", b"4", b"5", b"6", b"7"]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_writer_that_goes_on_in_the_renamed_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "stream"
+    done = threading.Event()
+    with path.open("wb", buffering=0) as writer:
+        writer.write(b"1\n")
+        reading = batches(path, None, 2, done)
+        assert contents(next(reading)) == [b"1"]
+        path.rename(tmp_path / "stream.1")
+        path.touch()
+        writer.write(b"2\n")
+        assert contents(next(reading)) == [b"2"]
+        path.write_bytes(b"4\n")
+        threading.Timer(0.2, writer.write, [b"3"]).start()  # its end never comes
+        assert contents(next(reading)) == [b"3"]
+    assert contents(next(reading)) == [b"4"]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_file_that_was_copied_and_cut_off_and_has_grown_again_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "stream"
+    path.write_bytes(b"11\n22\n")
+    done, said = threading.Event(), list[str]()
+    reading = batches(path, None, 2, done, said.append)
+    assert contents(next(reading)) == [b"11", b"22"]
+    (tmp_path / "stream.1").write_bytes(b"11\n22\n33\n")
+    path.write_bytes(b"44\n55\n66\n77\n")
+    found = [content for _ in range(3) for content in contents(next(reading))]
+    assert found == [b"33", b"44", b"55", b"66", b"77"]
+    assert said == []
+
+
+def test_the_rest_of_a_line_that_is_too_long_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stream_module, watch_module):
+        monkeypatch.setattr(module, "MOST_BYTES", 100)
+    whole = json.dumps(line(2, 2, says="neutral")).encode()
+    path = tmp_path / "stream"
+    path.write_bytes(b"x" * 100 + whole + b"\n" + whole + b"\n")
+    watch = watch_in(tmp_path / "out")
+    for found in batches(path, None, 1):
+        watch.take(found, asked, told)
+    assert (watch.counts["items"], watch.counts["rejected"]) == (1, 1)
+    assert "more than 100 are not read" in (tmp_path / "out" / REJECTED).read_text()
+    spool = Spool(io.BytesIO(b"x" * 250), tmp_path / "spool", dealt_with=0)
+    assert spool.done.wait(10)
+    assert (tmp_path / "spool").read_bytes() == b"x" * 250 + b"\n"
 
 
 def test_a_pipe_is_spooled_and_its_failure_told(tmp_path: Path) -> None:
@@ -324,7 +424,7 @@ def slowly(texts):
     return told(texts)
 
 state = watch_in(Path(sys.argv[2]))
-for lines in batches(Path(sys.argv[1]), state.offset, 7):
+for lines in batches(Path(sys.argv[1]), state.last, 7):
     state.take(lines, asked, slowly)
 """
 

@@ -29,7 +29,12 @@ at most --false-alarms in each window. Alerts are JSON lines on stdout.
 In the output folder: items.jsonl (what the model made of each text), alerts.jsonl, rejected.jsonl, trend.html (open it
 in a browser; it renews itself) and state.json. Stopped or killed at any time, the same command goes on where it was: no
 text of a file is lost or counted twice, and alerts.jsonl has every alert, whether stdout was read or not. A text whose
-id is among the last 10,000 is not counted again. With --follow, a file may be rotated.
+id is among the last 10,000 is not counted again. A file may be rotated, to posts.jsonl.1 or posts.jsonl-20260131 and so
+on, or copied there and cut off, while it is followed or while nothing runs: the rest of it is read first, if it lies
+there uncompressed; if not, that is said.
+
+Left out are texts that are dated more than ten minutes ahead, ids of more than 256 bytes, and lines of more than a
+megabyte.
 
 Standard input is kept in stream.jsonl, and what has arrived there is safe. What was still in the pipe when the process
 was killed is its producer's: let it send that again.

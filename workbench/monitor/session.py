@@ -98,21 +98,19 @@ def _watch(
     )
     state.resume()
     path = out / SPOOL if stream is None else stream
-    if path.is_file() and not state.same_stream(path):
-        if stream is None:
-            raise UserError(f"{path} is not what was read before: put it back, or begin anew with another --out")
-        print(f"{path} was cut off or replaced since: read from its beginning", file=sys.stderr)
-        state.offset = 0
-    spooled = Spool(sys.stdin.buffer, path, state.offset) if stream is None else None
+    spooled = None
+    if stream is None:
+        _require_spool(path, state)
+        spooled = Spool(sys.stdin.buffer, path, state.last.end if state.last else 0)
     end = spooled.done if spooled else Event() if follow else None
     with (out / ALERTS).open(encoding="utf-8") as file:
         last: deque[Mapping[str, Any]] = deque(map(json.loads, file), maxlen=ALERTS_SHOWN)
     print(
-        f"{state.method} reads {state.stream} from byte {state.offset:,}; picture: {out / PAGE}",
+        f"{state.method} reads {state.stream} from byte {state.last.end if state.last else 0:,}; picture: {out / PAGE}",
         file=sys.stderr,
     )
     drawn = 0.0
-    for lines in batches(path, state.offset, batch, end):
+    for lines in batches(path, state.last, batch, end, lambda remark: print(f"\r{remark}", file=sys.stderr)):
         new = state.take(
             lines, lambda row: _asked(tuned, monitoring, row), lambda texts: _verdicts(tuned, monitoring, texts)
         )
@@ -127,6 +125,23 @@ def _watch(
     print(f"\r{_counted(state)}", file=sys.stderr)
     if spooled and spooled.error:
         raise spooled.error
+
+
+def _require_spool(path: Path, state: Watch) -> None:
+    """See that a spool is the one from which was read before.
+
+    Raises:
+        UserError: it is not.
+    """
+    if state.last is None:
+        return
+    try:
+        with path.open("rb") as file:
+            is_same = state.last.is_read_from(file)
+    except FileNotFoundError:
+        is_same = False
+    if not is_same:
+        raise UserError(f"{path} is not what was read before: put it back, or begin anew with another --out")
 
 
 def _counted(state: Watch) -> str:

@@ -12,7 +12,6 @@ Outputs have the same keys whatever a recipe's `monitoring` counts; they have th
 - `rejected.jsonl`: `reason` and `line`.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from typing import Any
 from workbench import files
 from workbench.data import Example
 from workbench.errors import UserError
-from workbench.monitor.stream import Line
+from workbench.monitor.stream import MOST_BYTES, Line, Place
 from workbench.monitor.surge import Judgement, Surges, Window
 from workbench.recipe import Monitoring
 
@@ -37,8 +36,12 @@ ITEMS, ALERTS, REJECTED = "items.jsonl", "alerts.jsonl", "rejected.jsonl"
 SHOWN = 120
 # Texts by whose ids it is known whether another comes again.
 RECENT = 10_000
-# A clock may be ahead of ours by so much.
-AHEAD_SECONDS = 86400.0
+# A clock may be ahead of ours by so much: a text of a later window closes the windows of all others.
+AHEAD_SECONDS = 600.0
+# Of an id, in UTF-8; so many are remembered.
+MOST_ID_BYTES = 256
+# Of an output, that are read together from its end.
+BLOCK_BYTES = 2**16
 # A number as a text.
 SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 # 1 January 3000: a number beyond it counts milliseconds.
@@ -109,8 +112,7 @@ class Watch:
         false_alarms: chance that a quiet topic raises an alert in a window.
         history: quiet windows that a new one is held against, at most.
         monitoring: which label of which task is counted.
-        offset: bytes of the stream that have been dealt with.
-        mark: where the last line dealt with begins, and its sha256: whether it is the same stream.
+        last: the last line that was dealt with, by which the stream is known; None before the first.
         start: of the open window, which is that of the latest text; None before the first.
         counts: texts, lines that are none, texts that had come before, texts of windows that were over, alerts.
         recent: ids of the last texts.
@@ -123,8 +125,7 @@ class Watch:
     false_alarms: float
     history: int
     monitoring: Monitoring
-    offset: int = 0
-    mark: tuple[int, str] = (0, "")
+    last: Place | None = None
     start: float | None = None
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     topics: dict[str, Topic] = field(default_factory=dict)
@@ -157,8 +158,10 @@ class Watch:
             if changed := {k: v for k, v in begun.items() if v != self.settings()[k]}:
                 named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())
                 raise UserError(f"{self.folder} was begun with {named}: give the same, or another --out")
-            self.offset, self.counts, self.lengths = state["offset"], state["counts"], state["lengths"]
-            self.mark, self.start = tuple(state["mark"]), state["start"]
+            self.counts, self.lengths, self.start = state["counts"], state["lengths"], state["start"]
+            if state["offset"]:
+                start, digest = state["mark"]
+                self.last = Place(start=start, end=state["offset"], digest=digest)
             self.topics = {name: self._topic(values) for name, values in state["topics"].items()}
         for name, length in self.lengths.items():
             with (self.folder / name).open("ab") as output:
@@ -167,12 +170,8 @@ class Watch:
                         f"{self.folder / name} has been shortened since: put it back, or begin anew with another --out"
                     )
                 output.truncate(length)
-        with (self.folder / ITEMS).open("rb") as items:
-            items.seek(max(0, self.lengths[ITEMS] - RECENT * 200))
-            if items.tell():
-                items.readline()  # the rest of a line
-            for line in items:
-                self._remember(str(json.loads(line)["id"]))
+        for line in last_lines(self.folder / ITEMS, RECENT):
+            self._remember(str(json.loads(line)["id"]))
 
     def _topic(self, state: dict[str, Any] | None = None) -> Topic:
         if state is None:
@@ -183,15 +182,6 @@ class Watch:
             negative=state["negative"],
             shown=[Window(**window) for window in state["shown"]],
         )
-
-    def same_stream(self, path: Path) -> bool:
-        """Whether the file at `path` still has the last line that was dealt with in its place."""
-        start, digest = self.mark
-        if not self.offset:
-            return True
-        with path.open("rb") as file:
-            file.seek(start)
-            return _digest(file.read(self.offset - start).rstrip(b"\r\n")) == digest
 
     def take(self, lines: Sequence[Line], ask: Ask, classify: Classify) -> list[dict[str, Any]]:
         """Deal with lines of the stream, and commit what came of them.
@@ -229,8 +219,8 @@ class Watch:
             ("alerts", len(alerts)),
         ):
             self.counts[name] += count
-        self.mark = (lines[-1].start, _digest(lines[-1].content))
-        self._commit({ITEMS: items, ALERTS: alerts, REJECTED: rejected}, lines[-1].end)
+        self.last = lines[-1].place
+        self._commit({ITEMS: items, ALERTS: alerts, REJECTED: rejected})
         return alerts
 
     def _remember(self, key: str) -> None:
@@ -277,7 +267,7 @@ class Watch:
             "new_level": judged.new_level,
         }
 
-    def _commit(self, outputs: Mapping[str, Sequence[Mapping[str, Any]]], offset: int) -> None:
+    def _commit(self, outputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         for name, rows in outputs.items():
             if not rows:
                 continue
@@ -286,15 +276,14 @@ class Watch:
                 file.flush()
                 os.fsync(file.fileno())
                 self.lengths[name] = file.tell()
-        self.offset = offset
         files.write_json(self.folder / STATE, self.state())
 
     def state(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return {
             "settings": self.settings(),
-            "offset": self.offset,
-            "mark": self.mark,
+            "offset": self.last.end if self.last else 0,
+            "mark": [self.last.start, self.last.digest] if self.last else [0, ""],
             "start": self.start,
             "counts": self.counts,
             "lengths": self.lengths,
@@ -317,6 +306,8 @@ def read_texts(lines: Sequence[Line], ask: Ask) -> tuple[list[Text], list[dict[s
         if not line.content.strip():
             continue
         try:
+            if line.end - line.start > MOST_BYTES:
+                raise ValueError(f"a line of {line.end - line.start:,} bytes: more than {MOST_BYTES:,} are not read")
             texts.append(_text(line.content, ask))
         except Exception as error:  # noqa: BLE001  whatever is wrong with a line, the next ones must be read
             reason = f"no {error}" if isinstance(error, KeyError) else f"{error}"
@@ -337,6 +328,10 @@ def _text(content: bytes, ask: Ask) -> Text:
         raise ValueError(f"no {', '.join(missing)}")
     if not isinstance(row["text"], str) or isinstance(row["id"], (bool, list, dict)):
         raise ValueError("text must be a string, and id a string or a number")
+    if isinstance(row["id"], float) and not math.isfinite(row["id"]):
+        raise ValueError(f"id {row['id']} is no number")
+    if len(str(row["id"]).encode()) > MOST_ID_BYTES:
+        raise ValueError(f"id has more than {MOST_ID_BYTES} bytes")
     _line(row).encode()  # or it could not be written
     return Text(row=row, seconds=_seconds(row["time"]), asked=ask(row))
 
@@ -356,8 +351,10 @@ def _seconds(value: Any) -> float:
         except (TypeError, ValueError) as error:
             raise ValueError(wrong) from error
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if seconds < 0:
+        raise ValueError(f"time {str(value)[:40]!r} lies before 1970")
     if seconds > time.time() + AHEAD_SECONDS:
-        raise ValueError(f"time {iso(seconds)} lies in the future")  # it would close the windows of all others
+        raise ValueError(f"time {str(value)[:40]!r} lies more than {AHEAD_SECONDS / 60:.0f} minutes in the future")
     return seconds
 
 
@@ -370,5 +367,14 @@ def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def last_lines(path: Path, count: int) -> list[bytes]:
+    """The last `count` whole lines of a file, in their order, without reading what stands before them."""
+    with path.open("rb") as file:
+        start = file.seek(0, os.SEEK_END)
+        content = b""
+        while start and content.count(b"\n") <= count:
+            block = min(BLOCK_BYTES, start)
+            start = file.seek(start - block)
+            content = file.read(block) + content
+    lines = content.splitlines(keepends=True)
+    return lines[-count:]
