@@ -88,7 +88,8 @@ def batches(
     """
     while True:
         with ExitStack() as opened:
-            files, offset = _files(path, last, opened, say)
+            current = opened.enter_context(_opened(path, follow))
+            files, offset = _files(path, current, last, opened, say)
             for number, file in enumerate(files, 1):
                 reader = _Reader(file, path if number == len(files) else None, follow)
                 for lines in reader.batches(offset, most):
@@ -99,12 +100,24 @@ def batches(
             return
 
 
-def _files(path: Path, last: Place | None, opened: ExitStack, say: Callable[[str], None]) -> tuple[list[BinaryIO], int]:
-    """The files to read, that at `path` last, and the offset at which to begin with the first of them.
+def _opened(path: Path, follow: threading.Event | None) -> BinaryIO:
+    """The file at `path`; between two files of a rotation it is waited for."""
+    while True:
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            if follow is None or follow.is_set():
+                raise
+            time.sleep(POLL_SECONDS)
+
+
+def _files(
+    path: Path, current: BinaryIO, last: Place | None, opened: ExitStack, say: Callable[[str], None]
+) -> tuple[list[BinaryIO], int]:
+    """The files to read, `current` at `path` last, and the offset at which to begin with the first of them.
 
     All are opened before any is read: a rotation meanwhile changes names only.
     """
-    current: BinaryIO = opened.enter_context(path.open("rb"))
     if last is None:
         return [current], 0
     if last.is_read_from(current):
