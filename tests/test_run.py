@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from workbench.run import method_trial
 from workbench.run import trial as trial_module
 from workbench.run.__main__ import main
+from workbench.run.clock import seconds_noted
 from workbench.run.folder import RunFolder
 from workbench.run.tuned import load_tuned
 
@@ -150,10 +151,14 @@ def test_an_interrupted_run_is_resumed_without_repeating(
         patch.setattr(method_trial, "train", interrupted)
         assert run(recipe_file, "--out", out, "--limit", 8, capsys=capsys)[0] == 130
     before = (out / "untuned" / "predictions.jsonl").stat().st_mtime_ns
+    assert 0 < seconds_noted(out / ".seconds") < 600
+    (out / ".seconds").write_text("1000.5\n")  # what a part took that left no record
     code, printed, _ = run("--resume", out, capsys=capsys)
     assert code == 0
     assert (out / "untuned" / "predictions.jsonl").stat().st_mtime_ns == before
     assert "| lora" in printed
+    assert 1000 < json.loads((out / "results.json").read_text())["seconds"]["total"] < 1600
+    assert not (out / ".seconds").exists()
 
 
 def test_methods_can_be_added_to_a_run(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

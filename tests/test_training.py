@@ -1,10 +1,14 @@
 """The trainer: the best state, resuming, accumulation, and losses that are no numbers."""
 
-from collections.abc import Mapping
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -17,7 +21,9 @@ from workbench.methods import Driver, find_method
 from workbench.models import attach
 from workbench.recipe import Training
 from workbench.training import Trained, check_extra, mean_completion_loss, steps_in, train, training_rows
+from workbench.training.checkpoints import last_whole_checkpoint
 from workbench.training.configuration import configuration
+from workbench.training.packing import packed, unpacked
 
 TRAINING = Training(num_train_epochs=2, batch_size=8, validations=4, early_stopping_patience=0)
 # Settings with a network behind the prompt, which PEFT does not save.
@@ -139,6 +145,110 @@ def test_resumed_equals_uninterrupted(name: str, settings: dict[str, Any], inter
     resumed, again = trained(tmp_path / "parts", name, **settings)
     assert torch.equal(weights(whole), weights(resumed))
     assert [p for p in again.curve if "loss" in p] == [p for p in result.curve if "loss" in p]
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "deleted": Path.unlink,
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "zeroed": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "changed": flip_a_bit,
+}
+
+
+def test_a_checkpoint_with_any_part_damaged_is_not_gone_on_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InterruptionError):
+        trained(tmp_path / "whole", interrupted_at=6)
+    newest = last_whole_checkpoint(tmp_path / "whole")
+    assert newest is not None
+    names = {file.name for file in newest.iterdir()}
+    assert {"trained.safetensors", "state.safetensors", "state.json", "trainer_state.json", "best.safetensors"} < names
+    assert not any(name.endswith((".pt", ".pth", ".bin", ".pkl")) for name in names)
+    for name, (kind, damage) in itertools.product(sorted(names), DAMAGES.items()):
+        folder = tmp_path / f"{name}-{kind}"
+        shutil.copytree(tmp_path / "whole", folder)
+        damage(folder / newest.name / name)
+        caplog.clear()
+        before = last_whole_checkpoint(folder)
+        assert before is not None
+        assert int(before.name.rpartition("-")[2]) < int(newest.name.rpartition("-")[2])
+        assert f"{newest.name} is not gone on from" in caplog.text
+        assert (folder / "best.safetensors").read_bytes() == (before / "best.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("damaged", [1, 2], ids=["the-newest", "all"])
+def test_resumed_from_what_is_left_equals_uninterrupted(
+    damaged: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, result = trained(tmp_path / "whole")
+    with pytest.raises(InterruptionError):
+        trained(tmp_path / "parts", interrupted_at=6)
+    checkpoints = sorted((tmp_path / "parts").glob("checkpoint-*"), reverse=True)
+    assert len(checkpoints) == 2
+    for checkpoint in checkpoints[:damaged]:
+        flip_a_bit(checkpoint / "trained.safetensors")
+    resumed, again = trained(tmp_path / "parts")
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [p for p in again.curve if "loss" in p] == [p for p in result.curve if "loss" in p]
+    assert ("begins anew" in caplog.text) == (damaged == 2)
+    assert again.resumed == (damaged == 1)
+
+
+def test_a_finished_training_that_was_damaged_is_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole, result = trained(tmp_path)
+    flip_a_bit(tmp_path / "best.safetensors")
+    again, record = trained(tmp_path)
+    assert torch.equal(weights(whole), weights(again))
+    assert (record.validation_loss, record.steps) == (result.validation_loss, result.steps)
+    assert "best.safetensors changed since it was written" in caplog.text
+
+
+def test_seconds_are_those_of_all_parts(tmp_path: Path) -> None:
+    _, whole = trained(tmp_path / "whole")
+    with pytest.raises(InterruptionError):
+        trained(tmp_path / "parts", interrupted_at=7)
+    values = json.loads((tmp_path / "parts" / "checkpoint-6" / "state.json").read_text())
+    (seconds,) = [value for key, value in values["pairs"] if key == "seconds"]
+    _, resumed = trained(tmp_path / "parts")
+    assert not whole.resumed
+    assert resumed.resumed
+    assert resumed.seconds > seconds > 0
+    assert resumed.tokens_per_second * resumed.seconds == pytest.approx(
+        whole.tokens_per_second * whole.seconds, rel=0.5
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "sgd"])
+def test_what_other_optimizers_know_is_kept(optimizer: str, tmp_path: Path) -> None:
+    training = replace(TRAINING, extra={"optim": optimizer})
+    whole, _ = trained(tmp_path / "whole", training=training)
+    with pytest.raises(InterruptionError):
+        trained(tmp_path / "parts", training=training, interrupted_at=6)
+    resumed, _ = trained(tmp_path / "parts", training=training)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_values_come_back_as_they_were() -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    values = {
+        "a": {0: torch.arange(3), "b": (1, 2.5, None, "x", True)},
+        7: [np.arange(4, dtype=np.uint32), float("inf")],
+    }
+    back = unpacked(json.loads(json.dumps(packed(values, tensors))), tensors)
+    assert torch.equal(back["a"][0], torch.arange(3))
+    assert back["a"]["b"] == (1, 2.5, None, "x", True)
+    assert (back[7][0] == np.arange(4)).all()
+    assert back[7][0].dtype == np.uint32
+    assert back[7][1] == float("inf")
+    with pytest.raises(TypeError, match="a set can't be kept"):
+        packed({"a": {1}}, tensors)
 
 
 def test_adalora_takes_ranks_away_and_keeps_a_state_with_the_last_ones(tmp_path: Path) -> None:

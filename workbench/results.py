@@ -127,7 +127,8 @@ class RunRecord:
         signatures: metric -> how exactly it was computed.
         baseline: it is no language model, but stands beside them.
         reranks: of a reranker, the name of the entry whose choices it ranks anew.
-        train_seconds, evaluation_seconds, export_seconds: wall-clock time.
+        train_seconds, evaluation_seconds, export_seconds: wall-clock time; of training, of all its parts.
+        resumed: its training was interrupted, and gone on with.
         train_tokens_per_second: tokens of the rows trained on, without padding.
         peak_memory_bytes: while training; of what isn't trained, while scoring.
         adapter_bytes: of the adapter's weights, or of all trained weights where there is no adapter.
@@ -170,6 +171,7 @@ class RunRecord:
     validation_loss: float | None = None
     validation_loss_as_trained: float | None = None
     validation_loss_as_shipped: float | None = None
+    resumed: bool = False
     warning: str | None = None
     curve: Sequence[Mapping[str, float]] = ()
     choosing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

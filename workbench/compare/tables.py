@@ -94,7 +94,7 @@ def cells(run: RunRecord, names: Sequence[str], several_seeds: bool) -> list[str
         label,
         *scores,
         count_text(run.trainable_parameters),
-        f"{run.train_seconds:.0f}",
+        f"{run.train_seconds:.0f}{', resumed' if run.resumed else ''}",
         f"{speed:.0f}" if speed else "-",
         seconds_text(run.seconds_per_1000_texts),
         bytes_text(run.peak_memory_bytes),

@@ -1,8 +1,10 @@
 """How long the rest of a run takes, and until when a training may go on so that the run ends in time."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from workbench.results import Forecast
 from workbench.training import Limit
@@ -13,7 +15,40 @@ BELIEVED = 60.0
 # By how much what was seen may correct a forecast.
 SLOWEST, FASTEST = 4.0, 0.5
 
+# So often a run notes how long it has gone on: an interruption loses no more.
+NOTED_EVERY = 5.0
+
 Key = tuple[str, int]
+
+
+def seconds_noted(file: Path) -> float:
+    """What `noting_seconds` left; 0 where there is nothing, or nothing that can be read."""
+    with suppress(FileNotFoundError, ValueError):
+        return float(file.read_text(encoding="utf-8"))
+    return 0.0
+
+
+@contextmanager
+def noting_seconds(file: Path, began: float) -> Iterator[None]:
+    """While the block runs, keep the seconds since `began` (by `time.perf_counter`) in a file, up to date."""
+    over = threading.Event()
+
+    def note() -> None:
+        with file.open("wb", buffering=0) as opened:
+            while True:
+                # Always as long, in one place and one write: there is no half of it to be read.
+                opened.seek(0)
+                opened.write(f"{time.perf_counter() - began:020.3f}\n".encode())
+                if over.wait(NOTED_EVERY):
+                    return
+
+    thread = threading.Thread(target=note, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class RunClock:

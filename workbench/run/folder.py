@@ -26,6 +26,7 @@ from workbench.sources import base_sha256
 OPTIONS_FILE = "options.json"
 RESULTS_FILE = "results.json"
 LOCK_FILE = ".lock"
+ELAPSED_FILE = ".seconds"
 PREPARED = "prepared"
 
 
@@ -253,9 +254,15 @@ class RunFolder:
         """Where prepared data lie until every trial is done: a run that goes on, or another process, opens them."""
         return Store(self.path / PREPARED)
 
+    @property
+    def elapsed(self) -> Path:
+        """Where it is noted how long the run has gone on, until every trial is done."""
+        return self.path / ELAPSED_FILE
+
     def clean_up(self) -> None:
         """Remove what served an interruption that did not come."""
         shutil.rmtree(self.path / PREPARED, ignore_errors=True)
+        self.elapsed.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove a folder in which nothing was carried through, so that its path can be given again."""

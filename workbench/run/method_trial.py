@@ -117,6 +117,7 @@ def _record(
         trainable_parameters=fitted.size.trainable,
         total_parameters=fitted.size.total,
         train_seconds=trained.seconds,
+        resumed=trained.resumed,
         evaluation_seconds=evaluated.seconds,
         seconds_per_1000_texts=evaluated.seconds_per_1000_texts,
         export_seconds=export_seconds,

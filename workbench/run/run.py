@@ -26,7 +26,7 @@ from workbench.results import (
     SplitInfo,
 )
 from workbench.run.budget import budget_of, deadline_of, fitted, pending
-from workbench.run.clock import Key, RunClock
+from workbench.run.clock import Key, RunClock, noting_seconds, seconds_noted
 from workbench.run.folder import Options, RunFolder, day_of
 from workbench.run.forecast import Costs, forecast_text
 from workbench.run.measure import measure
@@ -137,7 +137,7 @@ def run_job(
     results, earlier, spent = _before(results, folder)
     began -= spent
     predictions: dict[Key, list[Prediction]] = {}
-    with showing_time_left(clock.left):
+    with showing_time_left(clock.left), noting_seconds(folder.elapsed, began):
         for trial in trials:
             key = trial.entry, trial.seed
             files = folder.trial(trial.entry, trial.seed, trial.settings)
@@ -164,12 +164,14 @@ def _before(results: Results, folder: RunFolder) -> tuple[Results, dict[Key, Run
     Raises:
         UserError: the data have changed since.
     """
+    noted = seconds_noted(folder.elapsed)
     if not folder.has_results:
-        return results, {}, 0.0
+        return results, {}, noted
     before = folder.read_results()
     require_same_data(results.data, before.data, folder.path)
     earlier = {(run.method, run.seed): run for run in before.runs if run.done}
-    return replace(results, budget=before.budget), earlier, before.seconds.total if before.seconds else 0.0
+    spent = max(noted, before.seconds.total if before.seconds else 0.0)
+    return replace(results, budget=before.budget), earlier, spent
 
 
 def _finished(

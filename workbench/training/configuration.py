@@ -75,7 +75,7 @@ def configuration(
         "eval_steps": every,
         "save_strategy": "steps",
         "save_steps": every,
-        "save_total_limit": 1,
+        "save_total_limit": None,  # `seal` removes older ones, when a new one is whole
         "prediction_loss_only": True,
         # The loss is the objective's alone: a mixture of experts need not compute how evenly it uses them.
         "router_aux_loss_coef": 0.0,

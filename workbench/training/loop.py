@@ -1,6 +1,5 @@
 """Train an attached model on rows of an objective."""
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -22,7 +21,6 @@ from workbench.training.checkpoints import (
     last_whole_checkpoint,
     load_finished,
     save_finished,
-    steps_before,
 )
 from workbench.training.configuration import configuration, rows_together
 from workbench.training.inputs import TrainingRows
@@ -100,19 +98,18 @@ def _carry_through(
     model = trainer.model
     assert isinstance(model, nn.Module)
     checkpoint = last_whole_checkpoint(best.file.parent)
-    began = time.perf_counter()
     keep_memory()
     with _computing_fast(model, autocast):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        seconds = time.perf_counter() - began
+        seconds = trainer.seconds
         best.restore(model)
         model.eval()
         with torch.autocast(trainer.args.device.type, torch.bfloat16, enabled=autocast):
             checked_loss = trainer.objective.checked_loss(model, rows.checked, trainer.pad_id, rows_together(training))
     return record(
         trainer.state,
-        start=steps_before(checkpoint),
         seconds=seconds,
+        resumed=checkpoint is not None,
         tokens_per_step=int(lengths(rows.train).sum()) * training.batch_size / len(rows.train),
         learning_rate=trainer.args.learning_rate,
         validation_loss=min(best.losses(trainer.state)),

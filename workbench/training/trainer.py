@@ -1,12 +1,12 @@
 """TRL's trainer with an objective of ours."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 from torch.utils.data import RandomSampler, Sampler
 from transformers import PrinterCallback, TrainerCallback
@@ -16,9 +16,10 @@ from trl import SFTConfig, SFTTrainer
 from workbench.methods import Driver
 from workbench.training.activations import KeptActivations, numbered, with_places
 from workbench.training.callbacks import Driven
-from workbench.training.checkpoints import STATE_FILE, load_checkpoint, save_checkpoint
+from workbench.training.checkpoints import load_model, load_values, save_model, save_values, seal
 from workbench.training.inputs import TrainingRows
 from workbench.training.objectives import Objective
+from workbench.training.packing import random_state, set_random_state
 from workbench.training.rows import lengths
 
 # Lengths that are multiples of this need few kernels; more of them than oneDNN's 1,024 are kept.
@@ -60,6 +61,7 @@ class ObjectiveTrainer(SFTTrainer):
         self.linear_output = linear_output
         self.driver = driver
         self.kept = kept
+        self.began, self.seconds_before = time.perf_counter(), 0.0
         self.pad_id = tokenizer.pad_token_id or 0
         self.items_per_row = self.objective.total_items(rows.validation) / len(rows.validation)
         longest = max(int(lengths(part).max()) for part in (rows.train, rows.validation))
@@ -114,24 +116,53 @@ class ObjectiveTrainer(SFTTrainer):
         # The items are those of all processes, and their gradients are averaged.
         return loss / num_items_in_batch * self.accelerator.num_processes
 
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the training so far, with that of the parts before interruptions."""
+        return self.seconds_before + time.perf_counter() - self.began
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write what is trained of an adapter, exactly, for a training that is to go on.
+        """Write what is trained, exactly, for a training that is to go on.
 
         PEFT's own files hold what inference needs: of a prompt made by a network not the network, of AdaLoRA only the
         ranks that are left.
         """
-        if isinstance(self.model, PeftModel):
-            save_checkpoint(Path(output_dir or self.args.output_dir or "."), self.model, self.driver)
-        else:
-            super().save_model(output_dir, _internal_call)
+        assert isinstance(self.model, nn.Module)
+        save_model(Path(output_dir or self.args.output_dir or "."), self.model, self.driver)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        values = {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.lr_scheduler.state_dict(),
+            "random": random_state(),
+            "seconds": self.seconds,
+        }
+        save_values(Path(output_dir), values)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """It is among what stands beside the optimizer's state."""
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        seal(Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        if (folder / STATE_FILE).is_file():
-            assert isinstance(self.model, nn.Module)
-            load_checkpoint(folder, self.model, self.driver, self.args.device)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        assert isinstance(self.model, nn.Module)
+        load_model(Path(resume_from_checkpoint), self.model, self.driver, self.args.device)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        values = load_values(Path(checkpoint))
+        self.optimizer.load_state_dict(values["optimizer"])
+        self.lr_scheduler.load_state_dict(values["scheduler"])
+        self.seconds_before = values["seconds"]
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            set_random_state(load_values(Path(checkpoint))["random"])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self._repeatable(super()._get_train_sampler(train_dataset))
