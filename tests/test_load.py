@@ -1,5 +1,6 @@
 """Every weight of a model is one of its checkpoint's, or it isn't loaded."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import KINDS, make_model, make_tokenizer
 from workbench import UserError
 from workbench.data.labels import Labels
-from workbench.models import load_classifier, load_model, require_causal
+from workbench.models import load_classifier, load_model, load_tokenizer, require_causal
 
 Weights = dict[str, torch.Tensor]
 
@@ -96,3 +97,17 @@ def test_an_encoder_is_no_causal_language_model(tmp_path: Path) -> None:
     for kind in KINDS:
         make_model(kind).config.save_pretrained(tmp_path)
         require_causal(tmp_path)
+
+
+def test_code_of_a_checkpoint_is_neither_run_nor_handed_on(tmp_path: Path) -> None:
+    make_model("llama").save_pretrained(tmp_path / "base")
+    make_tokenizer().save_pretrained(tmp_path / "base")
+    for name, key in (("config.json", "AutoModelForCausalLM"), ("tokenizer_config.json", "AutoTokenizer")):
+        file = tmp_path / "base" / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), "auto_map": {key: "evil.Class"}}))
+    (tmp_path / "base" / "evil.py").write_text("raise SystemExit('it ran')\n")
+    load_model(tmp_path / "base", 32).save_pretrained(tmp_path / "saved")
+    load_tokenizer(tmp_path / "base").save_pretrained(tmp_path / "saved")
+    for file in (tmp_path / "saved").glob("*.json"):
+        assert "auto_map" not in file.read_text(), file
+        assert "evil" not in file.read_text(), file

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,6 +12,7 @@ import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -281,3 +284,40 @@ def test_an_adapter_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "adapter_config.json").write_text("no JSON")
     with pytest.raises(UserError, match="a model and an adapter beside it"):
         fetch_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"weight_map": {"a": "weights.bin"}}, "'weights.bin', which is no file of safetensors in the same folder"),
+        ({"weight_map": {"a": "../outside.safetensors"}}, "nothing else is read"),
+        ({"weight_map": {"a": "/tmp/outside.safetensors"}}, "nothing else is read"),
+        ({"weight_map": {"a": "sub\\outside.safetensors"}}, "nothing else is read"),
+        ({"weight_map": {"a": "model-2.safetensors"}}, "which is missing"),
+        ({"weight_map": {"a": 7}}, "nothing else is read"),
+        ({"weight_map": []}, "names no weights"),
+        ([], "a JSON object belongs"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_an_index_of_weights_names_safetensors_in_its_folder_only(
+    checkpoint: Path, tmp_path: Path, index: Any, said: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    (tmp_path / "outside.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    (folder / "weights.bin").write_bytes(b"a pickle")
+    text = index if isinstance(index, str) else json.dumps(index)
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(UserError) as error:
+        fetch_checkpoint(str(folder))
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_broken_configuration_is_told(checkpoint: Path, tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json"):
+        fetch_checkpoint(str(folder))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BITS = (32, 16, 8, 4)
+# In a configuration: Python files of the checkpoint that stand for classes of transformers.
+CODE = "auto_map"
 # The format of gpt-oss's experts.
 MXFP4 = "mxfp4"
 # What older versions of transformers saved with the weights, and newer ones compute: masks, places, frequencies.
@@ -32,11 +34,13 @@ def load_tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} holds no tokenizer that transformers can read: {str(error).splitlines()[0]}"
         ) from error
+    tokenizer.init_kwargs.pop(CODE, None)  # what is saved with it names no code either
+    return tokenizer
 
 
 def context_length(path: Path) -> int | None:
@@ -202,6 +206,8 @@ def _load(
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} can't be loaded as {what}: {str(error).splitlines()[0]}") from error
     _require_all_weights(path, info, new)
+    for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
+        vars(config).pop(CODE, None)  # code of the base, which was not run: what is saved must not name it
     model.requires_grad_(False)
     modules: Iterable[Any] = model.modules()
     for module in modules:

@@ -4,11 +4,12 @@ import copy
 import hashlib
 import json
 import logging
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench import files
 from workbench.errors import UserError
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 # pickles are never fetched, so nothing of it can run.
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "*.bpe")
 HUB_IGNORED = ("onnx/*", "coreml/*", "openvino/*", "original/*", "*tflite*", "flax*", "tf_*", "rust*")
+# What names the files of weights that are in several, and what may be named.
+INDEX_FILE = "model.safetensors.index.json"
+SHARD = re.compile(r"[^/\\\x00]+\.safetensors")
 # In a converted checkpoint: the file that it was made from.
 SOURCE_FILE = "source.json"
 
@@ -118,9 +122,46 @@ def _from_folder(name: str, folder: Path) -> Checkpoint:
         pickles = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
         why = f"only {pickles[0]}, a pickle, which can run code when it is loaded" if pickles else "no weights"
         raise UserError(f"{folder} holds {why}: convert it to safetensors first")
-    if "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+    _require_own_shards(folder)
+    if "auto_map" in _read_object(folder / "config.json"):
         logger.warning("%s names code of its own (auto_map); it is not run", folder)
     return Checkpoint(name=name, path=folder.resolve(), licence="unknown: a local folder")
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """A file of a checkpoint that holds a JSON object.
+
+    Raises:
+        UserError: it holds none.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds a {type(found).__name__}, where a JSON object belongs")
+    return found
+
+
+def _require_own_shards(folder: Path) -> None:
+    """See that an index of weights names files of safetensors in the same folder, and all of them are there.
+
+    Raises:
+        UserError: it names something else: a pickle, or a file elsewhere.
+    """
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return
+    shards = _read_object(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise UserError(f"{index} names no weights: save the checkpoint anew")
+    for shard in sorted(set(map(str, shards.values()))):
+        if not SHARD.fullmatch(shard):
+            raise UserError(
+                f"{index} names {shard!r}, which is no file of safetensors in the same folder: nothing else is read"
+            )
+        if not (folder / shard).is_file():
+            raise UserError(f"{index} names {shard}, which is missing: copy all files of the checkpoint")
 
 
 def _from_hub(name: str) -> Checkpoint:
@@ -160,7 +201,7 @@ def _from_hub(name: str) -> Checkpoint:
 
 def _is_complete(folder: Path) -> bool:
     """Whether a snapshot that other programs may have begun holds configuration, tokenizer and every shard."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX_FILE
     shards = {"model.safetensors"}
     if index.is_file():
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
