@@ -142,6 +142,7 @@ class RunRecord:
         curve: `{"step", "loss"}` and `{"step", "validation_loss"}`, in order.
         choosing: task -> how likelihoods of choices became probabilities.
         forecast: what it was expected to take.
+        manifest: the checksums of what it left stand in its `manifest.json`.
     """
 
     method: str
@@ -176,6 +177,7 @@ class RunRecord:
     curve: Sequence[Mapping[str, float]] = ()
     choosing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     forecast: Forecast | None = None
+    manifest: bool = False
 
     @property
     def method_name(self) -> str:

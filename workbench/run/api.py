@@ -14,8 +14,9 @@ from workbench.methods import method_and_head
 from workbench.models import default_bits
 from workbench.recipe import Recipe
 from workbench.results import Comparison, ExportRecord, Results
-from workbench.run.export import export_method
+from workbench.run.export import export_method, finished_record
 from workbench.run.folder import Options, RunFolder
+from workbench.run.manifest import require_unchanged
 from workbench.run.run import begin_run
 from workbench.run.tuned import TunedModel, load_base, load_tuned
 
@@ -47,8 +48,14 @@ class Run:
 
         Args:
             seed: of several; None takes the first.
+
+        Raises:
+            UserError: the run has no such method, it failed, or what it left was changed since.
         """
-        return read_predictions(self.folder.trial(method, self.folder.options.seed if seed is None else seed).path)
+        record = finished_record(self.folder, method, seed)
+        trial = self.folder.trial(method, record.seed)
+        require_unchanged(trial, record)
+        return read_predictions(trial.path)
 
     def load(self, method: str | None = None, seed: int | None = None) -> TunedModel:
         """Open a method as it ships.
@@ -179,6 +186,7 @@ def compare_runs(*paths: str | Path) -> list[Comparison]:
     for folder, found in zip(folders, results, strict=True):
         for run in found.runs:
             if run.done and found.compared_label in run.metrics:
+                require_unchanged(folder.trial(run.method, run.seed), run)
                 given = read_predictions(folder.trial(run.method, run.seed).path)
                 predictions.setdefault(f"{folder.path}/{run.method}", []).append(given)
     own = folders[0].recipe.metrics if folders[0].options.recipe else ()

@@ -2,10 +2,12 @@
 
 import math
 import time
+from collections.abc import Container
 from dataclasses import replace
 
 from workbench.errors import UserError
 from workbench.results import Budget
+from workbench.run.clock import Key
 from workbench.run.entries import TunedEntry
 from workbench.run.folder import RunFolder
 from workbench.run.forecast import Costs
@@ -22,11 +24,8 @@ def deadline_of(folder: RunFolder, began: float) -> float | None:
     return None if minutes is None or folder.options.plan is not None else began + 60 * minutes
 
 
-def pending(job: Job, folder: RunFolder) -> Job:
-    """`job` with the entries that are still to be carried out."""
-    if not folder.has_results:
-        return job
-    done = {(run.method, run.seed) for run in folder.read_results().runs if run.done}
+def pending(job: Job, folder: RunFolder, done: Container[Key]) -> Job:
+    """`job` with the entries that are still to be carried out, those that are not `done`."""
     names = {trial.entry for trial in trials_of(job, folder.options) if (trial.entry, trial.seed) not in done}
     return replace(job, entries=[entry for entry in job.entries if entry.name in names])
 

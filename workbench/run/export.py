@@ -14,6 +14,7 @@ from workbench.results import ExportRecord, RunRecord
 from workbench.run.cards import BASES
 from workbench.run.entries import TunedEntry
 from workbench.run.folder import RunFolder
+from workbench.run.manifest import require_unchanged
 from workbench.run.merge import PROOF_PROMPTS, merge
 from workbench.run.prepare import Job
 from workbench.run.run import data_of, prepare_run, require_same_data
@@ -46,12 +47,13 @@ def export_method(
 
     Raises:
         UserError: the run has no such method or seed, the method failed, it can't become a merged checkpoint, or
-            `to` exists.
+            what it left was changed since, or `to` exists.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     _require_new_folder(to)
-    record = _record(folder, name, seed)
+    record = finished_record(folder, name, seed)
+    require_unchanged(folder.trial(name, record.seed), record)
     if record.baseline:
         raise UserError(f"{name} can't become a plain checkpoint: {record.export.reason}")
     method = find_method(record.method_name)
@@ -96,7 +98,7 @@ def _entry(job: Job, name: str) -> TunedEntry:
     return next(entry for entry in job.tuned if entry.name == name)
 
 
-def _record(folder: RunFolder, name: str, seed: int | None) -> RunRecord:
+def finished_record(folder: RunFolder, name: str, seed: int | None) -> RunRecord:
     """The record of a method that was carried to its end."""
     records = folder.read_results().runs
     if name not in {record.method for record in records}:

@@ -117,6 +117,10 @@ class TrialFolder:
         for name in ("best.safetensors", "driver.safetensors", "finished.json"):
             (self.training / name).unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove all of it, for a trial that is to be done again."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
 
 class RunFolder:
     """The output folder of a run.

@@ -29,6 +29,7 @@ from workbench.run.budget import budget_of, deadline_of, fitted, pending
 from workbench.run.clock import Key, RunClock, noting_seconds, seconds_noted
 from workbench.run.folder import Options, RunFolder, day_of
 from workbench.run.forecast import Costs, forecast_text
+from workbench.run.manifest import changes, changes_text, sealed
 from workbench.run.measure import measure
 from workbench.run.plan import planned
 from workbench.run.prepare import Job, prepare
@@ -82,7 +83,8 @@ def begin_run(folder: RunFolder, began: float) -> Results:
                     logger.warning("%s: %s", split, remark)
             deadline = deadline_of(folder, began)
             skip_what_is_there()
-            costs = measure(pending(job, folder), folder.options.seeds, folder.path, process)
+            done = finished_before(folder)
+            costs = measure(pending(job, folder, done), folder.options.seeds, folder.path, process)
             job = fitted(job, folder, costs, began)
         except UserError:
             if folder.is_new:
@@ -91,7 +93,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
         folder.keep_options()
         spent = time.perf_counter() - began
         logger.info("%s", forecast_text(job, costs, folder.path, spent))
-        results = run_job(job, folder, began, costs, deadline, process)
+        results = run_job(job, folder, began, done, costs, deadline, process)
     if all(run.done for run in results.runs):
         folder.clean_up()
     return results
@@ -110,6 +112,7 @@ def run_job(
     job: Job,
     folder: RunFolder,
     began: float,
+    done: Mapping[Key, RunRecord],
     costs: Costs | None = None,
     deadline: float | None = None,
     process: FreshProcess | None = None,
@@ -119,6 +122,7 @@ def run_job(
     Args:
         folder: locked by the caller.
         began: when the command did, by `time.perf_counter`.
+        done: what was carried through before; see `finished_before`.
         costs: what the entries take that are not done; None if that was not measured.
         deadline: when it has to end, by `time.perf_counter`; None for no limit.
         process: in which exports are read, if one is open already.
@@ -134,8 +138,9 @@ def run_job(
     expected = costs.expected(job, [(trial.entry, trial.seed) for trial in trials]) if costs else {}
     clock = RunClock(expected, deadline)
     results = replace(_header(job, folder.options), budget=budget_of(job, folder, costs, began) if costs else None)
-    results, earlier, spent = _before(results, folder)
+    results, spent = _before(results, folder)
     began -= spent
+    earlier = dict(done)
     predictions: dict[Key, list[Prediction]] = {}
     with showing_time_left(clock.left), noting_seconds(folder.elapsed, began):
         for trial in trials:
@@ -149,6 +154,8 @@ def run_job(
             clock.drop(*key)
             if record.done:
                 predictions[key] = read_predictions(files.path)
+                if record.done:
+                    record = sealed(files, record)
             runs = [*results.runs, record]
             results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began))
             # What was done before and is yet to come again in this list must survive another interruption.
@@ -158,20 +165,41 @@ def run_job(
     return _finished(job, folder, results, predictions, began)
 
 
-def _before(results: Results, folder: RunFolder) -> tuple[Results, dict[Key, RunRecord], float]:
-    """What an interrupted run left: its budget in `results`, its finished trials, and the seconds they took.
+def finished_before(folder: RunFolder) -> dict[Key, RunRecord]:
+    """The trials of a run that were carried through before, and left what is still there as it was.
+
+    What is left of the others is removed: they are done again.
+
+    Raises:
+        UserError: the results can't be read.
+    """
+    found = {}
+    for record in folder.read_results().runs if folder.has_results else ():
+        if not record.done:
+            continue
+        trial = folder.trial(record.method, record.seed)
+        if changed := changes(trial, record):
+            what = changes_text(changed)
+            logger.warning("%s, seed %d is done again: %s since it was finished", record.method, record.seed, what)
+            trial.remove()
+        else:
+            found[record.method, record.seed] = record
+    return found
+
+
+def _before(results: Results, folder: RunFolder) -> tuple[Results, float]:
+    """What an interrupted run left: its budget in `results`, and the seconds it took.
 
     Raises:
         UserError: the data have changed since.
     """
     noted = seconds_noted(folder.elapsed)
     if not folder.has_results:
-        return results, {}, noted
+        return results, noted
     before = folder.read_results()
     require_same_data(results.data, before.data, folder.path)
-    earlier = {(run.method, run.seed): run for run in before.runs if run.done}
     spent = max(noted, before.seconds.total if before.seconds else 0.0)
-    return replace(results, budget=before.budget), earlier, spent
+    return replace(results, budget=before.budget), spent
 
 
 def _finished(

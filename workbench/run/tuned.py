@@ -27,6 +27,7 @@ from workbench.results import Results, RunRecord
 from workbench.run.defaults import as_it_was
 from workbench.run.folder import RunFolder, day_of
 from workbench.run.heads import Head
+from workbench.run.manifest import require_unchanged
 from workbench.run.method_trial import read_labels
 from workbench.run.saved import with_adapter
 from workbench.run.scoring import read_calibrations
@@ -152,12 +153,13 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
         seed: of several; None takes the first that is done.
 
     Raises:
-        UserError: the run has no such method, or it failed.
+        UserError: the run has no such method, it failed, or what it left was changed since.
     """
     results = folder.read_results()
     record = _record(results, name, seed)
     method = find_method(record.method_name)
     files = folder.trial(record.method, record.seed)
+    require_unchanged(files, record)
     bits = precision_of(method, record.bits, record.export.merged).scored_bits
     labels = read_labels(files)
     whole = files.trained if method.trains_base else None
@@ -189,7 +191,9 @@ def _rerankers(folder: RunFolder, results: Results, record: RunRecord) -> dict[s
     """What ranks the choices of a method anew, by task."""
     for other in results.runs:
         if other.done and other.reranks == record.method and other.seed == record.seed:
-            values = json.loads(folder.trial(other.method, other.seed).reranker.read_text(encoding="utf-8"))
+            files = folder.trial(other.method, other.seed)
+            require_unchanged(files, other)
+            values = json.loads(files.reranker.read_text(encoding="utf-8"))
             return {task: Reranker(**weights) for task, weights in values.items()}
     return {}
 

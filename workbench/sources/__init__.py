@@ -1,7 +1,7 @@
 """Where checkpoints and data come from: a hub, a local folder, or a package of the user's own registry."""
 
 from workbench.sources.catalogue import package_file
-from workbench.sources.checkpoints import Checkpoint, base_sha256, fetch_checkpoint
+from workbench.sources.checkpoints import Checkpoint, base_sha256, cached_sha256, fetch_checkpoint
 from workbench.sources.packages import SMOLLM2, fetch_file
 from workbench.sources.readers import DataFile, Row
 from workbench.sources.rows import Fingerprint, Source, name_of, open_rows, read_rows
@@ -14,6 +14,7 @@ __all__ = [
     "Row",
     "Source",
     "base_sha256",
+    "cached_sha256",
     "fetch_checkpoint",
     "fetch_file",
     "name_of",

@@ -61,12 +61,17 @@ def _sha256_of(path: Path, size: int, changed: int) -> str:
     return found
 
 
+def cached_sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal; one whose size and time are as before is not read again."""
+    state = path.stat()
+    return _sha256_of(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
 def base_sha256(folder: Path) -> str:
     """What a base is: a checksum of its configuration and weights, whatever folder they lie in."""
     parts = []
     for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        state = path.stat()
-        parts.append(f"{path.name} {_sha256_of(path.resolve(), state.st_size, state.st_mtime_ns)}")
+        parts.append(f"{path.name} {cached_sha256(path)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -1,0 +1,127 @@
+"""A run folder is not believed as it lies: what a finished method left is what it was, or it is told and done again."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny import make_model, make_tokenizer, recipe_text, write_splits
+from workbench import load_run
+from workbench.errors import UserError
+from workbench.export.__main__ import main as export_main
+from workbench.run.__main__ import main
+from workbench.run.folder import RunFolder
+from workbench.run.manifest import changes
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, which no test changes."""
+    folder = tmp_path_factory.mktemp("run")
+    make_model("llama").save_pretrained(folder / "base")
+    make_tokenizer().save_pretrained(folder / "base")
+    write_splits(folder)
+    recipe = folder / "tiny.py"
+    recipe.write_text(recipe_text(folder / "base", folder), encoding="utf-8")
+    out = folder / "out"
+    assert main([str(recipe), "--methods", "untuned,lora", "--limit", "8", "--out", str(out)]) == 0
+    return out
+
+
+def changed(folder: Path, method: str) -> list[str]:
+    run = RunFolder.open(folder)
+    (record,) = [record for record in run.read_results().runs if record.method == method]
+    return changes(run.trial(method, 0), record)
+
+
+def swap_answers(file: Path) -> None:
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["prediction"], rows[1]["prediction"] = rows[1]["prediction"], rows[0]["prediction"]
+    rows[0]["prediction"] += "!"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def edit_score(file: Path) -> None:
+    values = json.loads(file.read_text())
+    values["runs"][1]["metrics"]["bleu"]["value"] += 1.0
+    file.write_text(json.dumps(values))
+
+
+DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("lora/predictions.jsonl", swap_answers, "predictions.jsonl"),
+    ("lora/predictions.jsonl", cut, "predictions.jsonl"),
+    ("lora/predictions.jsonl", flip_a_bit, "predictions.jsonl"),
+    ("lora/adapter/adapter_model.safetensors", flip_a_bit, "adapter/adapter_model.safetensors"),
+    ("lora/adapter/adapter_config.json", Path.unlink, "adapter/adapter_config.json"),
+    ("lora/merged/model.safetensors", cut, "merged/model.safetensors"),
+    ("lora/manifest.json", cut, "manifest.json"),
+    ("lora/manifest.json", Path.unlink, "manifest.json"),
+    ("lora", shutil.rmtree, "lora"),
+    ("results.json", edit_score, "its record in results.json"),
+]
+
+
+def test_what_a_finished_method_left_is_noted(finished: Path) -> None:
+    noted = json.loads((finished / "lora" / "manifest.json").read_text())["files"]
+    assert {"predictions.jsonl", "adapter/adapter_model.safetensors", "merged/model.safetensors"} <= noted.keys()
+    assert not any(name.startswith("training/") for name in noted)
+    assert changed(finished, "lora") == changed(finished, "untuned") == []
+
+
+@pytest.mark.parametrize(("name", "damage", "said"), DAMAGES)
+def test_what_changed_is_named_and_not_used(
+    finished: Path, tmp_path: Path, name: str, damage: Callable[[Path], Any], said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    damage(folder / name)
+    assert changed(folder, "lora") == [said]
+    assert changed(folder, "untuned") == []
+    for use in (lambda: load_run(folder).load("lora"), lambda: load_run(folder).predictions("lora")):
+        with pytest.raises(UserError, match=r"lora in .* is not as the run left it: .*changed, or missing"):
+            use()
+    assert export_main([str(folder), "--method", "lora", "--to", str(tmp_path / "exported")]) == 2
+    assert said in capsys.readouterr().err
+    assert load_run(folder).predictions("untuned")
+
+
+def test_what_changed_is_done_again_to_the_same_result(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    flip_a_bit(folder / "lora" / "adapter" / "adapter_model.safetensors")
+    untouched = (folder / "untuned" / "predictions.jsonl").stat().st_mtime_ns
+    assert main(["--resume", str(folder)]) == 0
+    assert "lora, seed 0 is done again: adapter/adapter_model.safetensors changed" in caplog.text
+    assert (folder / "untuned" / "predictions.jsonl").stat().st_mtime_ns == untouched
+    for name in ("predictions.jsonl", "adapter/adapter_model.safetensors", "merged/model.safetensors"):
+        assert (folder / "lora" / name).read_bytes() == (finished / "lora" / name).read_bytes()
+    before, after = (json.loads((path / "results.json").read_text())["runs"][1] for path in (finished, folder))
+    assert before["metrics"] == after["metrics"]
+    assert changed(folder, "lora") == []
+
+
+def test_a_run_of_an_older_version_is_taken_as_it_lies(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    values = json.loads((folder / "results.json").read_text())
+    del values["runs"][1]["manifest"]
+    (folder / "results.json").write_text(json.dumps(values))
+    (folder / "lora" / "manifest.json").unlink()
+    assert changed(folder, "lora") == []
+    assert load_run(folder).predictions("lora")
