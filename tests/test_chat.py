@@ -9,6 +9,7 @@ import pytest
 from tiny import recipe_text, write_splits
 from workbench.chat import __main__ as chat_module
 from workbench.chat.session import ChatSession
+from workbench.console import printable
 from workbench.generation.sampling import Sampling
 from workbench.run.__main__ import main as run
 from workbench.run.folder import RunFolder
@@ -68,13 +69,24 @@ def test_a_run_is_talked_to(done: Path, monkeypatch: pytest.MonkeyPatch, capsys:
             "--method", method, "--max-new-tokens", "12",
         )  # fmt: skip
         assert code == 0
-        assert out.strip() == first
+        assert out.strip() == printable(first).strip()
         assert "nothing stands before the conversation yet" in err
         assert "found for 1" in err
         assert "unknown command /what" in err
     code, out, _ = talk_to(done, "Hello\n", monkeypatch, capsys, "--base")
     assert code == 0
     assert [line.partition(">")[0] for line in out.splitlines() if "> " in line][-1] == "base"
+
+
+def test_an_answer_moves_no_cursor_and_writes_to_no_clipboard(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces = ["It costs ", "\x1b]52;c;ZXZpbA==\x07", "\x1b[2J", "\x9b31m€4\n"]
+    monkeypatch.setattr(ChatSession, "ask", lambda session, question: iter(pieces))
+    _, out, err = talk_to(done, "What?\n/\x1b[2Jwhat\n", monkeypatch, capsys, "--method", "lora")
+    assert not set(out + err) & set("\x1b\x07\x9b")
+    assert r"It costs \x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m€4" in out
+    assert r"unknown command /\x1b[2Jwhat" in err
 
 
 def test_mistakes_are_one_line(

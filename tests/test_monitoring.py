@@ -24,6 +24,7 @@ from workbench.monitor import stream as stream_module
 from workbench.monitor import watch as watch_module
 from workbench.monitor.__main__ import main
 from workbench.monitor.counted import what_is_counted
+from workbench.monitor.session import _as_json
 from workbench.monitor.stream import Line, Spool, batches
 from workbench.monitor.surge import Surges, overdispersion, surge_p_value
 from workbench.monitor.watch import ITEMS, REJECTED, Verdict, Watch
@@ -140,6 +141,12 @@ def test_alerts_name_the_window(tmp_path: Path) -> None:
     assert alert["p_value"] < 0.001
     assert json.loads((tmp_path / "alerts.jsonl").read_text()) == alert
     assert watch.counts == {"items": 200, "rejected": 0, "repeated": 0, "late": 0, "alerts": 1}
+
+
+def test_an_alert_does_nothing_to_a_terminal() -> None:
+    shown = _as_json({"topic": "a\x1b[2J\x9b31m\x7f", "texts": 3})
+    assert shown.isprintable()
+    assert json.loads(shown) == {"topic": "a\x1b[2J\x9b31m\x7f", "texts": 3}
 
 
 def test_a_topic_that_falls_silent_is_judged_all_the_same(tmp_path: Path) -> None:

@@ -412,3 +412,23 @@ def test_a_console_prints_what_it_can(recipe_file: Path, encoding: str) -> None:
     assert done.returncode == 0, done.stderr
     shown = done.stdout.decode(encoding)
     assert ("⟦It costs" if encoding == "utf-8" else "?It costs") in shown
+
+
+def test_texts_of_rows_do_nothing_to_a_terminal(recipe_file: Path, tmp_path: Path) -> None:
+    rows = (tmp_path / "train.jsonl").read_text().splitlines()
+    evil = json.dumps("\x1b]0;owned\x07\x1b[2J")[1:-1]
+    rows[0] = rows[0].replace("What", f"{evil} What", 1)
+    (tmp_path / "train.jsonl").write_text("\n".join(rows) + "\n")
+
+    def printed(*arguments: Any) -> str:
+        command = [sys.executable, "-m", "workbench.run", str(recipe_file), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        return (done.stdout + done.stderr).decode()
+
+    shown = printed("--check", "--limit", 4, "--methods", "untuned")
+    assert r"\x1b]0;owned\x07" in shown
+    assert "\x1b" not in shown
+    rows[0] = json.dumps({"id": "\x1b[2Jx", "messages": 7})
+    (tmp_path / "train.jsonl").write_text("\n".join(rows) + "\n")
+    assert "\x1b" not in printed("--check")
+    assert printed("--methods", "\x1b[31mlora").startswith(r"error: unknown method '\x1b[31mlora'")

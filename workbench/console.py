@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SPIN_COUNT = "1000"
 # Of the control group that a container shows its processes as the whole: "max 100000" or "150000 100000".
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+# What moves a terminal's cursor, clears it, names its window or writes to the clipboard; a line's end and a tab don't.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 QUIET = (
     "transformers",
     "trl",
@@ -58,7 +61,7 @@ def command(
             try:
                 return function(arguments)
             except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(printable(f"error: {error}"), file=sys.stderr)
                 return 2
             except BrokenPipeError:  # nobody reads stdout any more; Python would complain once more at its end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,6 +89,19 @@ def take_any_sign() -> None:
     for stream in (sys.stdout, sys.stderr, sys.stdin):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def printable(text: str) -> str:
+    r"""`text` for a terminal: control characters are shown, as `\x1b`, and do nothing.
+
+    Rows, answers, names and messages of errors are others' texts.
+    """
+    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n"))
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def share_processor() -> None:
@@ -131,7 +147,9 @@ def quiet_libraries() -> None:
     # Deprecations inside the libraries are for us to read, in the tests.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".*fan_in_fan_out.*")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
 

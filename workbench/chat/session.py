@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from workbench.console import printable
 from workbench.data import Example, Message
 from workbench.errors import UserError
 from workbench.generation.sampling import Sampling
@@ -100,9 +101,10 @@ def chat(
             for session in sessions:
                 session.forget()
         elif said == "/retrieve":
-            print(sessions[0].context() or "nothing stands before the conversation yet", file=sys.stderr)
+            context = sessions[0].context() or "nothing stands before the conversation yet"
+            print(printable(context), file=sys.stderr)
         elif said.startswith("/"):
-            print(f"unknown command {said}; known: /new, /quit, /retrieve", file=sys.stderr)
+            print(printable(f"unknown command {said}; known: /new, /quit, /retrieve"), file=sys.stderr)
         elif said:
             for session in sessions:
                 _answer(session, said, named=interactive or len(sessions) > 1)
@@ -133,7 +135,7 @@ def _answer(session: ChatSession, question: str, named: bool) -> None:
         print(f"{session.tuned.name}> ", end="", flush=True)
     try:
         for piece in session.ask(question):
-            print(piece, end="", flush=True)
+            print(printable(piece), end="", flush=True)
         print(flush=True)
     except (UserError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)

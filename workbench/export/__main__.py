@@ -6,7 +6,7 @@ python -m workbench.export runs/finserve/2026-01-31-0900 --method lora --to bank
 import argparse
 from pathlib import Path
 
-from workbench.console import command
+from workbench.console import command, printable
 
 EPILOG = """\
 examples:
@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
         accept_rounding=arguments.accept_rounding,
     )
     if not proof.merged:
-        print(f"nothing was exported: {proof.reason}")
+        print(printable(f"nothing was exported: {proof.reason}"))
         return 1
     base = f", {proof.base}" if proof.base else ""
     print(

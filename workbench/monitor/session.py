@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from workbench.console import CONTROL
 from workbench.data import Example
 from workbench.errors import UserError
 from workbench.monitor.counted import what_is_counted
@@ -115,7 +116,7 @@ def _watch(
             lines, lambda row: _asked(tuned, monitoring, row), lambda texts: _verdicts(tuned, monitoring, texts)
         )
         for alert in new:
-            print(json.dumps(alert, ensure_ascii=False), file=alerts, flush=True)
+            print(_as_json(alert), file=alerts, flush=True)
         last.extend(new)
         if new or time.monotonic() - drawn > RENEW_SECONDS:
             write_page(state, list(last))
@@ -142,6 +143,11 @@ def _require_spool(path: Path, state: Watch) -> None:
         is_same = False
     if not is_same:
         raise UserError(f"{path} is not what was read before: put it back, or begin anew with another --out")
+
+
+def _as_json(alert: Mapping[str, Any]) -> str:
+    """An alert for a terminal or another program: a topic's name may hold control characters that JSON lets stand."""
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(alert, ensure_ascii=False))
 
 
 def _counted(state: Watch) -> str:

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from workbench.console import command
+from workbench.console import command, printable
 
 EPILOG = """\
 examples:
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
         str(arguments.data), delimiter=arguments.delimiter, encoding=arguments.encoding, sheet=arguments.sheet
     )
     look = look_at(file, arguments.text, arguments.label, arguments.answer)
-    print(report(look))
+    print(printable(report(look)))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, recipe_text(look, arguments.model))
     print(f"wrote {out}; next: python -m workbench.run {out} --check", file=sys.stderr)

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.console import command
+from workbench.console import command, printable
 
 if TYPE_CHECKING:
     from workbench.run.folder import RunFolder
@@ -112,7 +112,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.check:
         from workbench.run.check import check
 
-        print(check(folder))
+        print(printable(check(folder)))
         return 0
 
     from workbench.compare import budget_text, table
@@ -122,8 +122,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.resume is None:
         folder = RunFolder.create(folder.path, folder.options, folder.recipe)
     results = begin_run(folder, began)
-    print(table(results))
-    print(budget_text(results), file=sys.stderr)
+    print(printable(table(results)))
+    print(printable(budget_text(results)), file=sys.stderr)
     print(f"report: {folder.path / 'report.html'}", file=sys.stderr)
     return 0 if all(run.done for run in results.runs) else 1
 

