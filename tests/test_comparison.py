@@ -1,14 +1,17 @@
 """Comparisons: paired, corrected, and a report that needs nothing else."""
 
+import numpy as np
 import pytest
 
 from tiny import metric_info, run_record, tiny_results
 from workbench.compare import compare_methods
-from workbench.compare.charts import figure_of, svg
+from workbench.compare.charts import confusion_matrix, figure_of, svg
 from workbench.compare.paired import pareto_front
-from workbench.compare.report import conclude
-from workbench.compare.tables import head, rows
+from workbench.compare.report import _markdown, conclude
+from workbench.compare.tables import head, rows, table
+from workbench.console import markdown
 from workbench.evaluation import Prediction, find_metric
+from workbench.export.card import model_card
 from workbench.results import Comparison, Results, Score
 
 
@@ -114,6 +117,33 @@ def test_the_conclusion_knows_which_way_is_better() -> None:
 def test_a_pictures_description_stands_inside_its_attribute() -> None:
     figure, _ = figure_of(1, 1, (1, 1))
     assert 'aria-label="Share of &quot;no&quot; texts"' in svg(figure, 'Share of "no" texts')
+
+
+@pytest.mark.parametrize("name", ["$", "a $ b", "$\\frac{$", "100 % of $5 and $6"])
+def test_a_dollar_in_a_name_is_a_dollar(name: str) -> None:
+    assert "<svg" in confusion_matrix(np.eye(2), [name, "other"], name)
+
+
+EVIL = "x | y\n\n# owned ![](http://a/b.png) <img src=x> [l](javascript:x) `c`"
+
+
+def test_texts_of_others_do_nothing_in_markdown() -> None:
+    shown = markdown(EVIL)
+    assert "\n" not in shown
+    for mark in ("!", "<", "[", "]", "|", "`"):
+        assert shown.count(mark) == shown.count(f"\\{mark}"), mark
+    failed = run_record("lora", {}, status="failed", error=EVIL)
+    for text in (table(tiny_results(runs=[failed]), markdown), _markdown(tiny_results(runs=[failed]), "", "")):
+        assert "<img" not in text
+        assert "![" not in text
+        assert "\n# owned" not in text
+    card = model_card(
+        title="t", checkpoint="base`x", licence=EVIL, method="lora", summary="s", recipe=EVIL, seed=0, bits=32,
+        examples=1, scores=[(f"bleu[group={EVIL}]", "1.00")], loading="pass", notes={},
+    )  # fmt: skip
+    assert "<img" not in card
+    assert "\n# owned" not in card
+    assert card.count("\n| ") == 2  # the table's head and its only row
 
 
 def test_the_table_says_what_a_thousand_texts_take() -> None:

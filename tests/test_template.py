@@ -108,6 +108,18 @@ def test_a_template_that_cant_be_read_is_named() -> None:
         make_renderer(with_template("{% for m in messages %}"))
 
 
+@pytest.mark.parametrize("fault", ["1 / 0", "messages + 1", "messages[0].content.x.y", "(messages | length)()"])
+def test_whatever_a_template_fails_with_is_told_of_the_row(fault: str) -> None:
+    template = f"{{% if messages | length > 3 %}}{{{{ {fault} }}}}{{% endif %}}{CHATML}"
+    renderer = make_renderer(with_template(template))
+    one, two = conversation({"id": "a", "messages": [USER, ANSWER, USER, ANSWER]})
+    good, bad = renderer.render_together([one, two])
+    assert isinstance(good, Rendered)
+    assert str(bad).startswith("the chat template ")
+    with pytest.raises(UserError, match="chat template"):
+        make_renderer(with_template(f"{{{{ {fault} }}}}{CHATML}"))
+
+
 def test_thoughts_are_trained_where_prompts_let_the_model_think() -> None:
     thought = {"role": "assistant", "content": "<think>3 or 4?</think>It costs 3."}
     quiet, loud = (make_renderer(with_template(THINKING), thinking) for thinking in (False, True))

@@ -1,6 +1,8 @@
 """A trial can be run by another process, from the folder alone; two processes don't work in one folder."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -70,7 +72,8 @@ def test_another_process_carries_a_trial_through(begun: RunFolder) -> None:
 def test_two_processes_do_not_work_in_one_folder(begun: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with begun.locked():
         assert main(["--resume", str(begun.path)]) == 2
-    assert "another process works in" in capsys.readouterr().err
+    assert f"process {os.getpid()} on {socket.gethostname()} works in" in capsys.readouterr().err
+    assert {path.name for path in begun.path.iterdir()} & {".owner"} == set()
     assert not begun.has_results
 
 

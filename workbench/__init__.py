@@ -6,6 +6,7 @@ Importing this package is cheap: everything heavy is imported when it is first a
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from workbench.console import private_libraries
 from workbench.errors import UserError
 from workbench.recipe import Monitoring, Recipe, Training
 from workbench.sources.readers import DataFile
@@ -34,6 +35,8 @@ __all__ = [
     "load_run",
     "run_recipe",
 ]
+
+private_libraries()
 
 # Name -> the module it is imported from when it is first asked for.
 _LATER = {

@@ -26,6 +26,9 @@ SPIN_COUNT = "1000"
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 # What moves a terminal's cursor, clears it, names its window or writes to the clipboard; a line's end and a tab don't.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What Markdown makes something of, inside a line.
+MARKS = re.compile(r"[\\`*\[\]<>|!]")
+MARKS_WRITTEN = {"<": "&lt;", ">": "&gt;"}
 QUIET = (
     "transformers",
     "trl",
@@ -99,6 +102,11 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n"))
 
 
+def markdown(text: str) -> str:
+    """`text` for Markdown: no image is fetched, no link or tag made, no row of a table ended by it."""
+    return MARKS.sub(lambda match: MARKS_WRITTEN.get(match[0], f"\\{match[0]}"), printable(" ".join(text.split())))
+
+
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -136,9 +144,20 @@ def _time_share() -> float:
     return math.inf
 
 
+def private_libraries() -> None:
+    """Have libraries report nothing and fetch no code; to be called before they are imported.
+
+    With the package `kernels` installed, bitsandbytes and transformers would fetch compiled code from a hub.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("USE_HUB_KERNELS", "0")
+    if not {"bitsandbytes", "kernels"} & sys.modules.keys():
+        sys.modules["kernels"] = None  # type: ignore[assignment]  # as good as not installed
+
+
 def quiet_libraries() -> None:
     """Our own log on stderr, and of the libraries what is at least an error."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    private_libraries()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -11,6 +11,17 @@ from pathlib import Path
 from typing import Any
 
 
+def _umask() -> int:
+    """What this process's user wants no new file to allow; there is no other way to ask."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# Of new files and folders, as the user wants them: temporary ones are the user's alone.
+FILE_MODE, FOLDER_MODE = 0o666 & ~_umask(), 0o777 & ~_umask()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step: a reader sees the old file or the new one, never half of it."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -20,7 +31,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        aside.chmod(0o644)
+        aside.chmod(FILE_MODE)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -64,7 +75,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield aside
-        aside.chmod(0o755)
+        for part in aside.rglob("*"):
+            part.chmod(FOLDER_MODE if part.is_dir() else FILE_MODE)  # whatever a library thinks of its own files
+        aside.chmod(FOLDER_MODE)
         if path.exists():
             shutil.rmtree(path)
         aside.rename(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from workbench import files
 from workbench.errors import UserError, collected, unknown
 from workbench.sources.catalogue import package_file
 from workbench.sources.rows import Source
@@ -335,6 +336,19 @@ def load_recipe(path: Path) -> Recipe:
     return replace(
         recipe, name=recipe.name or path.stem, description=recipe.description or _first_sentence(module.__doc__ or "")
     )
+
+
+def imported_beside(recipe: Path) -> dict[str, str]:
+    """Modules that lie in the folder of a recipe's file, or below it, and are imported by now: path -> sha256."""
+    folder, own = recipe.resolve().parent, {recipe.resolve()}
+    elsewhere = [Path(sys.prefix).resolve(), Path(__file__).resolve().parent]  # a virtual environment, this project
+    found = {}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        path = Path(file).resolve() if isinstance(file, str) else folder
+        if folder in path.parents and path not in own and not set(elsewhere) & set(path.parents) and path.is_file():
+            found[path.relative_to(folder).as_posix()] = files.sha256_of(path)
+    return dict(sorted(found.items()))
 
 
 def _first_sentence(docstring: str) -> str:

@@ -382,7 +382,7 @@ def read_results(file: Path) -> Results:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         schema = values.get("schema", 1)
-    except (ValueError, AttributeError, OSError) as error:
+    except (ValueError, AttributeError, OSError, RecursionError) as error:
         raise UserError(f"{file} can't be read as results of a run: {error}") from error
     if schema != SCHEMA:
         older = "an older" if isinstance(schema, int) and schema < SCHEMA else "another"

@@ -120,7 +120,7 @@ def _require_conversation(tuned: TunedModel, max_new_tokens: int) -> None:
     """
     try:
         tuned.inference_examples({"id": "chat", "messages": [Message(role="user", content="?")]})
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{tuned.recipe.name} asks of rows that are no conversation ({error}): chat can't") from error
     limit = getattr(tuned.language_model.model.config, "max_position_embeddings", None)
     longest = tuned.recipe.max_tokens + max_new_tokens
@@ -137,5 +137,5 @@ def _answer(session: ChatSession, question: str, named: bool) -> None:
         for piece in session.ask(question):
             print(printable(piece), end="", flush=True)
         print(flush=True)
-    except (UserError, ValueError) as error:
+    except (UserError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         print(printable(f"error: {error}"), file=sys.stderr)

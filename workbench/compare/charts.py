@@ -112,9 +112,11 @@ def _smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
 
 
 def figure_of(rows: int, columns: int, size: tuple[float, float]) -> Any:
-    """A figure of `size` inches, and its axes one after another."""
+    """A figure of `size` inches, and its axes one after another; a `$` in its texts begins no formula."""
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:

@@ -9,6 +9,7 @@ from workbench import files
 from workbench.compare import charts
 from workbench.compare.paired import least_p
 from workbench.compare.tables import budget_text, forecasts, head, rows, score_text, table, time_text
+from workbench.console import markdown
 from workbench.evaluation import Prediction
 from workbench.evaluation.metrics.choice import confusion
 from workbench.results import Results, RunRecord
@@ -148,23 +149,26 @@ def _questions(answers: Mapping[str, Sequence[Prediction]], split: str) -> list[
 
 def _remarks(results: Results) -> str:
     """What else is to be known of the splits that are scored, as lines of a list."""
-    lines = "".join(f"- {split}: {remark}\n" for split, info in results.data.splits.items() for remark in info.remarks)
+    said = [(split, remark) for split, info in results.data.splits.items() for remark in info.remarks]
+    lines = "".join(f"- {split}: {markdown(remark)}\n" for split, remark in said)
     return f"{lines}\n" if lines else ""
 
 
 def _markdown(results: Results, conclusion: str, description: str) -> str:
-    exports = "\n".join(f"- **{run.method}**, seed {run.seed}: {export_text(run)}" for run in results.runs if run.done)
+    done = [run for run in results.runs if run.done]
+    exports = "\n".join(f"- **{run.method}**, seed {run.seed}: {markdown(export_text(run))}" for run in done)
     times = " ".join(filter(None, (time_text(results), budget_text(results))))
-    failed = "".join(f"- **{run.method}** failed: {run.error}\n" for run in results.runs if not run.done)
-    return f"""# {results.recipe}
+    failed = "".join(f"- **{run.method}** failed: {markdown(str(run.error))}\n" for run in results.runs if not run.done)
+    base = results.checkpoint.name.replace("`", "'")
+    return f"""# {markdown(results.recipe)}
 
 {description}
 
 {conclusion}
 
-{table(results)}
+{table(results, markdown)}
 
-Scores with 95 % bootstrap intervals. Checkpoint: `{results.checkpoint.name}`. {times}
+Scores with 95 % bootstrap intervals. Checkpoint: `{base}`. {times}
 
 {_remarks(results)}## What ships
 

@@ -1,6 +1,6 @@
 """The comparison as a table, for the terminal and for Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from workbench.console import bytes_text, count_text, duration_text
 from workbench.results import Results, RunRecord, Score
@@ -29,9 +29,9 @@ def head(results: Results) -> list[str]:
     return ["method", *score_columns(results).values(), *COST_COLUMNS]
 
 
-def rows(results: Results) -> list[list[str]]:
-    """A row of cells for each run."""
-    return [cells(run, list(score_columns(results)), results.several_seeds) for run in results.runs]
+def rows(results: Results, written: Callable[[str], str] = str) -> list[list[str]]:
+    """A row of cells for each run; see `table`."""
+    return [cells(run, list(score_columns(results)), results.several_seeds, written) for run in results.runs]
 
 
 def time_text(results: Results) -> str:
@@ -81,12 +81,12 @@ def forecasts(results: Results) -> list[tuple[str, list[str]]]:
     ]
 
 
-def cells(run: RunRecord, names: Sequence[str], several_seeds: bool) -> list[str]:
-    """One row: scores with their intervals, then costs."""
+def cells(run: RunRecord, names: Sequence[str], several_seeds: bool, written: Callable[[str], str] = str) -> list[str]:
+    """One row: scores with their intervals, then costs; see `table`."""
     label = f"{run.method} (seed {run.seed})" if several_seeds else run.method
     if not run.done:
         reason = " ".join(str(run.error).replace("|", "/").split())
-        return [label, f"failed: {reason}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]
+        return [label, f"failed: {written(reason)}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]
     scores = [score_text(run.metrics[name]) if name in run.metrics else "-" for name in names]
     speed = run.train_tokens_per_second
     ships = "plain checkpoint" if run.export.merged else "adapter" if run.adapter_bytes else "-"
@@ -116,9 +116,13 @@ def score_text(score: Score) -> str:
     return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
 
 
-def table(results: Results) -> str:
-    """The comparison in Markdown, its columns aligned so that a terminal shows it as well."""
-    lines = [head(results), *rows(results)]
+def table(results: Results, written: Callable[[str], str] = str) -> str:
+    """The comparison in Markdown, its columns aligned so that a terminal shows it as well.
+
+    Args:
+        written: what is done to texts of others, such as `markdown` for a file.
+    """
+    lines = [head(results), *rows(results, written)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines

@@ -1,6 +1,7 @@
 """Examples: checked, deduplicated, in splits."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,6 +147,8 @@ def row_id(row: Mapping[str, Any], problems: list[str]) -> str:
     found = row.get("id")
     if found is None or found == "":
         problems.append("no id")
+    if isinstance(found, float) and not math.isfinite(found):
+        problems.append(f"id {found} is no number")
     return str(found)
 
 

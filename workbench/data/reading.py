@@ -137,7 +137,7 @@ class ReadSource:
                     if value is not None and value != "":
                         self._columns[column] += 1
                 made = _made(make, values)
-                lines = [_line(example) for example in made]
+                lines = [_checked_line(example) for example in made]
             except ValueError as error:
                 problems.append(Problem(row.place, str(error)))
                 continue
@@ -239,6 +239,18 @@ def _line(example: Example) -> str:
         raise ValueError(str(error)) from error
     line.encode()
     return line
+
+
+def _checked_line(example: Example) -> str:
+    """An example as it is kept.
+
+    Raises:
+        ValueError: it can't be; a function of the recipe's own may have put anything into it.
+    """
+    try:
+        return _line(example)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{example.id!r} is no example: {type(error).__name__}: {error}") from error
 
 
 def _kind(value: Any) -> str:

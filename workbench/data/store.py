@@ -95,7 +95,7 @@ class Store:
                         writer.write_batch(pyarrow.RecordBatch.from_pylist(some, schema=wanted))
                 sha256, size = file.digest.hexdigest(), file.tell()
             path = self.folder / f"{quote(name, safe='')}-{sha256[:SHOWN]}.arrow"
-            Path(aside).chmod(0o644)
+            Path(aside).chmod(files.FILE_MODE)
             Path(aside).replace(path)
         except BaseException:
             Path(aside).unlink(missing_ok=True)

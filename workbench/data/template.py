@@ -84,6 +84,8 @@ class ChatTemplate:
             )
         except jinja2.TemplateError as error:
             raise ValueError(f"the chat template refuses it: {error}") from error
+        except (TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError) as error:
+            raise ValueError(f"the chat template fails: {type(error).__name__}: {error}") from error
         return str(text)
 
 
@@ -146,7 +148,7 @@ def _variables(template: str) -> set[str]:
     """
     try:
         tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION.sub("", template))
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, RecursionError) as error:
         raise UserError(f"the tokenizer's chat template can't be read: {error}") from error
     return meta.find_undeclared_variables(tree)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from workbench.console import markdown
+
 
 def model_card(
     *,
@@ -18,19 +20,25 @@ def model_card(
     loading: str,
     notes: Mapping[str, str],
 ) -> str:
-    """A model card in Markdown: what it is, from what it was made, what it scores, how it is loaded."""
-    rows = "\n".join(f"| {name} | {value} |" for name, value in scores)
+    """A model card in Markdown: what it is, from what it was made, what it scores, how it is loaded.
+
+    Args:
+        loading: Python.
+        notes: in Markdown, by their titles.
+    """
+    rows = "\n".join(f"| {markdown(name)} | {value} |" for name, value in scores)
     remarks = "".join(f"- **{name}:** {text}\n" for name, text in notes.items())
+    base = checkpoint.replace("`", "'")
     return f"""---
 library_name: transformers
 tags: [workbench, {method}]
 ---
-# {title}
+# {markdown(title)}
 
-`{checkpoint}` tuned by `{method}` ({summary}) with the recipe `{recipe}` on {examples} examples, seed {seed},
+`{base}` tuned by `{method}` ({summary}) with the recipe {markdown(recipe)} on {examples} examples, seed {seed},
 the frozen weights held at {bits} bits while training.
 
-- **Licence of the base:** {licence}. It binds what is made from it, this model included.
+- **Licence of the base:** {markdown(licence)}. It binds what is made from it, this model included.
 {remarks}
 ## Scores
 

@@ -103,6 +103,10 @@ class Expected:
     classes: bool = False
 
 
+# Of a process that asks no hub for anything.
+ALONE = {"HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "0", "TOKENIZERS_PARALLELISM": "false"}
+
+
 class FreshProcess:
     """A process with transformers alone, in which checkpoints are read from disk, one after the other."""
 
@@ -165,7 +169,7 @@ class FreshProcess:
                     stdout=subprocess.PIPE,
                     stderr=stderr,
                     text=True,
-                    env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+                    env={**os.environ, **ALONE},
                 )
         return self._process
 

@@ -35,10 +35,8 @@ def load_tokenizer(path: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} holds no tokenizer that transformers can read: {str(error).splitlines()[0]}"
-        ) from error
+    except Exception as error:  # whatever transformers makes of files that are others'
+        raise UserError(f"{path} holds no tokenizer that transformers can read: {_first_line(error)}") from error
     tokenizer.init_kwargs.pop(CODE, None)  # what is saved with it names no code either
     return tokenizer
 
@@ -49,13 +47,26 @@ def context_length(path: Path) -> int | None:
     Raises:
         UserError: the configuration can't be read.
     """
+    return getattr(read_config(path).get_text_config(), "max_position_embeddings", None)
+
+
+def read_config(path: Path) -> Any:
+    """The configuration of the checkpoint in the folder `path`, as transformers reads it.
+
+    Raises:
+        UserError: it can't.
+    """
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: transformers can't read its config.json: {str(error).splitlines()[0]}") from error
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # whatever transformers makes of a file that is another's
+        raise UserError(f"{path}: transformers can't read its config.json: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def require_weights(path: Path, bits: int) -> None:
@@ -77,9 +88,9 @@ def require_causal(path: Path) -> None:
     Raises:
         UserError: the checkpoint is one.
     """
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    config = read_config(path)
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         raise UserError(
             f"{path} is no causal language model: {config.model_type} is an encoder, whose tokens see what stands "
@@ -88,9 +99,7 @@ def require_causal(path: Path) -> None:
 
 
 def _quantized_by(path: Path) -> str | None:
-    from transformers import AutoConfig
-
-    settings = getattr(AutoConfig.from_pretrained(path, trust_remote_code=False), "quantization_config", None)
+    settings = getattr(read_config(path), "quantization_config", None)
     if settings is None:
         return None
     return str(settings["quant_method"] if isinstance(settings, dict) else settings.quant_method)
@@ -150,9 +159,9 @@ def head_settings(path: Path, labels: Labels, pad_id: int | None) -> dict[str, A
     Raises:
         UserError: transformers has no classifier of its architecture.
     """
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    config = read_config(path)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"head 'classes' can't be used here: transformers has no {config.model_type} model with such a head; "
@@ -185,6 +194,8 @@ def _load(
         new: modules that the checkpoint does not hold.
         more: for `from_pretrained`.
     """
+    from safetensors import SafetensorError
+
     from workbench.models.attention import GROUPED
     from workbench.models.probe import read_short_text
 
@@ -203,8 +214,8 @@ def _load(
             trust_remote_code=False,
             **more,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} can't be loaded as {what}: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, SafetensorError) as error:
+        raise UserError(f"{path} can't be loaded as {what}: {_first_line(error)}") from error
     _require_all_weights(path, info, new)
     for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
         vars(config).pop(CODE, None)  # code of the base, which was not run: what is saved must not name it
@@ -284,13 +295,11 @@ def _attention(path: Path, training: bool) -> str | None:
     On a CPU the fused attention is faster forwards than the plain one and far slower backwards, at the lengths of
     conversations.
     """
-    from transformers import AutoConfig
-
     from workbench.models.attention import GROUPED, shares_heads
 
     if device().type != "cpu":
         return None
-    if shares_heads(AutoConfig.from_pretrained(path, trust_remote_code=False)):
+    if shares_heads(read_config(path)):
         return GROUPED
     return "eager" if training else None
 

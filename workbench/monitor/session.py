@@ -60,7 +60,8 @@ def monitor(
         UserError: the run can't be used so, or `out` belongs to another watch.
     """
     folder = RunFolder.open(run)
-    tuned = load_tuned(folder, method)
+    with folder.locked(reading=True):
+        tuned = load_tuned(folder, method)
     monitoring = what_is_counted(tuned.recipe, tuned.calibrations, folder.options.recipe or tuned.recipe.name)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workbench.console import markdown
 from workbench.export.card import model_card
 from workbench.methods import Method
 from workbench.models import DEQUANTIZED, ORIGINAL
@@ -70,7 +71,7 @@ def _class_notes(job: Job) -> dict[str, str]:
     labels = job.head.labels
     if labels is None:
         return {}
-    note = ", ".join(labels.names)
+    note = ", ".join(map(markdown, labels.names))
     if len(labels.tasks) > 1:
         note += ". Only those of one task are to be compared: the head was trained on the classes of each alone"
     return {"Classes": note}
@@ -82,7 +83,11 @@ def threshold_note(choosing: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     Args:
         choosing: by task, see `RunRecord`.
     """
-    found = [f"{name} {value:.3f}" for how in choosing.values() for name, value in how.get("thresholds", {}).items()]
+    found = [
+        f"{markdown(name)} {value:.3f}"
+        for how in choosing.values()
+        for name, value in how.get("thresholds", {}).items()
+    ]
     if not found:
         return {}
     return {"Thresholds": f"a label is taken where its probability is above: {', '.join(found)}"}

@@ -47,11 +47,24 @@ def export_method(
 
     Raises:
         UserError: the run has no such method or seed, the method failed, it can't become a merged checkpoint, or
-            what it left was changed since, or `to` exists.
+            what it left was changed since, another process works in the run, or `to` exists.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     _require_new_folder(to)
+    with folder.locked(reading=True):
+        return _export(folder, name, to, seed, precision, base, accept_rounding)
+
+
+def _export(
+    folder: RunFolder,
+    name: str,
+    to: Path,
+    seed: int | None,
+    precision: str,
+    base: str | None,
+    accept_rounding: bool,
+) -> ExportRecord:
     record = finished_record(folder, name, seed)
     require_unchanged(folder.trial(name, record.seed), record)
     if record.baseline:

@@ -3,12 +3,16 @@
 import errno
 import hashlib
 import json
+import logging
+import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +22,17 @@ from workbench import files
 from workbench.data.store import Store
 from workbench.errors import UserError
 from workbench.evaluation.predictions import PREDICTIONS
-from workbench.recipe import NOTHING, Recipe, load_recipe
+from workbench.recipe import NOTHING, Recipe, imported_beside, load_recipe
 from workbench.results import Results, read_results, write_results
 from workbench.run.plan import Plan
-from workbench.sources import base_sha256
+from workbench.sources import base_sha256, weights_sha256
+
+logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "options.json"
 RESULTS_FILE = "results.json"
 LOCK_FILE = ".lock"
+OWNER_FILE = ".owner"
 ELAPSED_FILE = ".seconds"
 PREPARED = "prepared"
 
@@ -43,6 +50,7 @@ class Options:
         limit: at most so many examples of each split; None for all.
         minutes: wall-clock time of the whole run; None for no limit.
         plan: what of the job is carried out to end in time; None while that is not known.
+        neighbours: modules beside the recipe's file that it imports, with their checksums; None of older runs.
         base_sha256: of the base's weights and configuration; None until they were looked at.
         day: on which it was begun, as 2026-01-31: what chat templates are told that write the date.
     """
@@ -59,6 +67,7 @@ class Options:
     plan: Plan | None = None
     day: str | None = None
     base_sha256: str | None = None
+    neighbours: Mapping[str, str] | None = None
 
 
 def day_of(options: Options) -> date | None:
@@ -70,12 +79,14 @@ def _options(values: Mapping[str, Any]) -> Options:
     """Options as they were written.
 
     Raises:
-        KeyError, TypeError: they are none.
+        KeyError, TypeError, ValueError: they are none.
     """
+    from pydantic import TypeAdapter
+
     known = {f.name: values[f.name] for f in fields(Options) if f.default is MISSING or f.name in values}
-    if known.get("plan") is not None:
-        known["plan"] = Plan(**known["plan"])
-    return Options(**known)
+    options = TypeAdapter(Options).validate_python(known)
+    day_of(options)
+    return options
 
 
 class TrialFolder:
@@ -117,9 +128,11 @@ class TrialFolder:
         for name in ("best.safetensors", "driver.safetensors", "finished.json"):
             (self.training / name).unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Remove all of it, for a trial that is to be done again."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def set_aside(self) -> Path | None:
+        """Give it another name, for a trial that is to be done again; None if nothing is there."""
+        names = (self.path.with_name(f"{self.path.name}.changed{number or ''}") for number in count())
+        aside = next(path for path in names if not path.exists())
+        return self.path.rename(aside) if self.path.exists() else None
 
 
 class RunFolder:
@@ -173,12 +186,12 @@ class RunFolder:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             options = _options(values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file} can't be read as the options of a run: {error}; begin a new run") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            wrong = " ".join(str(error).split())[:300]
+            raise UserError(f"{file} can't be read as the options of a run: {wrong}; begin a new run") from error
         if options.recipe is not None:
-            found = Path(options.recipe)
-            if found.is_file() and files.sha256_of(found) != options.recipe_sha256:
-                raise UserError(f"{options.recipe} has changed since {path} was begun: start a new run")
+            _require_same_code(Path(options.recipe), options, path)
+            logger.info("the recipe of %s is %s, which is run", path, options.recipe)
         folder = cls(path, options, recipe)
         if folder.has_results:
             folder.read_results()  # what can't be read is told before anything is prepared
@@ -211,16 +224,23 @@ class RunFolder:
         found, known = base_sha256(base), self.options.base_sha256
         if known is None:
             self.options = replace(self.options, base_sha256=found)
-        elif known != found:
+        elif known not in (found, weights_sha256(base)):
             raise UserError(
-                f"the checkpoint in {base} is not the one with which {self.path} was begun (sha256 of weights and "
-                f"configuration {found[:12]}, then {known[:12]}): what was trained belongs to that one. Bring it back, "
-                "or begin a new run"
+                f"the checkpoint in {base} is not the one with which {self.path} was begun (sha256 of weights, "
+                f"configuration and tokenizer {found[:12]}, then {known[:12]}): what was trained belongs to that one. "
+                "Bring it back, or begin a new run"
             )
 
     def keep_options(self) -> None:
-        """Write the options down."""
+        """Write the options down, and what the recipe has imported of what lies beside it."""
+        if self.options.recipe is not None and self._is_loaded:
+            known, now = self.options.neighbours or {}, imported_beside(Path(self.options.recipe))
+            self.options = replace(self.options, neighbours={**now, **known})
         files.write_json(self.path / OPTIONS_FILE, asdict(self.options))
+
+    @property
+    def _is_loaded(self) -> bool:
+        return self._recipe is not None or "recipe" in vars(self)
 
     @property
     def has_results(self) -> bool:
@@ -271,28 +291,58 @@ class RunFolder:
     def discard(self) -> None:
         """Remove a folder in which nothing was carried through, so that its path can be given again."""
         self.clean_up()
-        for name in (OPTIONS_FILE, LOCK_FILE):
+        for name in (OPTIONS_FILE, OWNER_FILE, LOCK_FILE):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # it holds something of the user's
             self.path.rmdir()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, reading: bool = False) -> Iterator[None]:
         """Keep other processes out while the block runs; the lock goes with the process.
+
+        Args:
+            reading: only, so that a folder that can't be written will do.
 
         Raises:
             UserError: another process works in the folder.
         """
-        lock = FileLock(self.path / LOCK_FILE, timeout=0)
+        lock, owner = FileLock(self.path / LOCK_FILE, timeout=0), self.path / OWNER_FILE
         try:
             lock.acquire()
+            files.write_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
         except Timeout:
-            raise UserError(f"another process works in {self.path}: wait until it ends, or stop it") from None
+            raise UserError(f"{_owner(owner)} works in {self.path}: wait until it ends, or stop it") from None
         except OSError as error:
+            lock.release()
             if error.errno == errno.ENOSPC:
                 raise
-            raise UserError(f"can't write to {self.path}: {error.strerror}") from error
+            if not reading:
+                raise UserError(f"can't write to {self.path}: {error.strerror}") from error
         try:
             yield
         finally:
-            lock.release()
+            if lock.is_locked:
+                owner.unlink(missing_ok=True)
+                lock.release()
+
+
+def _require_same_code(recipe: Path, options: Options, run: Path) -> None:
+    """See that a recipe's file, and what it imports of what lies beside it, are what they were, before they are run.
+
+    Raises:
+        UserError: they have changed.
+    """
+    expected = {recipe: options.recipe_sha256}
+    expected |= {recipe.parent / name: sha256 for name, sha256 in (options.neighbours or {}).items()}
+    for file, sha256 in expected.items():
+        if file.is_file() and files.sha256_of(file) != sha256:
+            imported = f", which {recipe} imports," if file != recipe else ""
+            raise UserError(f"{file}{imported} has changed since {run} was begun: start a new run")
+
+
+def _owner(file: Path) -> str:
+    """Who has a lock, as it said itself."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return "another process"

@@ -21,7 +21,7 @@ READ_BYTES = 2**26
 def sealed(trial: TrialFolder, record: RunRecord) -> RunRecord:
     """Note the checksums of all that a trial left for later, and of its record, which says so from now on."""
     record = replace(record, manifest=True)
-    checksums = {str(path.relative_to(trial.path)): _sha256(path) for path in _left(trial, record)}
+    checksums = {_name(trial, path): _sha256(path) for path in _left(trial, record)}
     files.write_json(trial.path / MANIFEST_FILE, {"record": _digest(record), "files": checksums})
     return record
 
@@ -44,7 +44,10 @@ def changes(trial: TrialFolder, record: RunRecord) -> list[str]:
         path = trial.path / name
         if not path.is_file() or _sha256(path) != checksum:
             found.append(name)
-    return found
+    # A file that was put beside what is read, such as an adapter beside a model, may be read with it.
+    read_whole = {trial.adapter, trial.merged, trial.trained}
+    beside = [_name(trial, path) for path in _left(trial, record) if read_whole & set(path.parents)]
+    return found + [name for name in beside if name not in expected]
 
 
 def require_unchanged(trial: TrialFolder, record: RunRecord) -> None:
@@ -63,7 +66,7 @@ def require_unchanged(trial: TrialFolder, record: RunRecord) -> None:
 def changes_text(changed: list[str]) -> str:
     """What changed, in half a sentence; of many things the first few."""
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return f"{', '.join(changed[:3])}{more} changed, or missing"
+    return f"{', '.join(changed[:3])}{more} changed, new or missing"
 
 
 def _left(trial: TrialFolder, record: RunRecord) -> Iterator[Path]:
@@ -72,6 +75,10 @@ def _left(trial: TrialFolder, record: RunRecord) -> Iterator[Path]:
     for path in sorted(trial.path.rglob("*")):
         if path.is_file() and path.name != MANIFEST_FILE and not passing & set(path.parents):
             yield path
+
+
+def _name(trial: TrialFolder, path: Path) -> str:
+    return path.relative_to(trial.path).as_posix()
 
 
 def _sha256(path: Path) -> str:

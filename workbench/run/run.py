@@ -151,11 +151,11 @@ def run_job(
                 logger.info("%s, seed %d: done before", *key)
             else:
                 record = replace(run_trial(trial, job, folder, process, clock), forecast=expected.get(key))
+                if record.done:
+                    record = sealed(files, record)
             clock.drop(*key)
             if record.done:
                 predictions[key] = read_predictions(files.path)
-                if record.done:
-                    record = sealed(files, record)
             runs = [*results.runs, record]
             results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began))
             # What was done before and is yet to come again in this list must survive another interruption.
@@ -168,7 +168,7 @@ def run_job(
 def finished_before(folder: RunFolder) -> dict[Key, RunRecord]:
     """The trials of a run that were carried through before, and left what is still there as it was.
 
-    What is left of the others is removed: they are done again.
+    What is left of the others gets another name: they are done again.
 
     Raises:
         UserError: the results can't be read.
@@ -179,9 +179,11 @@ def finished_before(folder: RunFolder) -> dict[Key, RunRecord]:
             continue
         trial = folder.trial(record.method, record.seed)
         if changed := changes(trial, record):
-            what = changes_text(changed)
-            logger.warning("%s, seed %d is done again: %s since it was finished", record.method, record.seed, what)
-            trial.remove()
+            what, aside = changes_text(changed), trial.set_aside()
+            kept = f"; what is there is kept in {aside}" if aside else ""
+            logger.warning(
+                "%s, seed %d is done again: %s since it was finished%s", record.method, record.seed, what, kept
+            )
         else:
             found[record.method, record.seed] = record
     return found

@@ -1,7 +1,8 @@
 """Where checkpoints and data come from: a hub, a local folder, or a package of the user's own registry."""
 
+from workbench.sources.cache import cached_sha256
 from workbench.sources.catalogue import package_file
-from workbench.sources.checkpoints import Checkpoint, base_sha256, cached_sha256, fetch_checkpoint
+from workbench.sources.checkpoints import Checkpoint, base_sha256, fetch_checkpoint, weights_sha256
 from workbench.sources.packages import SMOLLM2, fetch_file
 from workbench.sources.readers import DataFile, Row
 from workbench.sources.rows import Fingerprint, Source, name_of, open_rows, read_rows
@@ -21,4 +22,5 @@ __all__ = [
     "open_rows",
     "package_file",
     "read_rows",
+    "weights_sha256",
 ]

@@ -5,15 +5,16 @@ import hashlib
 import json
 import logging
 import re
-from contextlib import suppress
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import files
 from workbench.errors import UserError
 from workbench.sources import packages
+from workbench.sources.cache import cache_entry, cached_sha256
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -24,9 +25,17 @@ logger = logging.getLogger(__name__)
 # pickles are never fetched, so nothing of it can run.
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "*.bpe")
 HUB_IGNORED = ("onnx/*", "coreml/*", "openvino/*", "original/*", "*tflite*", "flax*", "tf_*", "rust*")
+# What a base is, and how it reads and begins and ends its answers.
+WEIGHT_FILES = ("config.json", "*.safetensors")
+TOKENIZER_FILES = (
+    "tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.*",
+    "generation_config.json", "*.model", "*.bpe",
+)  # fmt: skip
 # What names the files of weights that are in several, and what may be named.
 INDEX_FILE = "model.safetensors.index.json"
 SHARD = re.compile(r"[^/\\\x00]+\.safetensors")
+# In a configuration: a file from which transformers would read the weights instead.
+OTHER_WEIGHTS = "transformers_weights"
 # In a converted checkpoint: the file that it was made from.
 SOURCE_FILE = "source.json"
 
@@ -48,30 +57,19 @@ class Checkpoint:
     sha256: str | None = None
 
 
-@cache
-def _sha256_of(path: Path, size: int, changed: int) -> str:
-    """Of a file that has this size, and was changed last at this time in nanoseconds."""
-    kept = packages.cache_folder() / "checksums" / hashlib.sha256(f"{path}\n{size}\n{changed}".encode()).hexdigest()
-    with suppress(OSError):
-        return kept.read_text(encoding="ascii")
-    found = files.sha256_of(path)
-    with suppress(OSError):  # the next command reckons it anew
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(kept, found)
-    return found
-
-
-def cached_sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal; one whose size and time are as before is not read again."""
-    state = path.stat()
-    return _sha256_of(path.resolve(), state.st_size, state.st_mtime_ns)
-
-
 def base_sha256(folder: Path) -> str:
-    """What a base is: a checksum of its configuration and weights, whatever folder they lie in."""
-    parts = []
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        parts.append(f"{path.name} {cached_sha256(path)}")
+    """What a base is, whatever folder it lies in: a checksum of its configuration, weights and tokenizer."""
+    found = {path for pattern in (*WEIGHT_FILES, *TOKENIZER_FILES) for path in folder.glob(pattern)}
+    return _checksum(sorted(found))
+
+
+def weights_sha256(folder: Path) -> str:
+    """A checksum of its configuration and weights alone, by which runs of older versions know their base."""
+    return _checksum(sorted({path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}))
+
+
+def _checksum(paths: Sequence[Path]) -> str:
+    parts = [f"{path.name} {cached_sha256(path)}" for path in paths]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -128,7 +126,13 @@ def _from_folder(name: str, folder: Path) -> Checkpoint:
         why = f"only {pickles[0]}, a pickle, which can run code when it is loaded" if pickles else "no weights"
         raise UserError(f"{folder} holds {why}: convert it to safetensors first")
     _require_own_shards(folder)
-    if "auto_map" in _read_object(folder / "config.json"):
+    config = _read_object(folder / "config.json")
+    if OTHER_WEIGHTS in config:
+        raise UserError(
+            f"{folder / 'config.json'} names other weights ({OTHER_WEIGHTS}: {config[OTHER_WEIGHTS]!r}) than the usual "
+            f"model.safetensors or {INDEX_FILE}: nothing else is read"
+        )
+    if "auto_map" in config:
         logger.warning("%s names code of its own (auto_map); it is not run", folder)
     return Checkpoint(name=name, path=folder.resolve(), licence="unknown: a local folder")
 
@@ -227,16 +231,30 @@ def _from_package(name: str) -> Checkpoint:
     file = packages.parse(name)
     stem = Path(file.parts[-1][1]).name.split(".gguf")[0]
     entry = f"{stem}-{(file.sha256 or 'unpinned')[:12]}"
-    with packages.cache_entry("checkpoints", entry) as folder:
+    with cache_entry("checkpoints", entry) as folder:
+        if folder.is_dir() and (changed := _changed(folder)):
+            logger.warning("%s is not what was made: %s; it is made again", folder, changed)
+            shutil.rmtree(folder)
         if not folder.is_dir():
             with packages.fetched(file) as gguf, files.whole_folder(folder) as aside:
                 _convert_gguf(gguf, aside)
-                origin = {"name": name, "sha256": file.sha256, "licence": file.licence}
+                made = {path.name: files.sha256_of(path) for path in sorted(aside.iterdir())}
+                origin = {"name": name, "sha256": file.sha256, "licence": file.licence, "files": made}
                 files.write_json(aside / SOURCE_FILE, origin)
         made_from = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))["sha256"]
     if made_from != file.sha256:  # the folder's name holds only the first digits
         raise UserError(f"{folder} was made from a file of sha256 {made_from}, not {file.sha256}: remove that folder")
     return Checkpoint(name=name, path=folder, licence=file.licence, sha256=file.sha256)
+
+
+def _changed(folder: Path) -> str:
+    """What is not as it was made in a converted checkpoint, in half a sentence; nothing if all is."""
+    try:
+        made = dict(json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))["files"])
+        found = {name: cached_sha256(folder / name) for name in made}
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its files or their checksums are missing"
+    return ", ".join(f"{name} changed" for name in made if found[name] != made[name])
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:

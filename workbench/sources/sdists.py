@@ -57,7 +57,7 @@ def download_sdist(requirement: str, folder: Path) -> Path:
 
 def pip_settings() -> dict[str, list[str]]:
     """What pip is configured with, of what tells where packages come from and how; the environment comes first."""
-    command = [sys.executable, "-m", "pip", "config", "list"]
+    command = [sys.executable, "-P", "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found: dict[str, list[str]] = {}
     for line in listed.splitlines():

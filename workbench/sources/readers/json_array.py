@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from workbench.errors import Problem, UserError, collected
-from workbench.sources.readers.json_text import encoding_of, json_encoding
+from workbench.sources.readers.json_text import DECODER, NOT_JSON, encoding_of, json_encoding, what_is_wrong
 from workbench.sources.readers.reader import DataFile, Opened, Reader, Row, checked_objects
 from workbench.sources.readers.text import not_decoded, open_text
 
@@ -72,7 +72,6 @@ def _rows_of(opened: TextIO, path: Path) -> Iterator[Any]:
 
 def _values(opened: TextIO, path: Path) -> Iterator[Any]:
     """The elements of an array, or the values that stand one after another."""
-    decoder = json.JSONDecoder()
     text, at, lines, count = opened.read(PIECE).lstrip(), 0, 1, 0
     is_array = text.startswith("[")
     at = int(is_array)
@@ -83,12 +82,14 @@ def _values(opened: TextIO, path: Path) -> Iterator[Any]:
             if is_array and text[at] == "]":
                 return
             try:
-                value, at = decoder.raw_decode(text, at)
+                value, at = DECODER.raw_decode(text, at)
                 count += 1
                 yield value
                 continue
             except json.JSONDecodeError as error:
                 wrong = f"row {count + 1} is not JSON: {error.msg} in line {lines + text.count(chr(10), 0, error.pos)}"
+            except NOT_JSON as error:
+                raise UserError(f"{path}: row {count + 1}: {what_is_wrong(error)}") from error
         elif not is_array:
             wrong = ""
         else:

@@ -1,12 +1,11 @@
 """A JSON object in each line."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import Problem, collected
-from workbench.sources.readers.json_text import json_encoding
+from workbench.sources.readers.json_text import DECODER, NOT_JSON, json_encoding, what_is_wrong
 from workbench.sources.readers.reader import DataFile, Opened, Reader, Row, checked_objects
 from workbench.sources.readers.text import not_decoded, open_text
 
@@ -22,11 +21,13 @@ def read_json_lines(file: DataFile) -> Opened:
                 continue
             place = f"{Path(file.path).name}:{number}"
             try:
-                yield place, json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                is_text = isinstance(error, json.JSONDecodeError)
+                value = DECODER.decode(line if isinstance(line, str) else line.decode("utf-8-sig"))
+            except NOT_JSON as error:
+                is_text = not isinstance(error, UnicodeDecodeError)
                 hint = "" if is_text else f"; if that is another encoding, say {file.told(encoding='cp1252')}"
-                problems.append(Problem(place, f"not JSON: {error}{hint}"))
+                problems.append(Problem(place, f"{what_is_wrong(error)}{hint}"))
+            else:
+                yield place, value
 
     def rows() -> Iterator[Row]:
         yield from checked_objects(values(), problems)
