@@ -10,7 +10,7 @@ from workbench.compare.paired import pareto_front
 from workbench.compare.report import _markdown, conclude
 from workbench.compare.tables import head, rows, table
 from workbench.console import markdown
-from workbench.evaluation import Prediction, find_metric
+from workbench.evaluation import Prediction, find_metric, score_all
 from workbench.export.card import model_card
 from workbench.results import Comparison, Results, Score
 
@@ -65,6 +65,30 @@ def test_a_handful_of_items_tells_nothing(count: int, told: bool) -> None:
     assert found.items == count
     assert (found.p < 0.05) == told
     assert found.p >= min(1.0, 2.0 ** (1 - count))
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 8, 10, 15, 20])
+def test_equal_methods_are_called_different_no_more_often_than_stated(count: int) -> None:
+    """Two methods that are right half the time, each by itself."""
+    random, draws = np.random.default_rng(count), 200
+    found = 0
+    for _ in range(draws):
+        a, b = (list(map(bool, random.integers(0, 2, count))) for _ in range(2))
+        found += compare_methods(find_metric("figures"), "test", {"a": [answers(a)], "b": [answers(b)]})[0].p < 0.05
+    assert found / draws <= 0.05 + 2 * (0.05 * 0.95 / draws) ** 0.5
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16, 60])
+def test_intervals_of_few_items_hold_the_truth_as_often_as_stated(count: int, share: float) -> None:
+    random, draws, held = np.random.default_rng(count), 300, 0
+    for _ in range(draws):
+        given = answers(list(map(bool, random.random(count) < share)))
+        score = score_all([find_metric("figures")], given)["figures"]
+        assert 0 <= score.low <= score.value <= score.high <= 100
+        assert score.low < score.high
+        held += score.low <= 100 * share <= score.high
+    assert held / draws >= 0.95 - 3 * (0.05 * 0.95 / draws) ** 0.5
 
 
 def test_more_pairs_make_each_less_certain() -> None:

@@ -19,6 +19,7 @@ from workbench.evaluation import Metric, Prediction, find_metric, find_metrics, 
 from workbench.evaluation.intervals import by_source
 from workbench.evaluation.metrics import EvaluateMetric
 from workbench.evaluation.metrics.figures import figures
+from workbench.evaluation.metrics.script import words_of
 
 ENGLISH = [
     ("The fee is €15, because 0.5% of €3,000 is €15.", "It costs €15: 0.5% of €3,000."),
@@ -130,6 +131,47 @@ def test_rouge_l_reads_chinese() -> None:
 )
 def test_figures_have_value_and_unit(text: str, expected: dict) -> None:
     assert dict(figures(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "unit"),
+    [
+        ("1.234,50 €", 1234.5, "euro"), ("€1,234.50", 1234.5, "euro"), ("1,5 %", 1.5, "percent"),
+        ("1.5%", 1.5, "percent"),
+        ("CHF 1'234.50", 1234.5, "franc"), ("1\u202f234,50 EUR", 1234.5, "euro"), ("1.800 EUR", 1800, "euro"),
+        ("1.800 days", 1.8, "day"), ("1.234.567", 1234567, ""), ("$5", 5, "dollar"), ("5 USD", 5, "dollar"),
+        ("£3.20", 3.2, "pound"), ("300元", 300, "yuan"), ("5 daylight", 5, ""), ("7 per cent", 7, "percent"),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_they_are_written_anywhere(text: str, number: float, unit: str) -> None:
+    assert dict(figures(text)) == {(number, unit): 1}
+
+
+def test_answers_without_a_figure_to_name_are_not_scored_by_figures() -> None:
+    metric = find_metric("figures")
+    assert [metric.applies(a) for a in answers([("€5", "It is free."), ("", "€5")])] == [False, True]
+    assert "figures" not in score_all([metric], answers([("€5", "It is free.")]))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It costs €5.", "words"), ("手续费为15欧元，4个工作日到账。", "zh"), ("请在App里冻结银行卡。", "zh"),
+        ("手数料は15ユーロです。", "char"), ("ค่าธรรมเนียม 15 ยูโร", "char"),
+        ("해외 송금 수수료는 한 번에 15유로입니다.", "words"),
+        ("Комиссия за перевод составляет 15 евро.", "words"),
+        ("The word 银行 means bank in Chinese.", "words"), ("", "words"), ("15 €", "words"),
+    ],
+)  # fmt: skip
+def test_words_are_told_by_the_script_and_not_by_a_groups_name(text: str, words: str) -> None:
+    assert words_of(text) == words
+    (answer,) = answers([(text, text)], language="cn")
+    for name in ("bleu", "rouge_l") if len(text) > 8 else ():
+        assert find_metric(name).value([answer]) == pytest.approx(100), name
+        assert find_metric(name).value([replace(answer, prediction=text[: len(text) // 2])]) < 90, name
+    if text:
+        expected = {"words": "13a"}.get(words, words)
+        assert f"tok:{expected}|" in find_metric("bleu").signature([answer])
 
 
 def test_right_figures_are_counted_with_multiplicity() -> None:

@@ -257,7 +257,7 @@ class Comparison:
     """Two entries beside each other on the same examples: the score of `b` minus that of `a`.
 
     Attributes:
-        p: two-sided p-value of a paired bootstrap.
+        p: two-sided p-value of approximate randomization, see `workbench.compare.paired`.
         p_adjusted: for the number of pairs, by Holm's method.
         items: independent examples that both are scored on; turns of one conversation are one. None in older files.
     """

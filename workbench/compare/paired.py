@@ -7,19 +7,24 @@ from itertools import combinations
 import numpy as np
 
 from workbench.evaluation import Metric, Prediction
-from workbench.evaluation.intervals import RESAMPLES, by_source, resampled_sums
+from workbench.evaluation.intervals import RESAMPLES, TOGETHER, by_source, resampled_sums, widened
 from workbench.results import Comparison
 
 # The smallest p-value there can be, times the number of pairs, must be well below what is held for luck.
-RESAMPLES_A_PAIR = 200
+EXCHANGES_A_PAIR = 60
+# Of two differences that are the same but for the order in which numbers were added.
+ROUNDING = 1e-9
 
 
 def compare_methods(
     metric: Metric, split: str, answers: Mapping[str, Sequence[Sequence[Prediction]]]
 ) -> list[Comparison]:
-    """Compare every two methods by a paired bootstrap over the examples of `split` (Koehn 2004).
+    """Compare every two methods by the examples of `split`, on which both are scored.
 
-    Both methods are scored on the same resampled examples; several seeds of a method are scored together.
+    Whether a difference is luck is told by approximate randomization (Noreen 1989; Riezler and Maxwell 2005,
+    aclanthology.org/W05-0908): if two methods are equally good, their answers to any example may be exchanged. That
+    holds for few examples as for many, and for scores of a whole corpus. How large the difference is, is told by a
+    paired bootstrap (Koehn 2004). Several seeds of a method are scored together.
 
     Args:
         metric: by which they are compared.
@@ -27,45 +32,53 @@ def compare_methods(
 
     Returns:
         For each pair the difference of the scores (b minus a) with its 95 % interval, the two-sided p-value, and
-        `p_adjusted` for the number of pairs (Holm 1979). Of very few examples no resample differs from the others: no
-        p-value is below that of all n differences having one sign by chance, 2 / 2^n, so that five never tell.
+        `p_adjusted` for the number of pairs (Holm 1979). No p-value is below that of all n differences having one
+        sign by chance, 2 / 2^n, so that five examples never tell.
     """
     pairs = list(combinations(answers, 2))
-    resamples = max(RESAMPLES, RESAMPLES_A_PAIR * len(pairs))
-    sums: dict[str, np.ndarray] = {}
-    values: dict[str, float] = {}
-    items = 0
+    rows: dict[str, np.ndarray] = {}
     for method, seeds in answers.items():
         chosen = [[answer for answer in seed if answer.split == split and metric.applies(answer)] for seed in seeds]
-        rows = sum(by_source(metric.statistics(seed), [a.resampled_as for a in seed]) for seed in chosen)
-        assert isinstance(rows, np.ndarray)
-        items = len(rows)
-        values[method] = metric.score(rows.sum(axis=0))
-        sums[method] = np.array([metric.score(resample) for resample in resampled_sums(rows, resamples)])
+        summed = sum(by_source(metric.statistics(seed), [a.resampled_as for a in seed]) for seed in chosen)
+        assert isinstance(summed, np.ndarray)
+        rows[method] = summed
+    resampled = {name: np.array([metric.score(sums) for sums in resampled_sums(rows[name])]) for name in rows}
+    values = {name: metric.score(rows[name].sum(axis=0)) for name in rows}
+    exchanges = max(RESAMPLES, EXCHANGES_A_PAIR * len(pairs))
     found = []
     for a, b in pairs:
-        differences = sums[b] - sums[a]
-        low, high = np.percentile(differences, [2.5, 97.5])
-        # One is added on both sides: a p-value of zero can't be shown by resamples.
-        tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
-        difference = values[b] - values[a]
-        p = min(1.0, max(least_p(items), 2 * float(tail) / (len(differences) + 1)))
+        items, difference = len(rows[a]), values[b] - values[a]
+        low, high = widened(difference, np.percentile(resampled[b] - resampled[a], [2.5, 97.5]), items)
+        p = max(least_p(items), _p_of_exchanges(metric, rows[a], rows[b], difference, exchanges))
         found.append(
             Comparison(
-                a=a,
-                b=b,
-                metric=metric.name,
-                split=split,
-                difference=difference,
-                low=min(float(low), difference),
-                high=max(float(high), difference),
-                p=p,
-                p_adjusted=p,
+                a=a, b=b, metric=metric.name, split=split, difference=difference, low=low, high=high, p=p, p_adjusted=p,
                 items=items,
             )
-        )
+        )  # fmt: skip
     adjusted = holm([one.p for one in found])
     return [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+
+
+def _p_of_exchanges(metric: Metric, a: np.ndarray, b: np.ndarray, difference: float, exchanges: int) -> float:
+    """The share of exchanges of two methods' answers that make a difference as large as the one that was seen.
+
+    Args:
+        a, b: statistics of the same sources, (sources, k).
+    """
+    generator = np.random.default_rng(0)
+    change, of_a, of_b = b - a, a.sum(axis=0), b.sum(axis=0)
+    least = abs(difference) * (1 - ROUNDING)
+    step = max(1, TOGETHER // len(a))
+    as_large = 0
+    for start in range(0, exchanges, step):
+        exchanged = generator.integers(0, 2, size=(min(step, exchanges - start), len(a)), dtype=np.int8) @ change
+        as_large += sum(
+            abs(metric.score(sums_b) - metric.score(sums_a)) >= least
+            for sums_a, sums_b in zip(of_a + exchanged, of_b - exchanged, strict=True)
+        )
+    # The answers as they were given are one of the exchanges: a p-value of zero can't be shown by some of them.
+    return (as_large + 1) / (exchanges + 1)
 
 
 def least_p(items: int) -> float:

@@ -82,8 +82,8 @@ def conclude(results: Results) -> str:
         )
     rivals = [pair.b if pair.a == best.method else pair.a for pair in pairs if pair.p_adjusted > LUCK]
     if rivals:
-        return text + f"The difference to {', '.join(rivals)} may be luck (paired bootstrap, 5 %)."
-    return text + "Every other method is behind it by more than luck explains (paired bootstrap, 5 %)."
+        return text + f"The difference to {', '.join(rivals)} may be luck (approximate randomization, 5 %)."
+    return text + "Every other method is behind it by more than luck explains (approximate randomization, 5 %)."
 
 
 def export_text(run: RunRecord) -> str:

@@ -1,6 +1,7 @@
 """Scores with bootstrap intervals: overall, by split and by group."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -87,11 +88,31 @@ def resampled_sums(statistics: np.ndarray, resamples: int = RESAMPLES, seed: int
 
 
 def interval(metric: Metric, statistics: np.ndarray, sources: Sequence[str]) -> Score:
-    """Percentile bootstrap over sources (Efron and Tibshirani 1993): 95 %, 1,000 resamples.
+    """Percentile bootstrap over sources (Efron and Tibshirani 1993): 95 %, 1,000 resamples; safe for small samples.
 
-    The interval is widened to hold the value itself, which a resampled corpus score with a bias may miss.
+    Of few sources resamples vary too little: the interval is widened around the value as Student's t widens one of
+    the normal distribution. And a kind of source of which none was seen may make up to 1 - 0.025^(1/n) of all, which
+    bounds a score that has a worst and a best value, as Clopper and Pearson (1934) bound a share of 0 or 1.
     """
     rows = by_source(statistics, sources)
-    value = metric.score(rows.sum(axis=0))
-    low, high = np.percentile([metric.score(sums) for sums in resampled_sums(rows)], [2.5, 97.5])
-    return Score(value=value, low=min(float(low), value), high=max(float(high), value))
+    value, n = metric.score(rows.sum(axis=0)), len(rows)
+    low, high = widened(value, np.percentile([metric.score(sums) for sums in resampled_sums(rows)], [2.5, 97.5]), n)
+    least, most = sorted((metric.worst, metric.best))
+    unseen = 1 - 0.025 ** (1 / n)
+    if math.isfinite(least):
+        low = max(least, min(low, value - unseen * (value - least)))
+    if math.isfinite(most):
+        high = min(most, max(high, value + unseen * (most - value)))
+    return Score(value=value, low=low, high=high)
+
+
+def widened(value: float, bounds: np.ndarray, n: int) -> tuple[float, float]:
+    """An interval of resamples of `n` sources, widened for few of them, and to hold the value.
+
+    A resampled corpus score with a bias may miss it.
+    """
+    from scipy.stats import norm, t
+
+    factor = 1.0 if n < 2 else float(t.ppf(0.975, n - 1) / norm.ppf(0.975)) * math.sqrt(n / (n - 1))
+    low, high = (value + factor * (float(bound) - value) for bound in bounds)
+    return min(low, value), max(high, value)

@@ -64,11 +64,6 @@ class Prediction:
         )
 
     @property
-    def language(self) -> str:
-        """Two letters; English where nothing is said."""
-        return self.groups.get("language", "en")
-
-    @property
     def all_references(self) -> tuple[str, ...]:
         """Every right answer, `reference` first."""
         return (self.reference, *self.references)

@@ -1,5 +1,6 @@
 """Overlap with the reference, or with the references of an answer that has several: BLEU, chrF, ROUGE-L."""
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import zip_longest
@@ -9,9 +10,11 @@ import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.tokenizers.tokenizer_char import TokenizerChar
 from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
 from workbench.evaluation.metrics.metric import Metric
+from workbench.evaluation.metrics.script import Words, is_foreign, words_of
 from workbench.evaluation.prediction import Prediction
 
 
@@ -31,8 +34,8 @@ def _signature(metric: BLEU | CHRF, answers: Sequence[Prediction]) -> str:
 
 
 @cache
-def _bleu(language: str) -> BLEU:
-    return BLEU(tokenize="zh" if language == "zh" else "13a")
+def _bleu(words: Words) -> BLEU:
+    return BLEU(tokenize="13a" if words == "words" else words)
 
 
 def bleu_statistics(answers: Sequence[Prediction]) -> np.ndarray:
@@ -43,7 +46,7 @@ def bleu_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """
     rows = []
     for answer in answers:
-        score = _bleu(answer.language).corpus_score([answer.prediction], _streams([answer.all_references]))
+        score = _bleu(words_of(answer.reference)).corpus_score([answer.prediction], _streams([answer.all_references]))
         rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
     return np.array(rows, dtype=float).reshape(-1, 10)
 
@@ -59,11 +62,11 @@ def bleu_score(sums: np.ndarray) -> float:
 
 
 def bleu_signature(answers: Sequence[Prediction]) -> str:
-    """What sacrebleu prints for these languages."""
-    by_language: dict[str, list[Prediction]] = {}
+    """What sacrebleu prints for the scripts of these answers."""
+    by_words: dict[Words, list[Prediction]] = {}
     for answer in answers:
-        by_language.setdefault(answer.language, []).append(answer)
-    signatures = (_signature(_bleu(language), by_language[language]) for language in sorted(by_language))
+        by_words.setdefault(words_of(answer.reference), []).append(answer)
+    signatures = (_signature(_bleu(words), by_words[words]) for words in sorted(by_words))
     return "; ".join(dict.fromkeys(signatures))
 
 
@@ -92,23 +95,34 @@ def chrf_signature(answers: Sequence[Prediction]) -> str:
 
 
 class _Characters(Tokenizer):
-    """Chinese characters one by one, other words as they are: rouge-score's own tokenizer drops Chinese."""
+    """Characters one by one, in Chinese texts other words as they are: rouge-score's own tokenizer drops them."""
 
-    def __init__(self) -> None:
-        self.split = TokenizerZh()
+    def __init__(self, words: Words) -> None:
+        self.split = TokenizerZh() if words == "zh" else TokenizerChar()
 
     def tokenize(self, text: str) -> list[str]:
         return self.split(text.lower()).split()
 
 
+class _Words(Tokenizer):
+    """Words of any script that puts spaces between them."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"\w+", text.lower())
+
+
 @cache
-def _rouge(language: str) -> Any:
-    return RougeScorer(["rougeL"], tokenizer=_Characters() if language == "zh" else None)
+def _rouge(words: Words, foreign: bool) -> Any:
+    tokenizer = _Characters(words) if words != "words" else _Words() if foreign else None
+    return RougeScorer(["rougeL"], tokenizer=tokenizer)
 
 
 def rouge_l_statistics(answers: Sequence[Prediction]) -> np.ndarray:
     """F1 of the longest common subsequence with the reference where it is greatest, and 1: (answers, 2)."""
-    rows = [(_rouge(a.language).score_multi(a.all_references, a.prediction)["rougeL"].fmeasure, 1.0) for a in answers]
+    rows = []
+    for answer in answers:
+        scorer = _rouge(words_of(answer.reference), is_foreign(answer.reference))
+        rows.append((scorer.score_multi(answer.all_references, answer.prediction)["rougeL"].fmeasure, 1.0))
     return np.array(rows).reshape(-1, 2)
 
 
