@@ -217,6 +217,16 @@ def test_an_output_that_was_shortened_is_told(tmp_path: Path) -> None:
         watch_in(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["state.json", ITEMS])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"settings": 7}', "[" * 100_000])
+def test_damaged_files_of_a_watch_are_told(tmp_path: Path, name: str, content: str) -> None:
+    watch_in(tmp_path).take(lines_of(texts_of(1, -1)), asked, told)
+    size = (tmp_path / name).stat().st_size
+    (tmp_path / name).write_text(content + "\n" * max(0, size - len(content)))
+    with pytest.raises(UserError, match=f"{name}.*(is not what the watch left|has been shortened)"):
+        watch_in(tmp_path)
+
+
 def test_what_is_no_text_is_left_out_with_its_reason(tmp_path: Path) -> None:
     rows = [
         b"{", b"[1]", {"id": "1", "text": "x"}, line(1, 0, says="neutral", bad=1), {**line(2, 0), "time": "yesterday"},

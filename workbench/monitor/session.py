@@ -18,7 +18,7 @@ from workbench.errors import UserError
 from workbench.monitor.counted import what_is_counted
 from workbench.monitor.page import ALERTS_SHOWN, PAGE, RENEW_SECONDS, write_page
 from workbench.monitor.stream import Spool, batches
-from workbench.monitor.watch import ALERTS, Text, Verdict, Watch
+from workbench.monitor.watch import ALERTS, Text, Verdict, Watch, told
 from workbench.recipe import Monitoring
 from workbench.run.folder import RunFolder
 from workbench.run.tuned import TunedModel, load_tuned
@@ -105,7 +105,7 @@ def _watch(
         _require_spool(path, state)
         spooled = Spool(sys.stdin.buffer, path, state.last.end if state.last else 0)
     end = spooled.done if spooled else Event() if follow else None
-    with (out / ALERTS).open(encoding="utf-8") as file:
+    with told(out / ALERTS), (out / ALERTS).open(encoding="utf-8") as file:
         last: deque[Mapping[str, Any]] = deque(map(json.loads, file), maxlen=ALERTS_SHOWN)
     print(
         f"{state.method} reads {state.stream} from byte {state.last.end if state.last else 0:,}; picture: {out / PAGE}",

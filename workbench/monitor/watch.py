@@ -18,6 +18,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,16 +154,13 @@ class Watch:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / STATE
         if file.is_file():
-            state = json.loads(file.read_text(encoding="utf-8"))
+            with told(file):
+                state = json.loads(file.read_text(encoding="utf-8"))
+                self._restore(state)
             begun = {FORMER_SETTINGS.get(name, name): value for name, value in state["settings"].items()}
-            if changed := {k: v for k, v in begun.items() if v != self.settings()[k]}:
+            if changed := {k: v for k, v in begun.items() if v != self.settings().get(k)}:
                 named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())
                 raise UserError(f"{self.folder} was begun with {named}: give the same, or another --out")
-            self.counts, self.lengths, self.start = state["counts"], state["lengths"], state["start"]
-            if state["offset"]:
-                start, digest = state["mark"]
-                self.last = Place(start=start, end=state["offset"], digest=digest)
-            self.topics = {name: self._topic(values) for name, values in state["topics"].items()}
         for name, length in self.lengths.items():
             with (self.folder / name).open("ab") as output:
                 if output.tell() < length:
@@ -170,8 +168,19 @@ class Watch:
                         f"{self.folder / name} has been shortened since: put it back, or begin anew with another --out"
                     )
                 output.truncate(length)
-        for line in last_lines(self.folder / ITEMS, RECENT):
-            self._remember(str(json.loads(line)["id"]))
+        with told(self.folder / ITEMS):
+            for line in last_lines(self.folder / ITEMS, RECENT):
+                self._remember(str(json.loads(line)["id"]))
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `state` gave."""
+        self.counts, self.start = dict(state["counts"]), state["start"]
+        self.lengths = {name: int(state["lengths"][name]) for name in self.lengths}
+        if state["offset"]:
+            start, digest = state["mark"]
+            self.last = Place(start=int(start), end=int(state["offset"]), digest=str(digest))
+        self.topics = {name: self._topic(values) for name, values in state["topics"].items()}
+        dict(state["settings"])
 
     def _topic(self, state: dict[str, Any] | None = None) -> Topic:
         if state is None:
@@ -297,6 +306,22 @@ class Watch:
                 for name, topic in self.topics.items()
             },
         }
+
+
+@contextmanager
+def told(file: Path) -> Iterator[None]:
+    """Whatever is wrong with a file of the watch is the user's to know.
+
+    Raises:
+        UserError: the block failed at what it holds.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{file} is not what the watch left: {type(error).__name__}: {error}; put it back, or begin anew with "
+            "another --out"
+        ) from error
 
 
 def read_texts(lines: Sequence[Line], ask: Ask) -> tuple[list[Text], list[dict[str, Any]]]:
