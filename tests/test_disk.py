@@ -187,3 +187,25 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 15_000 * 300  # a few numbers for each example; in memory it takes 3,000 bytes
+
+
+UNDER_A_MASK = """
+import os, sys
+os.umask(0o027)
+from pathlib import Path
+from workbench import files
+folder = Path(sys.argv[1])
+files.write_text(folder / "a.json", "{}")
+with files.whole_folder(folder / "merged") as aside:
+    (aside / "model.safetensors").touch(mode=0o600)  # as safetensors makes its files
+    (aside / "sub").mkdir(mode=0o700)
+for path in sorted(folder.rglob("*")):
+    print(path.relative_to(folder), oct(path.stat().st_mode & 0o777))
+"""
+
+
+def test_new_files_are_as_open_as_the_user_wants(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", UNDER_A_MASK, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:-1] == [
+        "a.json 0o640", "merged 0o750", "merged/model.safetensors 0o640", "merged/sub 0o750",
+    ]  # fmt: skip
