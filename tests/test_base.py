@@ -55,9 +55,9 @@ def test_another_base_in_its_place_is_refused(recipe_file: Path, checkpoint: Pat
 
 
 def test_what_is_unchanged_is_not_read_again(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.sources import checkpoints
+    from workbench.sources import cache
 
     first = base_sha256(checkpoint)
-    checkpoints._sha256_of.cache_clear()
+    cache._sha256_of.cache_clear()
     monkeypatch.setattr("workbench.files.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
     assert base_sha256(checkpoint) == first

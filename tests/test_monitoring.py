@@ -21,6 +21,7 @@ from tiny import recipe_text, write_rows
 from workbench import Monitoring, Recipe
 from workbench.errors import UserError
 from workbench.monitor import stream as stream_module
+from workbench.monitor import texts as texts_module
 from workbench.monitor import watch as watch_module
 from workbench.monitor.__main__ import main
 from workbench.monitor.counted import what_is_counted
@@ -397,7 +398,7 @@ def test_a_file_that_was_copied_and_cut_off_and_has_grown_again_is_noticed(tmp_p
 
 
 def test_the_rest_of_a_line_that_is_too_long_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (stream_module, watch_module):
+    for module in (stream_module, texts_module):
         monkeypatch.setattr(module, "MOST_BYTES", 100)
     whole = json.dumps(line(2, 2, says="neutral")).encode()
     path = tmp_path / "stream"

@@ -18,7 +18,8 @@ from workbench.errors import UserError
 from workbench.monitor.counted import what_is_counted
 from workbench.monitor.page import ALERTS_SHOWN, PAGE, RENEW_SECONDS, write_page
 from workbench.monitor.stream import Spool, batches
-from workbench.monitor.watch import ALERTS, Text, Verdict, Watch, told
+from workbench.monitor.texts import Text
+from workbench.monitor.watch import ALERTS, Verdict, Watch, told
 from workbench.recipe import Monitoring
 from workbench.run.folder import RunFolder
 from workbench.run.tuned import TunedModel, load_tuned

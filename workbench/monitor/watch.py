@@ -15,20 +15,17 @@ Outputs have the same keys whatever a recipe's `monitoring` counts; they have th
 import json
 import math
 import os
-import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from workbench import files
-from workbench.data import Example
 from workbench.errors import UserError
-from workbench.monitor.stream import MOST_BYTES, Line, Place
+from workbench.monitor.stream import Line, Place
 from workbench.monitor.surge import Judgement, Surges, Window
+from workbench.monitor.texts import Ask, Text, iso, line_of, read_texts
 from workbench.recipe import Monitoring
 
 STATE = "state.json"
@@ -37,34 +34,11 @@ ITEMS, ALERTS, REJECTED = "items.jsonl", "alerts.jsonl", "rejected.jsonl"
 SHOWN = 120
 # Texts by whose ids it is known whether another comes again.
 RECENT = 10_000
-# A clock may be ahead of ours by so much: a text of a later window closes the windows of all others.
-AHEAD_SECONDS = 600.0
-# Of an id, in UTF-8; so many are remembered.
-MOST_ID_BYTES = 256
 # Of an output, that are read together from its end.
 BLOCK_BYTES = 2**16
-# A number as a text.
-SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
-# 1 January 3000: a number beyond it counts milliseconds.
-LATEST = 32503680000
 # Names in a state that version 0.1 left.
 FORMER_SETTINGS = {"negative": "label"}
 COUNTS = ("items", "rejected", "repeated", "late", "alerts")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """A line of the stream that can be classified.
-
-    Attributes:
-        row: the line's object, with `id`, `text` and whatever else the recipe asks with.
-        seconds: its time, since 1970.
-        asked: what the model is asked of it.
-    """
-
-    row: Mapping[str, Any]
-    seconds: float
-    asked: Sequence[Example]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +56,6 @@ class Verdict:
     probability: float
 
 
-Ask = Callable[[Mapping[str, Any]], Sequence[Example]]
 Classify = Callable[[Sequence[Text]], Sequence[Verdict]]
 
 
@@ -281,7 +254,7 @@ class Watch:
             if not rows:
                 continue
             with (self.folder / name).open("ab") as file:
-                file.write("".join(_line(row) for row in rows).encode())
+                file.write("".join(line_of(row) for row in rows).encode())
                 file.flush()
                 os.fsync(file.fileno())
                 self.lengths[name] = file.tell()
@@ -322,74 +295,6 @@ def told(file: Path) -> Iterator[None]:
             f"{file} is not what the watch left: {type(error).__name__}: {error}; put it back, or begin anew with "
             "another --out"
         ) from error
-
-
-def read_texts(lines: Sequence[Line], ask: Ask) -> tuple[list[Text], list[dict[str, Any]]]:
-    """Texts with their times, and why the other lines are none."""
-    texts, rejected = [], []
-    for line in lines:
-        if not line.content.strip():
-            continue
-        try:
-            if line.end - line.start > MOST_BYTES:
-                raise ValueError(f"a line of {line.end - line.start:,} bytes: more than {MOST_BYTES:,} are not read")
-            texts.append(_text(line.content, ask))
-        except Exception as error:  # noqa: BLE001  whatever is wrong with a line, the next ones must be read
-            reason = f"no {error}" if isinstance(error, KeyError) else f"{error}"
-            shown = line.content[:200].decode("utf-8", errors="replace")
-            rejected.append({"reason": reason or type(error).__name__, "line": shown})
-    return texts, rejected
-
-
-def _text(content: bytes, ask: Ask) -> Text:
-    try:
-        row = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"a line must be a JSON object, not {type(row).__name__}")
-    missing = [name for name in ("id", "time", "text") if row.get(name) in (None, "")]
-    if missing:
-        raise ValueError(f"no {', '.join(missing)}")
-    if not isinstance(row["text"], str) or isinstance(row["id"], (bool, list, dict)):
-        raise ValueError("text must be a string, and id a string or a number")
-    if isinstance(row["id"], float) and not math.isfinite(row["id"]):
-        raise ValueError(f"id {row['id']} is no number")
-    if len(str(row["id"]).encode()) > MOST_ID_BYTES:
-        raise ValueError(f"id has more than {MOST_ID_BYTES} bytes")
-    _line(row).encode()  # or it could not be written
-    return Text(row=row, seconds=_seconds(row["time"]), asked=ask(row))
-
-
-def _seconds(value: Any) -> float:
-    """Seconds since 1970 of an ISO 8601 time (in UTC, where it names no zone) or of a number, which may be a text."""
-    wrong = f"time {str(value)[:40]!r} is neither seconds since 1970 nor of the form 2026-01-31T09:00:00Z"
-    if isinstance(value, str) and SECONDS.fullmatch(value) and len(value) != len("20260131"):
-        value = float(value)  # `fromisoformat` would read "1701010101234" as a minute of the year 1701
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not 0 <= value < LATEST:
-            raise ValueError(f"{wrong}; are these milliseconds?" if value >= LATEST else wrong)
-        seconds = float(value)
-    else:
-        try:
-            moment = datetime.fromisoformat(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(wrong) from error
-        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if seconds < 0:
-        raise ValueError(f"time {str(value)[:40]!r} lies before 1970")
-    if seconds > time.time() + AHEAD_SECONDS:
-        raise ValueError(f"time {str(value)[:40]!r} lies more than {AHEAD_SECONDS / 60:.0f} minutes in the future")
-    return seconds
-
-
-def iso(seconds: float) -> str:
-    """A time as it is written."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def last_lines(path: Path, count: int) -> list[bytes]:
