@@ -2,11 +2,12 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tiny import recipe_text, write_splits
+from tiny import make_model, make_tokenizer, recipe_text, write_splits
 from workbench.chat import __main__ as chat_module
 from workbench.chat.session import ChatSession
 from workbench.console import printable
@@ -24,14 +25,17 @@ recipe = replace(
 """
 
 
-@pytest.fixture
-def done(checkpoint: Path, tmp_path: Path) -> Path:
-    """A finished run whose recipe can be asked."""
-    write_splits(tmp_path)
-    path = tmp_path / "asked.py"
-    path.write_text(recipe_text(checkpoint, tmp_path) + RECIPE)
-    assert run([str(path), "--limit", "8", "--bits", "32", "--out", str(tmp_path / "run")]) == 0
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose recipe can be asked, which no test changes."""
+    folder = tmp_path_factory.mktemp("asked")
+    make_model("llama").save_pretrained(folder / "base")
+    make_tokenizer().save_pretrained(folder / "base")
+    write_splits(folder)
+    path = folder / "asked.py"
+    path.write_text(recipe_text(folder / "base", folder) + RECIPE)
+    assert run([str(path), "--limit", "8", "--bits", "32", "--out", str(folder / "run")]) == 0
+    return folder / "run"
 
 
 def talk_to(
@@ -105,7 +109,9 @@ def test_mistakes_are_one_line(
     code, out, err = talk_to(done, f"{long}\n", monkeypatch, capsys)
     assert (code, out.strip()) == (0, "")
     assert "begin a new one with /new" in err
-    results = json.loads((done / "results.json").read_text())
+    failed = tmp_path / "failed"
+    shutil.copytree(done, failed)
+    results = json.loads((failed / "results.json").read_text())
     results["runs"] = [{**record, "status": "failed", "error": "no memory"} for record in results["runs"]]
-    (done / "results.json").write_text(json.dumps(results))
-    assert "has finished no method yet" in talk_to(done, "", monkeypatch, capsys)[2]
+    (failed / "results.json").write_text(json.dumps(results))
+    assert "has finished no method yet" in talk_to(failed, "", monkeypatch, capsys)[2]

@@ -67,7 +67,7 @@ def test_a_handful_of_items_tells_nothing(count: int, told: bool) -> None:
     assert found.p >= min(1.0, 2.0 ** (1 - count))
 
 
-@pytest.mark.parametrize("count", [1, 3, 6, 8, 10, 15, 20])
+@pytest.mark.parametrize("count", [1, 6, 10, 20])
 def test_equal_methods_are_called_different_no_more_often_than_stated(count: int) -> None:
     """Two methods that are right half the time, each by itself."""
     random, draws = np.random.default_rng(count), 200

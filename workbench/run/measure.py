@@ -36,6 +36,7 @@ from workbench.run.timing import (
     training_cost,
     writing_cost,
 )
+from workbench.training.rows import lengths
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,17 @@ class _Base:
         if bits < 32:
             return reading_seconds([partial(_as_it_is, model)], item)[0] / self.reading
         tuned, plain = reading_seconds([partial(_as_it_is, model), partial(without_adapter, model)], item)
-        return tuned / plain
+        return max(1.0, tuned / plain)
+
+    def opening_seconds(self, slower: float, bases: int) -> float:
+        """To open what was trained, and to hold its validation loss against that of the trained model.
+
+        Args:
+            bases: on which that is tried.
+        """
+        rows = self.job.rows
+        tokens = len(rows.checked) * float(lengths(rows.validation).mean())
+        return max(1, bases) * (2 * self.loading + slower * self.writing.token * tokens)
 
     def _together(self, model: nn.Module) -> int:
         """Rows with which answers are written."""
@@ -239,7 +250,7 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     return EntryCost(
         fixed=Forecast(
             training=base.loading + 4 * adapter / base.disk,
-            evaluation=2 * base.loading + calibration,
+            evaluation=base.opening_seconds(slower, len(precision.bases)) + calibration,
             export=base.files_seconds if exports else 0.0,
         ),
         training=training,
