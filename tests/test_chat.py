@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import make_model, make_tokenizer, recipe_text, write_splits
+from tiny import write_recipe
 from workbench.chat import __main__ as chat_module
 from workbench.chat.session import ChatSession
 from workbench.console import printable
@@ -29,11 +29,7 @@ recipe = replace(
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose recipe can be asked, which no test changes."""
     folder = tmp_path_factory.mktemp("asked")
-    make_model("llama").save_pretrained(folder / "base")
-    make_tokenizer().save_pretrained(folder / "base")
-    write_splits(folder)
-    path = folder / "asked.py"
-    path.write_text(recipe_text(folder / "base", folder) + RECIPE)
+    path = write_recipe(folder, RECIPE)
     assert run([str(path), "--limit", "8", "--bits", "32", "--out", str(folder / "run")]) == 0
     return folder / "run"
 

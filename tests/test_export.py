@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import make_model, make_tokenizer, recipe_text, write_splits
+from tiny import write_recipe
 from workbench.export import proof as proof_module
 from workbench.export.__main__ import main
 from workbench.run.__main__ import main as run_main
@@ -15,11 +15,7 @@ from workbench.run.__main__ import main as run_main
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run at 8 bits, which no test changes."""
     folder = tmp_path_factory.mktemp("run")
-    make_model("llama").save_pretrained(folder / "base")
-    make_tokenizer().save_pretrained(folder / "base")
-    write_splits(folder)
-    recipe = folder / "tiny.py"
-    recipe.write_text(recipe_text(folder / "base", folder), encoding="utf-8")
+    recipe = write_recipe(folder)
     out, methods = folder / "out", "lora,houlsby,parallel"
     assert run_main([str(recipe), "--methods", methods, "--bits", "8", "--limit", "8", "--out", str(out)]) == 0
     return out

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tiny import make_model, make_tokenizer, recipe_text, write_splits
+from tiny import flip_a_bit, write_recipe
 from workbench import load_run
 from workbench.errors import UserError
 from workbench.export.__main__ import main as export_main
@@ -21,11 +21,7 @@ from workbench.run.manifest import changes
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, which no test changes."""
     folder = tmp_path_factory.mktemp("run")
-    make_model("llama").save_pretrained(folder / "base")
-    make_tokenizer().save_pretrained(folder / "base")
-    write_splits(folder)
-    recipe = folder / "tiny.py"
-    recipe.write_text(recipe_text(folder / "base", folder), encoding="utf-8")
+    recipe = write_recipe(folder)
     out = folder / "out"
     assert main([str(recipe), "--methods", "untuned,lora", "--limit", "8", "--out", str(out)]) == 0
     return out
@@ -42,12 +38,6 @@ def swap_answers(file: Path) -> None:
     rows[0]["prediction"], rows[1]["prediction"] = rows[1]["prediction"], rows[0]["prediction"]
     rows[0]["prediction"] += "!"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def flip_a_bit(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
 
 
 def cut(file: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from tiny import SETTINGS, make_model, make_tokenizer, rows
+from tiny import SETTINGS, flip_a_bit, make_model, make_tokenizer, rows
 from workbench.data import conversation
 from workbench.data.render import Rendered, make_renderer, render_all
 from workbench.errors import MethodError, UserError
@@ -145,12 +145,6 @@ def test_resumed_equals_uninterrupted(name: str, settings: dict[str, Any], inter
     resumed, again = trained(tmp_path / "parts", name, **settings)
     assert torch.equal(weights(whole), weights(resumed))
     assert [p for p in again.curve if "loss" in p] == [p for p in result.curve if "loss" in p]
-
-
-def flip_a_bit(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
 
 
 DAMAGES: dict[str, Callable[[Path], Any]] = {

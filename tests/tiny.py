@@ -168,3 +168,24 @@ def tiny_results(**more: Any) -> Results:
         "data": DataInfo(splits={}, repeated=0, leaked=0), **more,
     }  # fmt: skip
     return Results(**values)
+
+
+def write_recipe(folder: Path, more: str = "") -> Path:
+    """A recipe on a tiny checkpoint and a few rows, all of it in `folder`.
+
+    Args:
+        more: Python behind the recipe.
+    """
+    make_model("llama").save_pretrained(folder / "base")
+    make_tokenizer().save_pretrained(folder / "base")
+    write_splits(folder)
+    path = folder / "tiny.py"
+    path.write_text(recipe_text(folder / "base", folder) + more, encoding="utf-8")
+    return path
+
+
+def flip_a_bit(file: Path) -> None:
+    """As a disk might."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)

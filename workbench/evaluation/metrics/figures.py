@@ -36,8 +36,8 @@ def _named(prefix: str, forms: dict[str, tuple[str, ...]]) -> str:
 FIGURE = re.compile(
     r"(?P<time>\b\d{1,2}:\d{2}\b)"
     rf"|(?:(?:{_named('before', CURRENCIES)})\s?)?"
-    "(?P<number>\\d{1,3}(?:,\\d{3})+(?:\\.\\d+)?|\\d{1,3}(?:\\.\\d{3})+,\\d+|\\d{1,3}(?:\\.\\d{3}){2,}"
-    "|\\d{1,3}(?:['’\\u00a0\\u202f]\\d{3})+(?:[.,]\\d+)?|\\d+,\\d{1,2}(?!\\d)|\\d+(?:\\.\\d+)?)"
+    r"(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}"
+    r"|\d{1,3}(?:['’\u00a0\u202f]\d{3})+(?:[.,]\d+)?|\d+,\d{1,2}(?!\d)|\d+(?:\.\d+)?)"
     rf"(?:\s?(?:{_named('behind', CURRENCIES | SPANS)}))?",
     re.IGNORECASE,
 )
