@@ -113,7 +113,7 @@ def test_new_entries_of_the_vocabulary_are_not_compared() -> None:
 def test_a_process_that_dies_says_why(tmp_path: Path, process: FreshProcess) -> None:
     with pytest.raises(RuntimeError, match=r"OSError|ValueError"):
         process.read(tmp_path, [[1, 2]], [2], ["a"], 2)
-    process._process.kill()  # type: ignore[union-attr]
+    process._script.kill()
     with pytest.raises(RuntimeError):
         process.read(tmp_path, [[1, 2]], [2], ["a"], 2)
 

@@ -65,10 +65,7 @@ class Renderer:
         Raises:
             ValueError: the template refuses the messages.
         """
-        return unmarked(self._prompt(messages))
-
-    def _prompt(self, messages: Sequence[Message]) -> str:
-        return self.template.text(self.control.marked(messages), add_generation_prompt=True)
+        return unmarked(self.template.text(self.control.marked(messages), add_generation_prompt=True))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of that text, what a message spells of control tokens being plain text."""
@@ -76,11 +73,18 @@ class Renderer:
         return ids
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[str, list[int]]]:
-        """The text of many prompts, each with its token ids, in a tenth of the time of one by one."""
+        """The text of many prompts, each with its token ids, in a tenth of the time of one by one.
+
+        Raises:
+            ValueError: the template refuses one of them.
+        """
         if not conversations:
             return []
-        texts = [self._prompt(messages) for messages in conversations]
-        return list(zip(map(unmarked, texts), self.control.together(texts), strict=True))
+        texts = self.template.texts([(self.control.marked(messages), True) for messages in conversations])
+        prompts = [text for text in texts if isinstance(text, str)]
+        if len(prompts) < len(texts):
+            raise next(text for text in texts if isinstance(text, ValueError))
+        return list(zip(map(unmarked, prompts), self.control.together(prompts), strict=True))
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text; every special token that it spells is one."""
@@ -102,7 +106,7 @@ class Renderer:
         """Render many at once, in a tenth of the time: the result of each, or why it has none."""
         if not examples:
             return []
-        texts = [self._texts(example) for example in examples]
+        texts = self._texts(examples)
         ids = iter(self.control.together([text for pair in texts if isinstance(pair, tuple) for text in pair]))
         found = [
             self._rendered(example, *pair, next(ids), next(ids)) if isinstance(pair, tuple) else pair
@@ -116,14 +120,20 @@ class Renderer:
             for one, example, text in zip(found, examples, said, strict=True)
         ]
 
-    def _texts(self, example: Example) -> tuple[str, str] | ValueError:
-        """The text of the prompt, and that of prompt and answer."""
-        try:
-            prompt = self._prompt(example.prompt)
-            whole = self.template.text(self.control.marked([*example.prompt, _answer(example)]))
-        except ValueError as error:
-            return error
-        return prompt, _with_indentation(whole, prompt, self.template.lead, example)
+    def _texts(self, examples: Sequence[Example]) -> list[tuple[str, str] | ValueError]:
+        """Of each the text of the prompt, and that of prompt and answer."""
+        asked: list[tuple[Sequence[Message], bool]] = []
+        for example in examples:
+            asked.append((self.control.marked(example.prompt), True))
+            asked.append((self.control.marked([*example.prompt, _answer(example)]), False))
+        texts = self.template.texts(asked)
+        found: list[tuple[str, str] | ValueError] = []
+        for example, prompt, whole in zip(examples, texts[::2], texts[1::2], strict=True):
+            if isinstance(prompt, ValueError) or isinstance(whole, ValueError):
+                found.append(prompt if isinstance(prompt, ValueError) else whole)  # type: ignore[arg-type]
+            else:
+                found.append((prompt, _with_indentation(whole, prompt, self.template.lead, example)))
+        return found
 
     def _rendered(
         self, example: Example, prompt: str, whole: str, prompt_ids: list[int], whole_ids: list[int]

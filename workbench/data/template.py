@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from jinja2 import meta
 
+from workbench.data.sandbox import sandbox
 from workbench.data.turns import REASONING, Message
 from workbench.errors import UserError
 
@@ -71,22 +72,43 @@ class ChatTemplate:
 
         Raises:
             ValueError: it refuses them.
+            UserError: it was stopped, since it would not end.
         """
-        more: dict[str, Any] = {}
+        (text,) = self.texts([(messages, add_generation_prompt)])
+        if isinstance(text, ValueError):
+            raise text
+        return text
+
+    def texts(self, asked: Sequence[tuple[Sequence[Message], bool]]) -> list[str | ValueError]:
+        """What it makes of many: of each the text, or why there is none.
+
+        Args:
+            asked: messages, and whether the text ends where the assistant's answer begins.
+
+        Raises:
+            UserError: it was stopped, since it would not end.
+        """
+        template = self.tokenizer.chat_template
         if self.day is not None:
-            more["chat_template"] = _dated(self.tokenizer.chat_template, self.day)
-        if tools := messages[0].get("tools"):
-            more["tools"] = tools
-            messages = [{name: value for name, value in messages[0].items() if name != "tools"}, *messages[1:]]  # type: ignore[list-item]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, **more
-            )
-        except jinja2.TemplateError as error:
-            raise ValueError(f"the chat template refuses it: {error}") from error
-        except (TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError) as error:
-            raise ValueError(f"the chat template fails: {type(error).__name__}: {error}") from error
-        return str(text)
+            template = _dated(template, self.day)
+        given = [_for_template(messages, opened) for messages, opened in asked]
+        return [
+            answer["text"] if "text" in answer else ValueError(_reason(answer))
+            for answer in sandbox().render(template, self.tokenizer.special_tokens_map, given)
+        ]
+
+
+def _for_template(messages: Sequence[Message], add_generation_prompt: bool) -> dict[str, Any]:
+    """What the template is given: tools beside the messages, and no fields that are null, which many don't expect."""
+    named = [{name: value for name, value in message.items() if value is not None} for message in messages]
+    tools = named[0].pop("tools", None)
+    return {"messages": named, "tools": tools, "add_generation_prompt": add_generation_prompt}
+
+
+def _reason(answer: Mapping[str, str]) -> str:
+    if "refused" in answer:
+        return f"the chat template refuses it: {answer['refused']}"
+    return f"the chat template fails: {answer['failed']}"
 
 
 def find_template(tokenizer: Any, thinking: bool, day: date | None) -> ChatTemplate:

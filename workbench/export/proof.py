@@ -1,16 +1,12 @@
 """Save a plain checkpoint, and prove that nothing was lost."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors.torch import load_file
@@ -18,7 +14,9 @@ from torch import nn
 
 from workbench import files
 from workbench.data.render import Rendered
+from workbench.export.older import write_older_forms
 from workbench.models import release_memory
+from workbench.script import Script
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -33,6 +31,8 @@ GREEDY_TOLERANCE = 0.99
 # What a bfloat16 checkpoint must reach of single tokens, where its user accepts what rounding does to whole texts.
 TOKEN_TOLERANCE = 0.95
 SEQUENCES = 16
+# In a checkpoint: what it was made from, how it was proven, and the sha256 of its other files.
+MANIFEST_FILE = "MANIFEST.json"
 # Positions of each sequence, from its end, at which logits are compared: bounds memory for large vocabularies.
 POSITIONS = 48
 
@@ -112,7 +112,7 @@ class FreshProcess:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self._process: subprocess.Popen[str] | None = None
+        self._script = Script(Path(__file__).with_name("reload.py"), environment=ALONE)
 
     def __enter__(self) -> Self:
         return self
@@ -120,10 +120,7 @@ class FreshProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait()
+        self._script.close()
         self._folder.cleanup()
 
     def start(self) -> None:
@@ -140,38 +137,10 @@ class FreshProcess:
         Raises:
             RuntimeError: it could not give one.
         """
-        errors = Path(self._folder.name) / "errors"
-        process = self._started(errors)
-        stdin, stdout = _pipes(process)
-        try:
-            stdin.write(json.dumps({name: str(path) for name, path in paths.items()}) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            process.wait()
-            self._process = None
-            nothing = f"it ended with exit code {process.returncode} and wrote no error"
-            raise RuntimeError((errors.read_text().strip().splitlines() or [nothing])[-1])
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = self._script.ask({name: str(path) for name, path in paths.items()})
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
-
-    def _started(self, errors: Path) -> subprocess.Popen[str]:
-        if self._process is None:
-            with errors.open("w") as stderr:
-                # -I keeps this project and the caller's environment out of it; transformers stays offline.
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", str(Path(__file__).with_name("reload.py"))],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    text=True,
-                    env={**os.environ, **ALONE},
-                )
-        return self._process
 
     def read(
         self,
@@ -204,11 +173,6 @@ class FreshProcess:
         return answer["texts"], [tensors[str(number)] for number in range(len(tensors))]
 
 
-def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
-    assert process.stdin is not None and process.stdout is not None
-    return process.stdin, process.stdout
-
-
 def write_proven(
     merged: "PreTrainedModel",
     tokenizer: Any,
@@ -219,6 +183,7 @@ def write_proven(
     card: str,
     process: FreshProcess,
     accept_rounding: bool = False,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Proof:
     """Save `merged` to `folder`, if what a fresh process reads from disk is what was trained.
 
@@ -230,6 +195,7 @@ def write_proven(
         expected: what the same examples gave before.
         card: text of the README.
         accept_rounding: of a checkpoint in bfloat16, hold single tokens to be the same and not whole texts.
+        provenance: from what it was made, for its `MANIFEST.json`.
 
     Returns:
         The proof; if it doesn't hold, there is no `folder`.
@@ -240,6 +206,7 @@ def write_proven(
                 merged.generation_config = generation
             merged.save_pretrained(aside, safe_serialization=True)
             tokenizer.save_pretrained(aside)
+            write_older_forms(aside)
             files.write_text(aside / "README.md", card)
             merged.cpu()  # the fresh process needs the accelerator's memory
             release_memory()
@@ -258,6 +225,8 @@ def write_proven(
             proof = compare(logits, texts, expected, new, exact, accept_rounding and not exact)
             if not proof.holds:
                 raise _NotEqualError(proof)
+            checksums = {path.name: files.sha256_of(path) for path in sorted(aside.iterdir())}
+            files.write_json(aside / MANIFEST_FILE, {**(provenance or {}), "proof": asdict(proof), "files": checksums})
     except _NotEqualError as error:
         return error.proof
     return proof

@@ -13,11 +13,15 @@ from workbench.models import DEQUANTIZED, ORIGINAL
 from workbench.models.head import HEAD_NAMES
 from workbench.results import Score
 from workbench.run.prepare import Job
+from workbench.run.resources import versions
+from workbench.sources import public_name
 
 BASES = {
     ORIGINAL: "its original weights in float32",
     DEQUANTIZED: "the weights that training saw, dequantized to float32",
 }
+# Of all libraries those that decide what a file means.
+MADE_WITH = ("workbench", "torch", "transformers", "peft")
 NF4_ARGUMENTS = 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True'
 MERGED_LOADING = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -47,7 +51,7 @@ def card(
     """The README of a merged checkpoint, or of an adapter."""
     return model_card(
         title=f"{job.recipe.name} by {job.name_of(method)}",
-        checkpoint=job.recipe.checkpoint,
+        checkpoint=public_name(job.recipe.checkpoint),
         licence=job.checkpoint.licence,
         method=method.name,
         summary=method.summary,
@@ -57,7 +61,7 @@ def card(
         examples=len(job.pairs["train"]),
         scores=[(name, f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})") for name, s in scores.items()],
         loading=_loading(job) if merged else adapter_loading(job, method),
-        notes={**_class_notes(job), **(notes or {})},
+        notes={**_class_notes(job), **(notes or {}), "Made with": _made_with()},
     )
 
 
@@ -75,6 +79,10 @@ def _class_notes(job: Job) -> dict[str, str]:
     if len(labels.tasks) > 1:
         note += ". Only those of one task are to be compared: the head was trained on the classes of each alone"
     return {"Classes": note}
+
+
+def _made_with() -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions().items() if name in MADE_WITH)
 
 
 def threshold_note(choosing: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -21,7 +21,9 @@ from workbench.models import last_states, load_model, read_by_head, without_adap
 from workbench.results import ExportRecord, Score
 from workbench.run.cards import BASES, card, prompt_note, threshold_note
 from workbench.run.prepare import Job
+from workbench.run.resources import versions
 from workbench.run.saved import SavedModel
+from workbench.sources import base_sha256, public_name
 
 # Held-out prompts on which an export must give the same text.
 PROOF_PROMPTS = 100
@@ -48,8 +50,7 @@ def merge(
     Args:
         folder: where it goes, whole or not at all.
         saved: of a method that merges; its model is changed by it.
-        examples: that were evaluated; it is proven on the first of them.
-        predictions: the model's for them.
+        examples, predictions: that were evaluated; it is proven on the first of them.
         process: one that is open already.
         choosing: task -> how likelihoods become probabilities, of which the card says what a user needs.
         precision: of the saved weights.
@@ -85,8 +86,22 @@ def merge(
             card(job, method, seed, scores, merged=True, notes=notes),
             reader,
             accept_rounding,
+            _provenance(job, method, seed),
         )
     return _record(proof, saved, base), renderer
+
+
+def _provenance(job: Job, method: Method, seed: int) -> dict[str, Any]:
+    """From what a checkpoint is made."""
+    return {
+        "recipe": job.recipe.name,
+        "method": job.name_of(method),
+        "seed": seed,
+        "trained_bits": job.precision(method).trained_bits,
+        "base": {"name": public_name(job.recipe.checkpoint), "sha256": base_sha256(job.checkpoint.path)},
+        "data": dict(job.data.fingerprints),
+        "made_with": versions(),
+    }
 
 
 def _proven(
