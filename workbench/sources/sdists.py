@@ -5,17 +5,17 @@ is held against what comes.
 """
 
 import ast
-import hashlib
 import html
 import re
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
+from workbench import files
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 TIMEOUT_SECONDS = 60
+# Of what a registry sends: its list of a package's files, and an archive.
+MOST_PAGE_BYTES = 64 * 2**20
+MOST_ARCHIVE_BYTES = 64 * 2**30
+PIECE_BYTES = 2**20
 LINK = re.compile(r"<a\b[^>]*\bhref=[\"']([^\"']+)[\"']", re.IGNORECASE)
 
 
@@ -87,57 +91,56 @@ def _session(settings: Mapping[str, Sequence[str]]) -> "requests.Session":
 
 def _from_index(session: "requests.Session", index: str, name: str, wanted: str, folder: Path) -> Path:
     local = urlsplit(index).scheme == "file"
-    page, base = _read(session, f"{index.rstrip('/')}/{_canonical(name)}/", local)
+    with _opened(session, f"{index.rstrip('/')}/{_canonical(name)}/", local) as (pieces, base):
+        page = b"".join(_bounded(pieces, MOST_PAGE_BYTES, "its list of files"))
     for found in LINK.findall(page.decode("utf-8", errors="replace")):
         address, fragment = urldefrag(urljoin(base, html.unescape(found)))
         file_name = unquote(urlsplit(address).path.rpartition("/")[2])
         if _canonical_archive(file_name) != wanted:
             continue
-        content, _ = _read(session, address, local)
-        kind, _, digest = fragment.partition("=")
-        if kind == "sha256" and hashlib.sha256(content).hexdigest() != digest:
-            raise LookupError(f"{file_name} has another sha256 than the index says")
         archive = folder / file_name
-        archive.write_bytes(content)
+        with _opened(session, address, local) as (pieces, _), archive.open("wb") as file:
+            file.writelines(_bounded(pieces, MOST_ARCHIVE_BYTES, file_name))
+        kind, _, digest = fragment.partition("=")
+        if kind == "sha256" and files.sha256_of(archive) != digest:
+            raise LookupError(f"{file_name} has another sha256 than the index says")
         return archive
     raise LookupError(f"no {wanted}")
 
 
-def _read(session: "requests.Session", address: str, local: bool) -> tuple[bytes, str]:
-    """What stands at an address, and where it stood in the end; only an index on this disk may point to this disk."""
+@contextmanager
+def _opened(session: "requests.Session", address: str, local: bool) -> Iterator[tuple[Iterator[bytes], str]]:
+    """What stands at an address, in pieces, and where it stood in the end.
+
+    Only an index on this disk may point to this disk.
+    """
     import requests
 
     parts = urlsplit(address)
     if local and parts.scheme == "file":
         path = Path(unquote(parts.path))
-        return (path / "index.html" if path.is_dir() else path).read_bytes(), address
+        yield iter([(path / "index.html" if path.is_dir() else path).read_bytes()]), address
+        return
     try:
-        answer = session.get(address, timeout=TIMEOUT_SECONDS)
-        answer.raise_for_status()
+        with session.get(address, timeout=TIMEOUT_SECONDS, stream=True) as answer:
+            answer.raise_for_status()
+            yield answer.iter_content(PIECE_BYTES), answer.url
     except requests.RequestException as error:
         status = getattr(error.response, "status_code", None)
         raise OSError(f"HTTP status {status}" if status else type(error).__name__) from error
-    return answer.content, answer.url
 
 
-def member(archive: Path, path: str) -> Iterator[bytes]:
-    """The content of a file in a source archive, in pieces; `path` is below its top folder.
+def _bounded(pieces: Iterator[bytes], most: int, what: str) -> Iterator[bytes]:
+    """The same pieces, unless they are more than `most` bytes together.
 
     Raises:
-        UserError: the archive holds no such file.
+        LookupError: they are.
     """
-    with tarfile.open(archive) as content:
-        for info in content:
-            if info.isfile() and info.name.partition("/")[2] == path:
-                source = content.extractfile(info)
-                assert source is not None
-                yield from _pieces(source)
-                return
-    raise UserError(f"{archive.name} holds no {path}")
-
-
-def _pieces(source: IO[bytes]) -> Iterator[bytes]:
-    while piece := source.read(2**20):
+    taken = 0
+    for piece in pieces:
+        taken += len(piece)
+        if taken > most:
+            raise LookupError(f"{what} has more than {most:,} bytes")
         yield piece
 
 
