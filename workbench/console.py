@@ -7,7 +7,9 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +27,8 @@ SPIN_COUNT = "1000"
 # Of the control group that a container shows its processes as the whole: "max 100000" or "150000 100000".
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 # What moves a terminal's cursor, clears it, names its window or writes to the clipboard; a line's end and a tab don't.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# And what turns the direction of the text behind it, so that it reads as another than it is.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # What Markdown makes something of, inside a line.
 MARKS = re.compile(r"[\\`*\[\]<>|!]")
 MARKS_WRITTEN = {"<": "&lt;", ">": "&gt;"}
@@ -48,7 +51,7 @@ def command(
     """Turn a function of parsed arguments into an entry point.
 
     The user's mistake is one line on stderr and exit code 2; a full disk is one line and 1; an interruption is
-    130. Anything else is our bug, and shows its traceback.
+    130, by SIGTERM 143. Anything else is our bug, and shows its traceback.
 
     Args:
         then: added to what is said of a full disk or an interruption: how to go on.
@@ -59,6 +62,7 @@ def command(
         def main(argv: Sequence[str] | None = None) -> int:
             take_any_sign()
             arguments = parser().parse_args(argv)
+            _heed_termination()
             share_processor()
             quiet_libraries()
             try:
@@ -75,6 +79,9 @@ def command(
                 where = f" while writing {error.filename}" if error.filename else ""
                 print(f"error: the disk is full{where}; free some space{then}", file=sys.stderr)
                 return 1
+            except _TerminatedError:
+                print(f"\nstopped by SIGTERM{then}", file=sys.stderr)
+                return 143
             except KeyboardInterrupt:
                 print(f"\ninterrupted{then}", file=sys.stderr)
                 return 130
@@ -82,6 +89,20 @@ def command(
         return main
 
     return decorate
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, as a service manager or a cluster sends it."""
+
+
+def _heed_termination() -> None:
+    """Let SIGTERM end a command as Ctrl-C does: what is being written is removed, child processes end."""
+    if threading.current_thread() is threading.main_thread():
+
+        def stop(number: int, frame: object) -> None:
+            raise _TerminatedError
+
+        signal.signal(signal.SIGTERM, stop)
 
 
 def take_any_sign() -> None:
@@ -99,7 +120,12 @@ def printable(text: str) -> str:
 
     Rows, answers, names and messages of errors are others' texts.
     """
-    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n"))
+    return CONTROL.sub(_shown, text.replace("\r\n", "\n"))
+
+
+def _shown(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
 def markdown(text: str) -> str:

@@ -14,6 +14,10 @@ TEXTS_SHOWN = 3
 PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
+# An absolute path, and its last part. Addresses of the web are none.
+PATH = re.compile(r"(?<![\w.:/\\~])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])+([^\s/\\:'\"]*)")
+
+
 class UserError(Exception):
     """A mistake that the user can mend. Entry points print it in one line and exit with 2."""
 
@@ -96,3 +100,8 @@ def _line(problems: Sequence[str | Problem], unit: str) -> str:
     alike = all(problem.text == first.text for problem in known)
     such = "" if alike else ", the first"
     return f"{len(known)} {unit}{such}: {first.text} ({places_text([problem.place for problem in known])})"
+
+
+def without_places(text: str) -> str:
+    """A text for files that are shared: of every absolute path the last part only."""
+    return PATH.sub(r"\1", text)

@@ -1,14 +1,19 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 def _umask() -> int:
@@ -22,9 +27,53 @@ def _umask() -> int:
 FILE_MODE, FOLDER_MODE = 0o666 & ~_umask(), 0o777 & ~_umask()
 
 
+# How names end of what is written aside; a process that is killed leaves it.
+ASIDE = ".part"
+
+
+def _aside(path: Path) -> str:
+    """How names begin of what this process writes aside, to be renamed to `path`."""
+    return f".{path.name}.{_host()}-{os.getpid()}."
+
+
+@cache
+def _host() -> str:
+    """This machine, told from others on the same disk and not by its name."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes were writing anywhere in `folder`; nobody else may write there meanwhile."""
+    for left in list(folder.rglob(f"*{ASIDE}")):
+        _remove(left)
+
+
+def _remove_left_beside(path: Path) -> None:
+    """Remove what processes of this machine wrote aside for `path` that are no more."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{_host()}-*{ASIDE}"):
+        pid = left.name.removeprefix(f".{path.name}.{_host()}-").partition(".")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(folder: Path, name: str) -> Iterator[Path]:
+    """Yield a new folder in `folder` that is removed at the end; one that a killed process left goes, too."""
+    _remove_left_beside(folder / name)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_aside(folder / name), suffix=ASIDE) as made:
+        yield Path(made)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step: a reader sees the old file or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_aside(path), suffix=ASIDE)
     aside = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -72,7 +121,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     If the block raises, the folder is removed and an older `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    _remove_left_beside(path)
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_aside(path), suffix=ASIDE))
     try:
         yield aside
         for part in aside.rglob("*"):

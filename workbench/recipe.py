@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from workbench import files
 from workbench.errors import UserError, collected, unknown
+from workbench.fields import wrong_types
 from workbench.sources.catalogue import package_file
 from workbench.sources.rows import Source
 
@@ -109,6 +110,8 @@ class Training:
     extra: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def __post_init__(self) -> None:
+        if wrong := wrong_types(self):
+            raise collected("Training", wrong)
         wrong = [
             f"{name} must be {rule}, not {getattr(self, name)!r}"
             for name, holds, rule in (
@@ -151,6 +154,8 @@ class Monitoring:
     topic_task: str | None = None
 
     def __post_init__(self) -> None:
+        if wrong := wrong_types(self):
+            raise collected("Monitoring", wrong)
         wrong = [] if self.label else ["label is empty: it must be one of the choices of the task"]
         if self.topic_task == self.task:
             wrong.append(f"topic_task {self.topic_task!r} must be another task than task, or None")
@@ -238,6 +243,8 @@ class Recipe:
     allow_leaks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if wrong := wrong_types(self):
+            raise collected("Recipe", wrong)
         wrong = [] if not isinstance(self.data, Mapping) else self._split_problems(self.data)
         if isinstance(self.row_to_examples, Mapping):
             missing = self.sources.keys() - self.row_to_examples
@@ -245,9 +252,6 @@ class Recipe:
         wrong += self._column_problems()
         if not self.methods:
             wrong.append("methods is empty")
-        for name in ("methods", "metrics"):
-            if isinstance(value := getattr(self, name), str):
-                wrong.append(f"{name} is the text {value!r}: with a comma it is a tuple, {name}=({value!r},)")
         wrong += [str(unknown("head", head, HEADS)) for head in self.heads if head not in HEADS]
         if not self.heads:
             wrong.append(f"head is empty: it must be {' or '.join(HEADS)}, or both")

@@ -87,7 +87,7 @@ class Store:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         wanted = pyarrow.schema(list(schema.items()))
-        descriptor, aside = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".arrow")
+        descriptor, aside = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=files.ASIDE)
         try:
             with _HashingFile(io.FileIO(descriptor, "wb")) as file:
                 with pyarrow.ipc.new_stream(file, wanted) as writer:

@@ -1,11 +1,11 @@
 """A merged checkpoint of a method of a finished run, later."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from workbench import files
 from workbench.errors import UserError, unknown
 from workbench.evaluation import predict
 from workbench.generation.sampling import Sampling
@@ -101,7 +101,7 @@ def _require_new_folder(to: Path) -> None:
         raise UserError(f"{to} exists: choose another folder")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=to.parent):
+        with files.temporary_folder(to.parent, to.name):
             pass
     except OSError as error:
         raise UserError(f"can't write to {to.parent}: {error.strerror}") from error

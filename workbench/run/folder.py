@@ -52,6 +52,7 @@ class Options:
         plan: what of the job is carried out to end in time; None while that is not known.
         neighbours: modules beside the recipe's file that it imports, with their checksums; None of older runs.
         base_sha256: of the base's weights and configuration; None until they were looked at.
+        versions: of the libraries with which it was begun; None until it was.
         day: on which it was begun, as 2026-01-31: what chat templates are told that write the date.
     """
 
@@ -67,6 +68,7 @@ class Options:
     plan: Plan | None = None
     day: str | None = None
     base_sha256: str | None = None
+    versions: Mapping[str, str] | None = None
     neighbours: Mapping[str, str] | None = None
 
 
@@ -309,6 +311,8 @@ class RunFolder:
         lock, owner = FileLock(self.path / LOCK_FILE, timeout=0), self.path / OWNER_FILE
         try:
             lock.acquire()
+            if not reading:
+                files.remove_leftovers(self.path)
             files.write_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
         except Timeout:
             raise UserError(f"{_owner(owner)} works in {self.path}: wait until it ends, or stop it") from None

@@ -25,6 +25,7 @@ from workbench.run.prepare import Job
 from workbench.run.resources import Memory, peak_memory
 from workbench.run.saved import SavedModel, open_saved
 from workbench.run.scoring import Evaluated, evaluate
+from workbench.sources import public_name
 from workbench.training import Limit, Place, Trained, train
 
 logger = logging.getLogger(__name__)
@@ -243,7 +244,8 @@ def _fit(
         saved_bytes = files.folder_bytes(folder.trained)
     else:
         readme = card(job, method, seed, {}, merged=False)
-        saved_bytes = save_adapter(model, job.renderer.tokenizer, folder.adapter, job.recipe.checkpoint, readme)
+        named = public_name(job.recipe.checkpoint)
+        saved_bytes = save_adapter(model, job.renderer.tokenizer, folder.adapter, named, readme)
     return _Fitted(trained=trained, size=counted, mergeability=mergeability, saved_bytes=saved_bytes)
 
 

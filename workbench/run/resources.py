@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -55,13 +55,35 @@ def peak_memory() -> Iterator[Memory]:
         thread.join()
 
 
-def environment() -> dict[str, Any]:
-    """Machine and versions, for the record."""
+def versions() -> dict[str, str]:
+    """Of this project, Python and the libraries that a result hangs on."""
     from workbench.version import __version__
 
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    return {"workbench": __version__, "python": platform.python_version(), **libraries}
+
+
+def changed_versions(begun: Mapping[str, str] | None) -> dict[str, str]:
+    """Those with which a run was begun and that are others now.
+
+    Args:
+        begun: all of them; None where they were not noted.
+    """
+    now = versions()
+    return {name: version for name, version in (begun or {}).items() if now.get(name) != version}
+
+
+def environment(begun: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Machine and versions, for the record.
+
+    Args:
+        begun: versions with which the run was begun; what is another now is recorded under `begun_with`.
+    """
+    now = versions()
+    changed = changed_versions(begun)
     return {
-        "workbench": __version__,
-        "python": platform.python_version(),
+        "workbench": now["workbench"],
+        "python": now["python"],
         "platform": platform.platform(),
         "processor": processor_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -71,7 +93,8 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device().type == "cuda" else device().type,
         "bfloat16_in_hardware": bfloat16_is_fast(),
         "threads": torch.get_num_threads(),
-        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "libraries": {name: now[name] for name in LIBRARIES},
+        **({"begun_with": changed} if changed else {}),
     }
 
 

@@ -33,8 +33,9 @@ from workbench.run.manifest import changes, changes_text, sealed
 from workbench.run.measure import measure
 from workbench.run.plan import planned
 from workbench.run.prepare import Job, prepare
-from workbench.run.resources import environment
+from workbench.run.resources import changed_versions, environment, versions
 from workbench.run.trial import run_trial, trials_of
+from workbench.sources import public_name
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
             if folder.is_new:
                 folder.discard()
             raise
+        note_versions(folder)
         folder.keep_options()
         spent = time.perf_counter() - began
         logger.info("%s", forecast_text(job, costs, folder.path, spent))
@@ -97,6 +99,21 @@ def begin_run(folder: RunFolder, began: float) -> Results:
     if all(run.done for run in results.runs):
         folder.clean_up()
     return results
+
+
+def note_versions(folder: RunFolder) -> None:
+    """Note with which libraries a run is begun; of one that goes on, say what is another since."""
+    begun = folder.options.versions
+    if begun is None:
+        folder.options = replace(folder.options, versions=versions())
+        return
+    now = versions()
+    changed = [f"{name} {before}, now {now.get(name)}" for name, before in changed_versions(begun).items()]
+    if changed:
+        logger.warning(
+            "%s was begun with %s: what is trained now need not equal what would have been trained then; recorded in "
+            "results.json", folder.path, ", ".join(changed),
+        )  # fmt: skip
 
 
 def with_methods(folder: RunFolder, methods: Sequence[str]) -> RunFolder:
@@ -263,12 +280,15 @@ def _header(job: Job, options: Options) -> Results:
         recipe=job.recipe.name,
         recipe_sha256=options.recipe_sha256,
         checkpoint=CheckpointInfo(
-            name=checkpoint.name, licence=checkpoint.licence, sha256=checkpoint.sha256, base_sha256=options.base_sha256
+            name=public_name(checkpoint.name),
+            licence=checkpoint.licence,
+            sha256=checkpoint.sha256,
+            base_sha256=options.base_sha256,
         ),
         headline=job.recipe.primary_metric,
         evaluated_splits=list(job.recipe.evaluated_splits),
         metrics={metric.name: _describe(metric) for metric in job.metrics},
-        environment=environment(),
+        environment=environment(options.versions),
         data=data_of(job),
     )
 

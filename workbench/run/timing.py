@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from workbench import files
 from workbench.data.render import Rendered
 from workbench.generation.cache import concatenate_caches
 from workbench.generation.context import open_context, tokens_at_once
@@ -46,7 +47,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 def disk_rate(folder: Path) -> float:
     """Bytes a second that are written to `folder` and read again, each once; the system keeps them in memory."""
     block = np.random.default_rng(0).bytes(DISK_BYTES)
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=files.ASIDE) as file:
         path = Path(file.name)
         return DISK_BYTES / seconds_of(lambda: (path.write_bytes(block), path.read_bytes()))
 

@@ -2,14 +2,17 @@
 
 import errno
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
+import torch
 
-from workbench.errors import MethodError, UserError
+from workbench.console import bytes_text
+from workbench.errors import MethodError, UserError, without_places
 from workbench.export import FreshProcess
 from workbench.recipe import LIKELIHOOD
 from workbench.results import FAILED, ExportRecord, RunRecord
@@ -22,6 +25,10 @@ from workbench.run.prepare import Job
 
 logger = logging.getLogger(__name__)
 
+# What libraries say where memory can't be had.
+NO_MEMORY = re.compile(
+    r"not enough memory|[Cc]an(no|')t allocate memory|out of memory|Unable to allocate", re.IGNORECASE
+)
 # With less than this left, a disk is full.
 FULL_BYTES = 2**20
 
@@ -68,8 +75,9 @@ def run_trial(
     except Exception as error:  # the traceback goes to the log, the other entries go on
         _raise_if_full(error, folder)
         logger.exception("%s failed", trial.entry)
-        reason = f"{type(error).__name__}: {error}"
+        reason = _out_of_memory(error, job) if _needs_memory(error) else f"{type(error).__name__}: {error}"
     logger.error("%s, seed %d: %s", trial.entry, trial.seed, reason)
+    reason = without_places(reason)
     head, method = (entry.head, entry.method.name) if isinstance(entry, TunedEntry) else (LIKELIHOOD, entry.name)
     return RunRecord(
         method=entry.name,
@@ -104,6 +112,28 @@ def _run(
         )
     logger.info("%s, seed %d: %s", entry.name, trial.seed, entry.method.summary)
     return run_method(job.of(entry), entry.method, trial.seed, trial.settings, files, process, clock)
+
+
+def _needs_memory(error: Exception) -> bool:
+    """Whether it tells that memory could not be had; PyTorch says so of a CPU's in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))
+
+
+def _out_of_memory(error: Exception, job: Job) -> str:
+    """What is said of a method for which there is not enough memory, and what would need less."""
+    memory = psutil.virtual_memory()
+    training = job.recipe.training
+    parts = 2 * training.gradient_accumulation_steps
+    less = [f"--bits {bits}" for bits in (16, 8, 4) if bits < job.bits]
+    if parts <= training.batch_size:  # a step's loss does not depend on how many rows are computed at once
+        less.insert(0, f"the same batch_size in smaller parts, Training(gradient_accumulation_steps={parts})")
+    else:
+        less.insert(0, "a smaller batch_size")
+    told = " ".join(str(error).split())[:200] or type(error).__name__
+    return (
+        f"out of memory: {told}. {bytes_text(memory.available)} of {bytes_text(memory.total)} are free. "
+        f"Less is needed with {' or '.join(less)}, a smaller max_tokens, or smaller settings of this method"
+    )
 
 
 def _raise_if_full(error: Exception, folder: RunFolder) -> None:

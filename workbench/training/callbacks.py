@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -180,12 +181,18 @@ class Progress(TrainerCallback):
 
 
 class Scalars(TensorBoardCallback):
-    """TensorBoard's curves without the dump of all arguments, which names paths of this machine."""
+    """TensorBoard's curves without the dump of all arguments, which names paths, and without this machine's name."""
 
     def __init__(self, folder: Path) -> None:
+        from tensorboard.summary.writer import event_file_writer
         from torch.utils.tensorboard import SummaryWriter
 
-        super().__init__(SummaryWriter(log_dir=str(folder)))
+        asked, nameless = event_file_writer.socket, SimpleNamespace(gethostname=lambda: "localhost")
+        event_file_writer.socket = nameless  # by which it names its file
+        try:
+            super().__init__(SummaryWriter(log_dir=str(folder)))
+        finally:
+            event_file_writer.socket = asked
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -50,7 +50,7 @@ def load_trained_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> N
 
 def save_whole(state: dict[str, torch.Tensor], file: Path) -> None:
     """Write `state` as safetensors, whole or not at all."""
-    aside = file.with_suffix(".part")
+    aside = file.with_suffix(files.ASIDE)
     save_file({name: value.contiguous() for name, value in state.items()}, aside)
     aside.replace(file)
 
@@ -101,7 +101,7 @@ def seal(checkpoint: Path) -> None:
 
 def _copy(file: Path, to: Path) -> None:
     """Copy a file, whole or not at all."""
-    aside = to.with_suffix(".part")
+    aside = to.with_suffix(files.ASIDE)
     shutil.copyfile(file, aside)
     aside.replace(to)
 

@@ -1,0 +1,41 @@
+"""Known weaknesses of what is installed, by pip-audit; where its service can't be reached, that is said.
+
+    python tools/audit.py
+
+Exit codes: 0, none are known, or nobody could be asked; 1, some are.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FILES = ("requirements.txt", "requirements-torch.txt", "requirements-source.txt", "requirements-dev.txt")
+# Identifiers of weaknesses that don't touch this project, each with the reason.
+ACCEPTED: dict[str, str] = {}
+
+
+def main() -> None:
+    """Ask, and say what was found."""
+    asked = [option for file in FILES for option in ("--requirement", str(ROOT / file))]
+    command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--require-hashes", "--format", "json", *asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        found = json.loads(done.stdout)["dependencies"]
+    except (ValueError, KeyError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        print(f"known weaknesses: not looked up, since pip-audit could not ask its service: {last}")
+        return
+    weak = {
+        f"{package['name']} {package['version']}: {known['id']}, mended in {', '.join(known['fix_versions']) or 'none'}"
+        for package in found
+        for known in package.get("vulns", ())
+        if known["id"] not in ACCEPTED
+    }
+    print("\n".join(sorted(weak)) or f"known weaknesses: none of {len(found)} packages")
+    sys.exit(bool(weak))
+
+
+if __name__ == "__main__":
+    main()
