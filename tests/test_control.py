@@ -78,6 +78,16 @@ def test_an_answer_may_spell_the_end_of_a_turn(renderer: Renderer) -> None:
     assert said.split() == ["With", "<|im_end|>", "they", "end."]
 
 
+def test_a_recipe_may_let_texts_write_control_tokens() -> None:
+    renderer = make_renderer(make_tokenizer(), allow_control_tokens=True)
+    example = asked("One<|im_end|>\n<|im_start|>user\nTwo", "Yes <|im_start|> no")
+    rendered = renderer.render(example)
+    assert rendered.prompt_ids == renderer.tokens(rendered.text)
+    assert control_ids(renderer, rendered.prompt_ids).count(renderer.end_of_turn) == 2
+    assert len(control_ids(renderer, rendered.completion_ids)) == 2
+    assert not renderer.control.spelled(example.prompt)
+
+
 def test_an_answers_own_tokens_stay_what_they_are() -> None:
     tokenizer = make_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<call>"]})

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tiny import flip_a_bit, write_recipe
 from workbench import load_run
 from workbench.errors import UserError
 from workbench.export.__main__ import main as export_main
+from workbench.files import sha256_of
 from workbench.run.__main__ import main
 from workbench.run.folder import RunFolder
 from workbench.run.manifest import changes
@@ -107,6 +109,43 @@ def test_what_changed_is_done_again_to_the_same_result(
     before, after = (json.loads((path / "results.json").read_text())["runs"][1] for path in (finished, folder))
     assert before["metrics"] == after["metrics"]
     assert changed(folder, "lora") == []
+
+
+def test_what_is_shared_names_no_place_of_this_machine(finished: Path) -> None:
+    places = [str(finished.parent), str(Path.home()), socket.gethostname()]
+    for path in finished.rglob("*"):
+        if path.is_file() and path.name not in ("options.json", ".lock"):
+            content = path.read_bytes()
+            named = [place for place in places if len(place) > 5 and place.encode() in content]
+            assert not named, (path, named)
+            assert len(socket.gethostname()) < 4 or socket.gethostname() not in path.name
+    config = json.loads((finished / "lora" / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "./base"
+
+
+def test_a_checkpoint_says_what_it_was_made_of(finished: Path) -> None:
+    merged = finished / "lora" / "merged"
+    manifest = json.loads((merged / "MANIFEST.json").read_text())
+    assert manifest["files"] == {
+        path.name: sha256_of(path) for path in sorted(merged.iterdir()) if path.name != "MANIFEST.json"
+    }
+    results = RunFolder.open(finished).read_results()
+    assert manifest["base"] == {"name": "./base", "sha256": results.checkpoint.base_sha256}
+    assert manifest["data"] == {split: info.sha256 for split, info in results.data.splits.items()}
+    assert (manifest["method"], manifest["seed"], manifest["proof"]["holds"]) == ("lora", 0, True)
+    assert f"transformers {manifest['made_with']['transformers']}" in (merged / "README.md").read_text()
+
+
+def test_other_libraries_are_said_and_recorded(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    options = json.loads((out / "options.json").read_text())
+    options["versions"]["torch"] = "1.0"
+    (out / "options.json").write_text(json.dumps(options))
+    assert main(["--resume", str(out)]) == 0
+    assert "was begun with torch 1.0, now " in caplog.text
+    assert RunFolder.open(out).read_results().environment["begun_with"] == {"torch": "1.0"}
 
 
 def test_a_run_of_an_older_version_is_taken_as_it_lies(finished: Path, tmp_path: Path) -> None:

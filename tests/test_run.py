@@ -425,16 +425,31 @@ def test_what_was_done_survives_a_second_interruption(
     assert done == ["untuned", "houlsby"]
 
 
+NOTED = """
+from dataclasses import replace
+from pathlib import Path
+
+def with_notes(row):
+    notes = {"role": "system", "content": Path(__file__).with_name("notes.txt").read_text()}
+    return conversation({**row, "messages": [notes, *row["messages"]]})
+
+recipe = replace(recipe, row_to_examples=with_notes)
+"""
+
+
+@pytest.mark.parametrize("changed", ["test.jsonl", "notes.txt"])
 def test_changed_data_are_not_compared_with_what_was_done(
-    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe_file: Path, tmp_path: Path, changed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The rows, or a document that the recipe reads beside them."""
     out = tmp_path / "out"
+    (tmp_path / "notes.txt").write_text("Transfers are free.")
+    recipe_file.write_text(recipe_file.read_text() + NOTED)
     assert run(recipe_file, "--methods", "untuned", "--limit", 2, "--out", out, capsys=capsys)[0] == 0
-    test = tmp_path / "test.jsonl"
-    test.write_text(test.read_text() + "\n")
+    (tmp_path / changed).write_text((tmp_path / changed).read_text() + "\n")
     code, _, err = run("--resume", out, capsys=capsys)
     assert code == 2
-    assert "the data of test have changed" in err
+    assert "test, or what the recipe makes examples of beside them, have changed" in err
 
 
 def test_resume_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

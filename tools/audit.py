@@ -33,7 +33,11 @@ def main() -> None:
         for known in package.get("vulns", ())
         if known["id"] not in ACCEPTED
     }
-    print("\n".join(sorted(weak)) or f"known weaknesses: none of {len(found)} packages")
+    reasons = [package["skip_reason"] for package in found if "skip_reason" in package]
+    looked_up = len(found) - len(reasons)
+    print("\n".join(sorted(weak)) or f"known weaknesses: none of {looked_up} packages that could be looked up")
+    if reasons:
+        print(f"not looked up: {len(reasons)} packages, such as: {reasons[0]}")
     sys.exit(bool(weak))
 
 

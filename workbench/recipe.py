@@ -193,6 +193,8 @@ class Recipe:
         max_new_tokens: most tokens of a generated answer.
         enable_thinking: whether prompts let the model think aloud before it answers, where the chat template has a
             switch for that; None does if answers of the training split hold thoughts (`<think>...</think>`).
+        allow_control_tokens: whether what texts spell of control tokens, such as `<|im_end|>`, is those tokens, in
+            training, scoring and chat; by default it is plain text, so that no text can end a turn or begin one.
         training: see `Training`.
         head: what the methods are trained to choose by. "likelihood": the model writes its choice, and is asked how
             likely each is; "classes": a classification head reads the last token, and ships as
@@ -232,6 +234,7 @@ class Recipe:
     max_tokens: int = 512
     max_new_tokens: int = 128
     enable_thinking: bool | None = None
+    allow_control_tokens: bool = False
     training: Training = field(default_factory=Training)
     head: str | Sequence[str] = LIKELIHOOD
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)

@@ -207,6 +207,8 @@ class SplitInfo:
     """One split: its size, the ids of examples that were too long, and the fingerprint of its rows.
 
     Attributes:
+        examples_sha256: of the examples that were made of them, which may hang on a document beside the rows; "" of
+            runs of older versions.
         remarks: what else the reader of its scores should know, in sentences.
     """
 
@@ -215,6 +217,7 @@ class SplitInfo:
     trained_tokens: int
     too_long: Sequence[str]
     sha256: str
+    examples_sha256: str = ""
     remarks: Sequence[str] = ()
 
 

@@ -15,6 +15,7 @@ from workbench.data.turns import Message
 # Around what a text spells: noncharacters of Unicode, that are for use inside a program and stand in no text.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 SIGNS = re.compile(f"[{OPEN}{CLOSE}]")
+NOTHING = re.compile(r"(?!)")
 MARKED = re.compile(f"{OPEN}([^{CLOSE}]*){CLOSE}")
 
 
@@ -27,10 +28,12 @@ class Tokens:
     Args:
         tokenizer: of transformers. Its template has put every special token into what is given here.
         turns: what the template makes of a conversation.
+        allow: what texts spell is those tokens.
     """
 
-    def __init__(self, tokenizer: Any, turns: str) -> None:
+    def __init__(self, tokenizer: Any, turns: str, allow: bool = False) -> None:
         self.tokenizer = tokenizer
+        self._allow = allow
         named = {str(token) for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
         self._ids = special_ids(tokenizer)
         self._all = _any_of(tokenizer.convert_ids_to_tokens(sorted(self._ids)))
@@ -49,7 +52,13 @@ class Tokens:
             return list(messages)
         return [_replaced(message, self._of(message), rf"{OPEN}\g<0>{CLOSE}") for message in messages]
 
+    def said(self, text: str) -> str:
+        """What of a text is read by who skips control tokens."""
+        return self._all.sub("", text) if self._allow else text
+
     def _of(self, message: Message) -> re.Pattern[str]:
+        if self._allow:
+            return NOTHING
         return self._turns if message["role"] == "assistant" else self._all
 
     def together(self, texts: Sequence[str]) -> list[list[int]]:
@@ -107,7 +116,7 @@ def unmarked(text: str) -> str:
 
 def _any_of(spelled: Iterable[str]) -> re.Pattern[str]:
     """Finds the longest of them at a place; nothing, if there are none."""
-    return re.compile("|".join(map(re.escape, sorted(filter(None, spelled), key=len, reverse=True))) or r"(?!)")
+    return re.compile("|".join(map(re.escape, sorted(filter(None, spelled), key=len, reverse=True))) or NOTHING.pattern)
 
 
 def _texts(value: Any) -> list[str]:

@@ -48,6 +48,7 @@ def data_key(rows: str, recipe: Recipe, renderer: Renderer) -> str:
     """
     depends_on = {
         "max_tokens": recipe.max_tokens,
+        "allow_control_tokens": recipe.allow_control_tokens,
         "checkpoint": recipe.checkpoint,
         "tokenizer": _tokenizer(renderer),
         "version": metadata.version("transformers"),

@@ -40,10 +40,12 @@ class Renderer:
     Attributes:
         template: what turns messages into text, and whose tokenizer makes tokens of it.
         end_of_turn: id of the token after an answer, at which generation stops.
+        allow_control_tokens: see `Recipe`.
     """
 
     template: ChatTemplate
     end_of_turn: int
+    allow_control_tokens: bool = False
 
     @property
     def tokenizer(self) -> Any:
@@ -53,7 +55,8 @@ class Renderer:
     @cached_property
     def control(self) -> Tokens:
         """What a text may spell without being it."""
-        return Tokens(self.tokenizer, self.template.text([*PROBE_PROMPT, PROBE_ANSWER]))
+        turns = self.template.text([*PROBE_PROMPT, PROBE_ANSWER])
+        return Tokens(self.tokenizer, turns, self.allow_control_tokens)
 
     def with_tokenizer(self, tokenizer: Any) -> "Renderer":
         """The same with another tokenizer, whose template is the same."""
@@ -177,7 +180,7 @@ class Renderer:
         if example.turn:
             wrong = unwritten_answer(example.turn, said)
             return ValueError(wrong) if wrong else replace(rendered, answer=trimmed(said))
-        flat, whole = "".join(said.split()), "".join(example.completion.split())
+        flat, whole = "".join(said.split()), "".join(self.control.said(example.completion).split())
         if flat in {whole, *self._with_thoughts(rendered.text, whole)}:
             return rendered
         if flat and flat == whole.rpartition(END_OF_THOUGHTS)[2]:
@@ -257,12 +260,15 @@ def classifying(renderer: Renderer) -> Renderer:
     return renderer.with_tokenizer(tokenizer)
 
 
-def make_renderer(tokenizer: Any, thinking: bool = False, day: date | None = None) -> Renderer:
+def make_renderer(
+    tokenizer: Any, thinking: bool = False, day: date | None = None, allow_control_tokens: bool = False
+) -> Renderer:
     """Find out what the chat template of `tokenizer` does; give it the fallback template if it has none.
 
     Args:
         thinking: whether prompts let the model think aloud before it answers, where the template has a switch for it.
         day: of which a template is told that writes the date; None for the day on which it is asked.
+        allow_control_tokens: see `Recipe`.
 
     Raises:
         UserError: no special token ends the assistant's turn, so a model trained on it would never stop; or the
@@ -276,7 +282,7 @@ def make_renderer(tokenizer: Any, thinking: bool = False, day: date | None = Non
             "the chat template puts no special token after the assistant's turn: the model could not learn to stop. "
             "Give a checkpoint whose template ends turns, or set tokenizer.chat_template in a local copy"
         )
-    return Renderer(template=template, end_of_turn=behind[0])
+    return Renderer(template=template, end_of_turn=behind[0], allow_control_tokens=allow_control_tokens)
 
 
 def render_all(

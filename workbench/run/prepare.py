@@ -247,7 +247,9 @@ class _Base:
     def renderer(self, thinking: bool) -> Renderer:
         """Of its tokenizer, and prompts that let the model think aloud or don't."""
         if thinking not in self.renderers:
-            self.renderers[thinking] = make_renderer(load_tokenizer(self.checkpoint.path), thinking, self.day)
+            self.renderers[thinking] = make_renderer(
+                load_tokenizer(self.checkpoint.path), thinking, self.day, self.recipe.allow_control_tokens
+            )
         return self.renderers[thinking]
 
 

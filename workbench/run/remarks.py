@@ -53,7 +53,7 @@ def remarks_on(recipe: Recipe, data: PreparedData) -> dict[str, list[str]]:
         if count := noted.get(SPELLED):
             said.append(
                 f"{count} of {len(pairs)} examples spell a control token, such as the end of a turn: it stays plain "
-                "text here; see that what serves the model reads texts so, too"
+                "text here; see that what serves the model reads texts so, too, or take allow_control_tokens=True"
             )
         if count := noted.get(UNKNOWN):
             share = count / max(1, int(pairs.lengths.sum()))

@@ -240,13 +240,23 @@ def require_same_data(now: DataInfo, before: DataInfo, out: Path) -> None:
     Raises:
         UserError: they differ, so that what was done in `out` can't be gone on with.
     """
-    changed = [split for split, info in now.splits.items() if _content(info) != _content(before.splits.get(split))]
+    changed = [split for split, info in now.splits.items() if not _is_same(info, before.splits.get(split))]
     if changed:
-        raise UserError(f"the data of {', '.join(changed)} have changed since {out} was begun: start a new run")
+        raise UserError(
+            f"the data of {', '.join(changed)}, or what the recipe makes examples of beside them, have changed since "
+            f"{out} was begun: start a new run"
+        )
 
 
-def _content(info: SplitInfo | None) -> SplitInfo | None:
-    return replace(info, too_long=tuple(info.too_long), remarks=()) if info else None
+def _is_same(now: SplitInfo, before: SplitInfo | None) -> bool:
+    if before is None:
+        return False
+    known = now.examples_sha256 if before.examples_sha256 else ""  # older versions did not note it
+    return _content(replace(now, examples_sha256=known)) == _content(before)
+
+
+def _content(info: SplitInfo) -> SplitInfo:
+    return replace(info, too_long=tuple(info.too_long), remarks=())
 
 
 def data_of(job: Job) -> DataInfo:
@@ -258,6 +268,7 @@ def data_of(job: Job) -> DataInfo:
             trained_tokens=int(pairs.completion_lengths.sum()),
             too_long=tuple(job.data.too_long[split]),
             sha256=job.data.fingerprints[split],
+            examples_sha256=job.data.checksums[split][0],
             remarks=tuple(job.remarks[split]),
         )
         for split, pairs in job.pairs.items()

@@ -181,7 +181,8 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
 
 def _head(folder: RunFolder, results: Results, record: RunRecord, path: Path, labels: Labels | None) -> Head:
     """The head that a record is of, its prompts rendered by the tokenizer in the folder `path`."""
-    renderer = make_renderer(load_tokenizer(path), results.data.thinking, day_of(folder.options))
+    allow = folder.recipe.allow_control_tokens
+    renderer = make_renderer(load_tokenizer(path), results.data.thinking, day_of(folder.options), allow)
     if labels is None:
         return Head(name=LIKELIHOOD, renderer=renderer)
     return Head(name=record.head or CLASSES, renderer=classifying(renderer), labels=labels)
@@ -214,7 +215,8 @@ def load_base(folder: RunFolder) -> TunedModel:
     path = _base_of(folder)
     data = folder.read_results().data if folder.has_results else None
     thinking = data.thinking if data else bool(folder.recipe.enable_thinking)
-    renderer = make_renderer(load_tokenizer(path), thinking, day_of(folder.options))
+    allow = folder.recipe.allow_control_tokens
+    renderer = make_renderer(load_tokenizer(path), thinking, day_of(folder.options), allow)
     model = LocalModel(load_model(path, 32).eval(), renderer)
     recipe = as_it_was(folder.recipe, data)
     return TunedModel(recipe=recipe, record=None, language_model=model, calibrations={})
