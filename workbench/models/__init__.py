@@ -1,18 +1,16 @@
 """Models: load base and tokenizer, attach a method, compute along the fast paths."""
 
 from workbench.models.attach import Size, attach, check_attachment, size
+from workbench.models.checkpoint import context_length, require_causal, require_sizes, require_weights
 from workbench.models.fast import fast_evaluation, fast_training
 from workbench.models.head import class_logits, head_of, last_states, read_by_head, without_adapter, without_head
 from workbench.models.load import (
     BITS,
-    context_length,
     head_settings,
     load_classifier,
     load_dequantized,
     load_model,
     load_tokenizer,
-    require_causal,
-    require_weights,
 )
 from workbench.models.memory import keep_memory, release_memory, skip_what_is_there
 from workbench.models.output import has_linear_output, linear_cross_entropy, output_layer, output_of, output_weight
@@ -60,6 +58,7 @@ __all__ = [
     "read_by_head",
     "release_memory",
     "require_causal",
+    "require_sizes",
     "require_weights",
     "size",
     "skip_what_is_there",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.data.labels import Labels
 from workbench.errors import UserError
+from workbench.models.checkpoint import MXFP4, first_line, quantized_by, read_config
 from workbench.models.head import HEAD_NAMES, draw_head, head_of
 from workbench.models.precision import computing_dtype, device
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 BITS = (32, 16, 8, 4)
 # In a configuration: Python files of the checkpoint that stand for classes of transformers.
 CODE = "auto_map"
-# The format of gpt-oss's experts.
-MXFP4 = "mxfp4"
 # What older versions of transformers saved with the weights, and newer ones compute: masks, places, frequencies.
 COMPUTED = re.compile(r"(\battn\.bias|\battention\.bias|\bmasked_bias|\binv_freq|\bposition_ids)$")
 # Weights that share a scale at 4 bits.
@@ -36,73 +35,9 @@ def load_tokenizer(path: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # whatever transformers makes of files that are others'
-        raise UserError(f"{path} holds no tokenizer that transformers can read: {_first_line(error)}") from error
+        raise UserError(f"{path} holds no tokenizer that transformers can read: {first_line(error)}") from error
     tokenizer.init_kwargs.pop(CODE, None)  # what is saved with it names no code either
     return tokenizer
-
-
-def context_length(path: Path) -> int | None:
-    """Most tokens that the model in the folder `path` can read at once, where its configuration says so.
-
-    Raises:
-        UserError: the configuration can't be read.
-    """
-    return getattr(read_config(path).get_text_config(), "max_position_embeddings", None)
-
-
-def read_config(path: Path) -> Any:
-    """The configuration of the checkpoint in the folder `path`, as transformers reads it.
-
-    Raises:
-        UserError: it can't.
-    """
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # whatever transformers makes of a file that is another's
-        raise UserError(f"{path}: transformers can't read its config.json: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def require_weights(path: Path, bits: int) -> None:
-    """Refuse a checkpoint whose weights are quantized already, where they can't be made what `bits` asks for.
-
-    Raises:
-        UserError: they are.
-    """
-    if (kind := _quantized_by(path)) and (kind != MXFP4 or bits < 16):
-        raise UserError(
-            f"the weights in {path} are quantized already ({kind}): they can't be held at {bits} bits; "
-            + ("take --bits 16" if kind == MXFP4 else "give the checkpoint from which they were made")
-        )
-
-
-def require_causal(path: Path) -> None:
-    """Refuse an encoder, such as BERT, whose tokens see what stands behind them: it would be asked for what it reads.
-
-    Raises:
-        UserError: the checkpoint is one.
-    """
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING
-
-    config = read_config(path)
-    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
-        raise UserError(
-            f"{path} is no causal language model: {config.model_type} is an encoder, whose tokens see what stands "
-            "behind them. Take a model of the GPT kind"
-        )
-
-
-def _quantized_by(path: Path) -> str | None:
-    settings = getattr(read_config(path), "quantization_config", None)
-    if settings is None:
-        return None
-    return str(settings["quant_method"] if isinstance(settings, dict) else settings.quant_method)
 
 
 def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedModel":
@@ -215,7 +150,7 @@ def _load(
             **more,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, SafetensorError) as error:
-        raise UserError(f"{path} can't be loaded as {what}: {_first_line(error)}") from error
+        raise UserError(f"{path} can't be loaded as {what}: {first_line(error)}") from error
     _require_all_weights(path, info, new)
     for config in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
         vars(config).pop(CODE, None)  # code of the base, which was not run: what is saved must not name it
@@ -271,7 +206,7 @@ def _quantization(path: Path, bits: int, whole: Sequence[str] | None) -> Any:
     from transformers import BitsAndBytesConfig
     from transformers.utils.quantization_config import Mxfp4Config
 
-    if _quantized_by(path) == MXFP4:  # gpt-oss as it is released
+    if quantized_by(path) == MXFP4:  # gpt-oss as it is released
         return Mxfp4Config(dequantize=True)
     skipped = None if whole is None else list(whole)
     if bits == 8:

@@ -24,6 +24,7 @@ from workbench.models import (
     load_tokenizer,
     precision_of,
     require_causal,
+    require_sizes,
     require_weights,
 )
 from workbench.recipe import LIKELIHOOD, Recipe
@@ -241,6 +242,7 @@ class _Base:
         self.fetching_seconds = time.perf_counter() - began
         require_causal(found.path)
         require_weights(found.path, self.bits)
+        require_sizes(found.path)
         _require_context(self.recipe, found, self.tuned)
         return found
 
