@@ -437,16 +437,16 @@ recipe = replace(recipe, row_to_examples=with_notes)
 """
 
 
-@pytest.mark.parametrize("changed", ["test.jsonl", "notes.txt"])
+@pytest.mark.parametrize(("changed", "more"), [("test.jsonl", "\n"), ("notes.txt", " Abroad they are not.")])
 def test_changed_data_are_not_compared_with_what_was_done(
-    recipe_file: Path, tmp_path: Path, changed: str, capsys: pytest.CaptureFixture[str]
+    recipe_file: Path, tmp_path: Path, changed: str, more: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The rows, or a document that the recipe reads beside them."""
     out = tmp_path / "out"
     (tmp_path / "notes.txt").write_text("Transfers are free.")
     recipe_file.write_text(recipe_file.read_text() + NOTED)
     assert run(recipe_file, "--methods", "untuned", "--limit", 2, "--out", out, capsys=capsys)[0] == 0
-    (tmp_path / changed).write_text((tmp_path / changed).read_text() + "\n")
+    (tmp_path / changed).write_text((tmp_path / changed).read_text() + more)
     code, _, err = run("--resume", out, capsys=capsys)
     assert code == 2
     assert "test, or what the recipe makes examples of beside them, have changed" in err

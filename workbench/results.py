@@ -207,8 +207,7 @@ class SplitInfo:
     """One split: its size, the ids of examples that were too long, and the fingerprint of its rows.
 
     Attributes:
-        examples_sha256: of the examples that were made of them, which may hang on a document beside the rows; "" of
-            runs of older versions.
+        examples_sha256: of the examples made of them, which may hang on a document, too; "" of older versions.
         remarks: what else the reader of its scores should know, in sentences.
     """
 

@@ -31,9 +31,9 @@ def changes(trial: TrialFolder, record: RunRecord) -> list[str]:
 
     Of a run of an older version, which left no checksums, nothing can be said.
     """
-    if not record.manifest:
-        return []
     manifest = trial.path / MANIFEST_FILE
+    if not record.manifest and not manifest.is_file():
+        return []
     try:
         noted = json.loads(manifest.read_text(encoding="utf-8"))
         expected, digest = dict(noted["files"]), noted["record"]
