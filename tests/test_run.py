@@ -449,7 +449,7 @@ def test_changed_data_are_not_compared_with_what_was_done(
     (tmp_path / changed).write_text((tmp_path / changed).read_text() + more)
     code, _, err = run("--resume", out, capsys=capsys)
     assert code == 2
-    assert "test, or what the recipe makes examples of beside them, have changed" in err
+    assert "or what the recipe makes examples of beside them, have changed since" in err
 
 
 def test_resume_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
