@@ -37,6 +37,14 @@ METHODS = ("lora", "houlsby", "prefix")
 WAIT_SECONDS = 300
 # How a run is stopped, and how often each.
 HOWS = {"SIGKILL": 0.7, "SIGTERM": 0.15, "SIGINT twice": 0.15}
+STAGES = ("before it began", "preparation", "training", "evaluation", "export", "report")
+# Where a run is stopped: with so many methods done, in this stage of the next.
+MOMENTS = [
+    (0, "before it began"), (0, "preparation"), (len(METHODS), "report"),
+    *((method, stage) for method in range(len(METHODS)) for stage in ("training", "evaluation", "export")),
+]  # fmt: skip
+# Seconds that it goes on in a stage before it is stopped, at most.
+LONGEST = {"before it began": 3, "preparation": 6, "training": 2, "evaluation": 1, "export": 1, "report": 0.6}
 # What is equal however often a run was interrupted.
 SAME = ("predictions.jsonl", "adapter/*", "merged/*.safetensors", "merged/*.json")
 # Of the names of TensorBoard's files, the time and the process.
@@ -96,7 +104,11 @@ class Bench:
     def require_same(self, out: Path, reference: Path | None = None) -> None:
         """See that a run gave what the uninterrupted one gave, and left no file that that one does not leave."""
         expected = reference or self.reference
-        require(digests(out) == digests(expected), f"{out}: other results than {expected}")
+        there, wanted = digests(out), digests(expected)
+        others = {
+            name: (there.get(name), wanted.get(name)) for name in there | wanted if there.get(name) != wanted.get(name)
+        }
+        require(not others, f"{out}: other results than {expected}: {others}")
         more = names(out) ^ names(expected)
         require(not more, f"{out}: other files than {expected}: {sorted(more)[:5]}")
 
@@ -115,8 +127,11 @@ def digests(out: Path) -> dict[str, str]:
         if path.is_file()
     }
     results = json.loads((out / "results.json").read_text())
-    scores = {run["method"]: (run["status"], run["metrics"]) for run in results["runs"]}
-    return {**found, "scores": json.dumps(scores, sort_keys=True), "pairs": json.dumps(results["comparisons"])}
+    scores = {
+        f"{run['method']}: {name}": str(value) for run in results["runs"] for name, value in run["metrics"].items()
+    }
+    status = {run["method"]: run["status"] for run in results["runs"]}
+    return {**found, **scores, **status, "pairs": json.dumps(results["comparisons"])}
 
 
 def names(out: Path) -> set[str]:
@@ -174,17 +189,15 @@ def kills(bench: Bench, count: int) -> str:
         out, runs = bench.new("killed"), runs + 1
         what = bench.reference_command(out)
         done: dict[str, int] = {}
-        for _ in range(bench.random.randint(1, 4)):
+        for _ in range(bench.random.randint(2, 5)):
             process = bench.start(what)
-            try:
-                process.wait(bench.random.uniform(0.2, bench.seconds))
-                process.communicate()
+            stage = _wait_for(process, out, *bench.random.choice(MOMENTS), bench.random)
+            if stage is None:
                 break
-            except subprocess.TimeoutExpired:
-                how = bench.random.choices(list(HOWS), list(HOWS.values()))[0]
-                stages[stage_of(out)] += 1
-                hows[how] += 1
-                stop(process, how)
+            how = bench.random.choices(list(HOWS), list(HOWS.values()))[0]
+            stages[stage] += 1
+            hows[how] += 1
+            stop(process, how)
             before = {name: when for name, when in done.items() if finished(out).get(name) != when}
             require(not before, f"{out}: trained twice: {before}")
             done = finished(out)
@@ -195,6 +208,30 @@ def kills(bench: Bench, count: int) -> str:
         shutil.rmtree(out)
         print(f"  {hows.total()} kills, {runs} runs", file=sys.stderr)
     return f"{hows.total()} kills in {runs} runs, all finished to the same bits: {told(stages)}; {told(hows)}"
+
+
+def _wait_for(
+    process: "subprocess.Popen[str]", out: Path, method: int, stage: str, chance: random.Random
+) -> str | None:
+    """Wait until a run has come to a stage of a method, or beyond, and a little longer.
+
+    Returns:
+        The stage in which it is then; None where it has ended.
+    """
+    wanted = (method, STAGES.index(stage))
+    while process.poll() is None and _place(out) < wanted:
+        time.sleep(0.01)
+    try:
+        process.wait(chance.uniform(0, LONGEST[stage]))
+        process.communicate()
+    except subprocess.TimeoutExpired:
+        return stage_of(out)
+    return None
+
+
+def _place(out: Path) -> tuple[int, int]:
+    """Methods that are done, and the stage of the next."""
+    return len(finished(out)), STAGES.index(stage_of(out))
 
 
 def told(counts: Counter[str]) -> str:
@@ -289,7 +326,7 @@ def disk(bench: Bench, count: int) -> str:
             done = subprocess.run(
                 bench.reference_command(out), env=bench.environment, capture_output=True, text=True, check=False
             )
-            lines = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+            lines = re.findall("^error: .*$", done.stderr, re.MULTILINE)
             full = done.returncode == 1 and len(lines) == 1 and "disk is full" in lines[0]
             require(full, f"{part:.0%} of the bytes: {done.returncode}\n{done.stderr[-1500:]}")
             stages[stage_of(out)] += 1

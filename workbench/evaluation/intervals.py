@@ -103,7 +103,7 @@ def interval(metric: Metric, statistics: np.ndarray, sources: Sequence[str]) -> 
         low = max(least, min(low, value - unseen * (value - least)))
     if math.isfinite(most):
         high = min(most, max(high, value + unseen * (most - value)))
-    return Score(value=value, low=low, high=high)
+    return Score(value=float(value), low=float(low), high=float(high))  # a bound may be a whole number
 
 
 def widened(value: float, bounds: np.ndarray, n: int) -> tuple[float, float]:

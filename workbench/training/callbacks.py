@@ -172,10 +172,8 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.set_postfix(self.shown, refresh=False)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Close the bar."""
+    def close(self) -> None:
+        """Leave the bar as it is, whatever ended the training."""
         if self.bar is not None:
             self.bar.close()
 

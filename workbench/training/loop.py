@@ -1,7 +1,7 @@
 """Train an attached model on rows of an objective."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def train(
     linear_output = has_linear_output(model)
     settled = driver.settled if driver else 0
     best = BestState(folder / BEST_FILE, training.early_stopping_patience, settled)
-    deadline = Deadline(limit, settled)
+    deadline, progress = Deadline(limit, settled), Progress(title)
     trainer = ObjectiveTrainer(
         model=model,
         config=configuration(training, len(rows.train), learning_rate, autocast, folder, seed, linear_output),
@@ -80,10 +80,11 @@ def train(
         rows=rows,
         linear_output=linear_output,
         kept=KeptActivations(model, autocast, kept_in, rows),
-        callbacks=[deadline, best, FiniteLoss(), Progress(title), Scalars(folder / "logs")],
+        callbacks=[deadline, best, FiniteLoss(), progress, Scalars(folder / "logs")],
         driver=driver,
     )
-    trained = _carry_through(trainer, best, rows, training, autocast)
+    with closing(progress):
+        trained = _carry_through(trainer, best, rows, training, autocast)
     if deadline.stopped_at is not None:
         why = f"its training was stopped at step {deadline.stopped_at} of {trainer.state.max_steps}: the time was over"
         trained = replace(trained, stopped_at=deadline.stopped_at, warning=why)
