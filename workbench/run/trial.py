@@ -121,18 +121,17 @@ def _needs_memory(error: Exception) -> bool:
 
 def _out_of_memory(error: Exception, job: Job) -> str:
     """What is said of a method for which there is not enough memory, and what would need less."""
-    memory = psutil.virtual_memory()
-    training = job.recipe.training
+    memory, training = psutil.virtual_memory(), job.recipe.training
     parts = 2 * training.gradient_accumulation_steps
-    less = [f"--bits {bits}" for bits in (16, 8, 4) if bits < job.bits]
-    if parts <= training.batch_size:  # a step's loss does not depend on how many rows are computed at once
-        less.insert(0, f"the same batch_size in smaller parts, Training(gradient_accumulation_steps={parts})")
-    else:
-        less.insert(0, "a smaller batch_size")
+    less = ["a smaller batch_size"]
+    if parts <= training.batch_size:
+        less = [f"Training(gradient_accumulation_steps={parts}), which computes the rows of a step in smaller parts"]
+    if fewer := [str(bits) for bits in (16, 8, 4) if bits < job.bits]:
+        less.append(f"--bits {' or '.join(fewer)}")
     told = " ".join(str(error).split())[:200] or type(error).__name__
     return (
-        f"out of memory: {told}. {bytes_text(memory.available)} of {bytes_text(memory.total)} are free. "
-        f"Less is needed with {' or '.join(less)}, a smaller max_tokens, or smaller settings of this method"
+        f"out of memory: {told}. {bytes_text(memory.available)} of {bytes_text(memory.total)} are free. What needs "
+        f"less: {'; '.join([*less, 'a smaller max_tokens', 'smaller settings of the method'])}"
     )
 
 
