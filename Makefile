@@ -52,7 +52,8 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every archive is held against the checksum in these files, and none is built but what has no wheel.
+# Every archive is held against the checksum in these files, but what TORCH_INDEX gives; none is built but what has no
+# wheel.
 # --no-compile: of the modules installed a run imports a few, and Python compiles those by itself.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 LOCKED := $(PIP) --require-hashes --only-binary :all:

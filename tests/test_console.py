@@ -52,11 +52,10 @@ def test_a_text_does_nothing_to_a_terminal(text: str, shown: str) -> None:
     [
         ("no file /home/ann/bank/rows.jsonl: gone", "no file rows.jsonl: gone"),
         ("'/srv/models/base' differs", "'base' differs"),
+        ("No such file: '/home/Jane Doe/work/x.bin'", "No such file: 'x.bin'"),
+        (repr(r"C:\Users\jane\x.bin"), "'x.bin'"),
         (r"C:\Users\ann\rows.csv:17", "rows.csv:17"),
-        (
-            "see https://example.org/a/b and data/rows.jsonl, 3/4/5",
-            "see https://example.org/a/b and data/rows.jsonl, 3/4/5",
-        ),
+        (WEB, WEB),
     ],
 )
 def test_shared_texts_name_no_folders(text: str, shared: str) -> None:

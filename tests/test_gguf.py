@@ -1,5 +1,6 @@
 """GGUF files: read to the same model, and refused in a line where they are not what they say."""
 
+import errno
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -176,9 +177,29 @@ def test_a_broken_file_is_one_line(name: str, sound: Path, tmp_path: Path, cache
     path.write_bytes(change(sound.read_bytes()))
     with pytest.raises(UserError, match=expected) as raised:
         fetch_checkpoint(str(path))
-    assert str(raised.value).startswith(f"{path} can't be read as GGUF: ")
+    assert str(raised.value).startswith(f"{path.name} can't be read as GGUF: ")
     assert "\n" not in str(raised.value)
     assert not [path for path in cache.glob("checkpoints/*") if path.is_dir()]
+
+
+def test_what_lies_beside_a_file_is_not_read(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(sound.read_bytes())
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/nothing", "peft_type": "LORA"}')
+    (tmp_path / "config.json").write_text("{")
+    assert (fetch_checkpoint(str(path)).path / "model.safetensors").is_file()
+
+
+def test_a_full_disk_is_no_broken_file(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any, **more: Any) -> None:
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", fails)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(sound.read_bytes()[:-4] + b"x" + sound.read_bytes()[-3:])
+    with pytest.raises(OSError, match="No space left") as raised:
+        fetch_checkpoint(str(path))
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:

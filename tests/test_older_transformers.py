@@ -115,6 +115,8 @@ def test_what_version_4_reads() -> None:
     neox = {"model_type": "gpt_neox", "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}}
     assert older_config(neox)["rotary_pct"] == 0.25
     assert older_config({"model_type": "gpt2", "n_positions": 1024}) == {"n_ctx": 1024}
+    inner = {"rope_parameters": scaled}
+    assert older_config({"text_config": inner})["text_config"] == {**inner, **older_config(inner)}
     named = older_tokenizer({"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<|call|>"]})
     assert named["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert (named["additional_special_tokens"], "extra_special_tokens" in named) == (["<|call|>"], False)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from workbench import files
 from workbench.run import method_trial
-from workbench.run import trial as trial_module
 from workbench.run.__main__ import main
 from workbench.run.clock import seconds_noted
 from workbench.run.folder import RunFolder
@@ -284,7 +284,7 @@ def test_a_full_disk_of_which_a_writer_says_only_that_it_failed(
         raise RuntimeError("unexpected pos 20137856 vs 20137748")
 
     monkeypatch.setattr(method_trial, "train", failing)
-    monkeypatch.setattr(trial_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     code, printed, err = run(recipe_file, "--methods", "lora", "--out", tmp_path / "out", capsys=capsys)
     assert (code, printed) == (1, "")
     assert "error: the disk is full" in err

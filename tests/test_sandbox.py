@@ -1,5 +1,6 @@
 """Chat templates are programs of whoever made the checkpoint: they may neither run for ever nor take all memory."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,23 @@ def test_a_template_that_takes_all_memory_fails_where_it_does_so(bounded: Templa
     other = {**ONE, "messages": [{"role": "user", "content": "Bye"}]}
     answers = bounded.render(template, {}, [other, ONE, other])
     assert answers == [{"text": "fine"}, {"failed": "it needs too much memory"}, {"text": "fine"}]
+
+
+def test_many_long_conversations_are_no_fault_of_the_template(bounded: TemplateSandbox) -> None:
+    many = [{**ONE, "messages": [{"role": "user", "content": "\u4f60" * 2000}]}] * 4000
+    answers = bounded.render("{{ messages[0].content }}", {}, many)
+    assert len(answers) == 4000 and all(answer == {"text": "\u4f60" * 2000} for answer in answers)
+
+
+def test_a_process_that_died_while_nobody_asked_is_begun_anew(bounded: TemplateSandbox) -> None:
+    assert bounded.render("{{ 1 }}", {}, [ONE]) == [{"text": "1"}]
+    process = bounded._script._process
+    assert process is not None
+    process.send_signal(signal.SIGINT)  # Ctrl-C reaches it, too, and is not for it
+    assert bounded.render("{{ 2 }}", {}, [ONE]) == [{"text": "2"}]
+    process.kill()
+    process.wait()
+    assert bounded.render("{{ 3 }}", {}, [ONE]) == [{"text": "3"}]
 
 
 def test_a_template_that_writes_without_end_fails(bounded: TemplateSandbox) -> None:

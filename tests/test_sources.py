@@ -13,6 +13,7 @@ import tracemalloc
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tiny import make_model
 from workbench.errors import UserError
 from workbench.sources import checkpoints as checkpoints_module
 from workbench.sources import fetch_checkpoint, fetch_file, package_file, packages
+from workbench.sources.archives import sdist_member, wheel_member
 from workbench.sources.catalogue import catalogue
 
 
@@ -256,6 +258,37 @@ def test_a_small_archive_that_unpacks_to_a_large_one_is_refused(registry: Path, 
         tracemalloc.stop()
     assert most < 64 * 2**20
     assert not [path for path in registry.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_an_archive_with_changed_bytes_is_one_line(registry: Path, kind: str) -> None:
+    folder = registry.parent / "registry"
+    text = ("".join(map(str, range(5000)))).encode()
+    if kind == "wheel":
+        file = folder / "cut-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("cut/a", text)
+            archive.writestr("cut-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: cut\nVersion: 1.0\n")
+            archive.writestr("cut-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    else:
+        file = folder / "cut-1.0.tar.gz"
+        with tarfile.open(file, "w:gz") as archive:
+            info = tarfile.TarInfo("cut-1.0/cut/a")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    reading = wheel_member if kind == "wheel" else sdist_member
+    sound, random, refused = file.read_bytes(), Random(0), 0
+    for _ in range(200):
+        content = bytearray(sound)
+        for _ in range(3):
+            content[random.randrange(len(content))] = random.randrange(256)
+        file.write_bytes(content)
+        try:
+            b"".join(reading(file, "cut/a"))
+        except UserError as error:
+            refused += 1
+            assert file.name in str(error) and "\n" not in str(error)
+    assert refused > 50
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x1f\x8b\x08 and no more", bytes(1000)])

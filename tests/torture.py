@@ -87,10 +87,10 @@ class Bench:
         self._runs += 1
         return self.folder / f"{name}-{self._runs}"
 
-    def start(self, what: Sequence[str], **more: Any) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            what, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **more
-        )
+    def start(self, what: Sequence[str]) -> "subprocess.Popen[str]":
+        """Begin a command; what it says goes to a file, since nobody reads it meanwhile."""
+        self.said = tempfile.TemporaryFile("w+", dir=self.folder)  # noqa: SIM115  read when the command has ended
+        return subprocess.Popen(what, env=self.environment, stdout=subprocess.DEVNULL, stderr=self.said, text=True)
 
     def run(self, what: Sequence[str], code: int = 0, environment: dict[str, str] | None = None) -> str:
         """Carry a command to its end; what it said on standard error."""
@@ -163,7 +163,7 @@ def finished(out: Path) -> dict[str, int]:
     return {name: next((out / name / "adapter").glob("*.safetensors")).stat().st_mtime_ns for name in done}
 
 
-def stop(process: "subprocess.Popen[str]", how: str) -> None:
+def stop(bench: Bench, process: "subprocess.Popen[str]", how: str) -> None:
     """Stop a command, and see that it leaves no process behind."""
     children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     if how == "SIGKILL":
@@ -175,7 +175,9 @@ def stop(process: "subprocess.Popen[str]", how: str) -> None:
         time.sleep(0.2)
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=WAIT_SECONDS)
+    process.wait(timeout=WAIT_SECONDS)
+    bench.said.seek(0)
+    said = bench.said.read()
     if how != "SIGKILL":
         require("Traceback" not in said or process.returncode < 0, f"{how} ended in\n{said[-2000:]}")
     _, alive = psutil.wait_procs(children, timeout=60)
@@ -197,7 +199,7 @@ def kills(bench: Bench, count: int) -> str:
             how = bench.random.choices(list(HOWS), list(HOWS.values()))[0]
             stages[stage] += 1
             hows[how] += 1
-            stop(process, how)
+            stop(bench, process, how)
             before = {name: when for name, when in done.items() if finished(out).get(name) != when}
             require(not before, f"{out}: trained twice: {before}")
             done = finished(out)
@@ -219,11 +221,12 @@ def _wait_for(
         The stage in which it is then; None where it has ended.
     """
     wanted = (method, STAGES.index(stage))
+    end = time.monotonic() + WAIT_SECONDS
     while process.poll() is None and _place(out) < wanted:
+        require(time.monotonic() < end, f"{out}: no {stage} within {WAIT_SECONDS} seconds")
         time.sleep(0.01)
     try:
         process.wait(chance.uniform(0, LONGEST[stage]))
-        process.communicate()
     except subprocess.TimeoutExpired:
         return stage_of(out)
     return None
@@ -258,18 +261,14 @@ def monitor(bench: Bench, count: int) -> str:
             process = bench.start([*watching, str(out)])
             try:
                 process.wait(bench.random.uniform(0.5, seconds))
-                process.communicate()
                 break
             except subprocess.TimeoutExpired:
                 how = bench.random.choices(list(HOWS), list(HOWS.values()))[0]
                 hows[how] += 1
-                stop(process, how)
+                stop(bench, process, how)
         bench.run([*watching, str(out)])
         for name in ("items.jsonl", "alerts.jsonl", "rejected.jsonl"):
-            there = [
-                (where / name).read_bytes() if (where / name).exists() else b"" for where in (out, folder / "whole")
-            ]
-            require(there[0] == there[1], f"{out / name} is not what it is without kills")
+            require(content(out / name) == content(folder / "whole" / name), f"{out / name}: not as without kills")
         require(names(out) == names(folder / "whole"), f"{out}: other files: {names(out) ^ names(folder / 'whole')}")
     return f"{hows.total()} kills of the monitor, {rounds} streams, all read to the same bits: {told(hows)}"
 
@@ -345,7 +344,7 @@ def readonly(bench: Bench, count: int) -> str:
     with small_disk(place, 2**28) as remount:
         process = bench.start(bench.reference_command(place / "out"))
         time.sleep(0.7 * bench.seconds)
-        stop(process, "SIGKILL")
+        stop(bench, process, "SIGKILL")
         remount("ro")
         for what in (command("run", "--resume", place / "out"), bench.reference_command(place / "new")):
             said = bench.run(what, code=2)

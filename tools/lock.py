@@ -61,7 +61,10 @@ def resolved(more: list[str], keep: bool) -> dict[str, str]:
     if done.returncode:
         sys.exit(done.returncode)
     entries = re.split(r"^(?=\S)", done.stdout, flags=re.MULTILINE)
-    return {_name(entry): _with_cpu_builds(entry) for entry in entries if entry.strip()}
+    found: dict[str, str] = {}
+    for entry in filter(str.strip, entries):  # a package may stand there twice, for older and newer Pythons
+        found[_name(entry)] = found.get(_name(entry), "") + _with_cpu_builds(entry)
+    return found
 
 
 def _pins() -> list[str]:

@@ -14,8 +14,11 @@ TEXTS_SHOWN = 3
 PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
-# An absolute path, and its last part. Addresses of the web are none.
-PATH = re.compile(r"(?<![\w.:/\\~])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])+([^\s/\\:'\"]*)")
+# An absolute path, and its last part; in quotes it may have spaces. Addresses of the web are none.
+PATH = re.compile(
+    r"(?<=['\"])(?:[A-Za-z]:)?[/\\]+(?:[^/\\:'\"\n]+[/\\]+)+([^/\\:'\"\n]*)(?=['\"])"
+    r"|(?<![\w.:/\\~])(?:[A-Za-z]:)?[/\\]+(?:[^\s/\\:'\"]+[/\\]+)+([^\s/\\:'\"]*)"
+)
 
 
 class UserError(Exception):
@@ -104,4 +107,4 @@ def _line(problems: Sequence[str | Problem], unit: str) -> str:
 
 def without_places(text: str) -> str:
     """A text for files that are shared: of every absolute path the last part only."""
-    return PATH.sub(r"\1", text)
+    return PATH.sub(lambda match: match[1] or match[2] or "", text)

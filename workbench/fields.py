@@ -47,7 +47,8 @@ def _fits(kind: Any, name: str, value: Any) -> bool:
     from pydantic import ValidationError
 
     if isinstance(value, Mapping):
-        value = dict(value)  # pydantic makes a new one of the same type, which not every type lets it
+        # pydantic makes new ones of the same type, which not every type lets it
+        value = {name: dict(inner) if isinstance(inner, Mapping) else inner for name, inner in value.items()}
     try:
         _adapter(kind, name).validate_python(value, strict=True)
     except ValidationError:

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -8,7 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def _umask() -> int:
 FILE_MODE, FOLDER_MODE = 0o666 & ~_umask(), 0o777 & ~_umask()
 
 
+# With less than this left, a disk is full.
+FULL_BYTES = 2**20
 # How names end of what is written aside; a process that is killed leaves it.
 ASIDE = ".part"
 
@@ -38,8 +41,11 @@ def _aside(path: Path) -> str:
 
 @cache
 def _host() -> str:
-    """This machine, told from others on the same disk and not by its name."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """This machine, or container, told from others on the same disk and not by its name."""
+    where = socket.gethostname()
+    with suppress(OSError):  # of Linux: a process's number means something in its namespace only
+        where += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -85,6 +91,21 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def raise_if_full(error: Exception, folder: Path) -> None:
+    """Raise an error as that of a full disk, if it is one: safetensors says so in words, PyTorch that it failed.
+
+    Args:
+        folder: where something was being written.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    if "No space left on device" in str(error) or shutil.disk_usage(folder).free < FULL_BYTES:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
 
 
 def write_json(path: Path, value: object) -> None:

@@ -25,7 +25,7 @@ class ScriptEndedError(RuntimeError):
 class Script:
     """A process for a script, begun when it is first asked, and anew where it ended.
 
-    It sees neither this project nor the paths that the caller's environment adds to Python's.
+    It imports nothing from the working folder or from what the caller's environment adds to Python's paths.
 
     Args:
         path: of the script, which answers each line of standard input with one on standard output.
@@ -34,7 +34,7 @@ class Script:
     """
 
     def __init__(self, path: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-        self._command = [sys.executable, "-I", str(path), *arguments]
+        self._command = [sys.executable, "-E", "-P", str(path), *arguments]
         self._environment = environment or {}
         self._process: subprocess.Popen[str] | None = None
         self._errors: Any = None
@@ -75,6 +75,8 @@ class Script:
             self._errors.close()
 
     def _started(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
         if self._process is None:
             self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  kept open
             self._process = subprocess.Popen(

@@ -178,7 +178,8 @@ class Renderer:
         if any(len(message) > 2 for message in example.prompt) and (wrong := unwritten(example.prompt, rendered.text)):
             return ValueError(wrong)
         if example.turn:
-            wrong = unwritten_answer(example.turn, said)
+            written = self.tokenizer.decode(rendered.completion_ids) if self.allow_control_tokens else said
+            wrong = unwritten_answer(example.turn, written)
             return ValueError(wrong) if wrong else replace(rendered, answer=trimmed(said))
         flat, whole = "".join(said.split()), "".join(self.control.said(example.completion).split())
         if flat in {whole, *self._with_thoughts(rendered.text, whole)}:

@@ -1,10 +1,10 @@
 """Chat templates are programs that come with a checkpoint: run in a process of its own, bounded in time and memory."""
 
 import atexit
+import json
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ SCRIPT = Path(__file__).with_name("sandbox_process.py")
 SECONDS = 10.0
 # Beyond what the process needs by itself.
 BYTES = 2**30
+# Characters that are asked for at once.
+TOGETHER = 2**22
 # Whether a process can have a timer of the processor time that it takes; on Windows the clock is watched from outside.
 HAS_TIMER = hasattr(signal, "setitimer")
 
@@ -33,6 +35,7 @@ class TemplateSandbox:
         self.seconds = seconds
         self._script = Script(SCRIPT, str(seconds), str(room))
         self._lock = threading.Lock()
+        self._stopped = False
 
     def render(
         self, template: str, tokens: Mapping[str, Any], asked: Sequence[Mapping[str, Any]]
@@ -49,15 +52,17 @@ class TemplateSandbox:
         Raises:
             UserError: the template was stopped, or a message holds what JSON can't.
         """
+        given = {"template": template, "tokens": dict(tokens)}
         try:
-            with self._lock, self._watched(len(asked)):
-                return list(self._script.ask({"template": template, "tokens": dict(tokens), "asked": list(asked)}))
+            with self._lock:
+                return [text for some in _in_parts(asked) for text in self._ask({**given, "asked": some}, len(some))]
         except ScriptEndedError as error:
-            told = f"failed: {error}"
-            if not HAS_TIMER or error.code == -signal.SIGPROF:
-                told = f"ran for more than {self.seconds:g} seconds on one conversation and was stopped"
-            told = f"the checkpoint's chat template {told}"
-            raise UserError(f"{told}: repair it in a local copy of the checkpoint, or take another one") from error
+            if self._stopped or (HAS_TIMER and error.code == -signal.SIGPROF):
+                raise UserError(
+                    f"the checkpoint's chat template ran for more than {self.seconds:g} seconds on one conversation "
+                    "and was stopped: repair it in a local copy of the checkpoint, or take another one"
+                ) from error
+            raise UserError(f"chat templates can't be rendered: their process ended, {error}") from error
         except (TypeError, RecursionError) as error:
             raise UserError(f"a message holds what a chat template can't be given: {error}") from error
 
@@ -66,18 +71,37 @@ class TemplateSandbox:
         with self._lock:
             self._script.close()
 
-    @contextmanager
-    def _watched(self, conversations: int) -> Iterator[None]:
-        """Stop the process by the clock where it has no timer of its own."""
+    def _ask(self, request: Mapping[str, Any], conversations: int) -> list[dict[str, str]]:
+        """The answers; where the process has no timer of its own, it is stopped by the clock."""
         if HAS_TIMER:
-            yield
-            return
-        timer = threading.Timer(60 + self.seconds * conversations, self._script.kill)
+            return list(self._script.ask(request))
+
+        def stop() -> None:
+            self._stopped = True
+            self._script.kill()
+
+        timer = threading.Timer(60 + self.seconds * conversations, stop)
+        self._stopped = False
         timer.start()
         try:
-            yield
+            return list(self._script.ask(request))
         finally:
             timer.cancel()
+
+
+def _in_parts(asked: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Conversations of so many characters together: the process's memory is meant for the template."""
+    some: list[Mapping[str, Any]] = []
+    size = 0
+    for one in asked:
+        length = len(json.dumps(one))
+        if some and size + length > TOGETHER:
+            yield some
+            some, size = [], 0
+        some.append(one)
+        size += length
+    if some:
+        yield some
 
 
 @cache

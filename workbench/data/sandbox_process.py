@@ -1,6 +1,6 @@
 """Render chat templates for another process, within bounds of time and memory.
 
-    python -I sandbox_process.py SECONDS BYTES
+    python -E -P sandbox_process.py SECONDS BYTES
 
 A chat template is a program that came with a checkpoint. Each line of standard input is a JSON object: `template`,
 `tokens` (the special tokens by name) and `asked`, a list of objects with `messages`, `tools` and
@@ -29,6 +29,8 @@ GROWTH, BESIDE = 100, 2**20
 def main(seconds: float, room: int) -> None:
     """Answer line by line."""
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
+    if signal is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which ends this one
     _bound_memory(room)
     for line in sys.stdin:
         given = json.loads(line)

@@ -101,7 +101,7 @@ class ChatTemplate:
 def _for_template(messages: Sequence[Message], add_generation_prompt: bool) -> dict[str, Any]:
     """What the template is given: tools beside the messages, and no fields that are null, which many don't expect."""
     named = [{name: value for name, value in message.items() if value is not None} for message in messages]
-    tools = named[0].pop("tools", None)
+    tools = named[0].pop("tools", None) or None
     return {"messages": named, "tools": tools, "add_generation_prompt": add_generation_prompt}
 
 

@@ -49,6 +49,8 @@ def older_config(config: dict[str, Any]) -> dict[str, Any]:
         found |= {"rotary_emb_base": rope[THETA], "rotary_pct": rope.get(PART, 1.0)}
     elif PART in rope:
         found[PART] = rope[PART]
+    if isinstance(text := config.get("text_config"), dict):
+        found["text_config"] = {**text, **older_config(text)}
     return found
 
 

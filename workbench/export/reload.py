@@ -1,6 +1,6 @@
 """Run checkpoints as their users will: with transformers alone, in a process that never saw an adapter.
 
-    python -I reload.py
+    python -E -P reload.py
 
 Each line of its standard input asks for one checkpoint, as JSON: `checkpoint` (a folder), `request` (a JSON file) and
 `answer` (a file to write); an empty object asks whether it is ready. The request holds `sequences` (lists of token

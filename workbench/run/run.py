@@ -105,7 +105,8 @@ def note_versions(folder: RunFolder) -> None:
     """Note with which libraries a run is begun; of one that goes on, say what is another since."""
     begun = folder.options.versions
     if begun is None:
-        folder.options = replace(folder.options, versions=versions())
+        if not folder.has_results:  # else an older version began it, and nobody knows with which
+            folder.options = replace(folder.options, versions=versions())
         return
     now = versions()
     changed = [f"{name} {before}, now {now.get(name)}" for name, before in changed_versions(begun).items()]

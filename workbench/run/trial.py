@@ -1,9 +1,7 @@
 """One entry with one seed, carried to its end or recorded with the reason why not."""
 
-import errno
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 
+from workbench import files
 from workbench.console import bytes_text
 from workbench.errors import MethodError, UserError, without_places
 from workbench.export import FreshProcess
@@ -29,8 +28,6 @@ logger = logging.getLogger(__name__)
 NO_MEMORY = re.compile(
     r"not enough memory|[Cc]an(no|')t allocate memory|out of memory|Unable to allocate", re.IGNORECASE
 )
-# With less than this left, a disk is full.
-FULL_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,7 @@ def run_trial(
     except (MethodError, UserError) as error:
         reason = str(error)
     except Exception as error:  # the traceback goes to the log, the other entries go on
-        _raise_if_full(error, folder)
+        files.raise_if_full(error, folder.path)
         logger.exception("%s failed", trial.entry)
         reason = _out_of_memory(error, job) if _needs_memory(error) else f"{type(error).__name__}: {error}"
     logger.error("%s, seed %d: %s", trial.entry, trial.seed, reason)
@@ -122,27 +119,17 @@ def _needs_memory(error: Exception) -> bool:
 def _out_of_memory(error: Exception, job: Job) -> str:
     """What is said of a method for which there is not enough memory, and what would need less."""
     memory, training = psutil.virtual_memory(), job.recipe.training
-    parts = 2 * training.gradient_accumulation_steps
+    free, whole = memory.available, memory.total
+    if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available():
+        free, whole = torch.cuda.mem_get_info()
+    more = range(training.gradient_accumulation_steps + 1, training.batch_size + 1)
     less = ["a smaller batch_size"]
-    if parts <= training.batch_size:
+    if parts := next((number for number in more if training.batch_size % number == 0), None):
         less = [f"Training(gradient_accumulation_steps={parts}), which computes the rows of a step in smaller parts"]
     if fewer := [str(bits) for bits in (16, 8, 4) if bits < job.bits]:
         less.append(f"--bits {' or '.join(fewer)}")
     told = " ".join(str(error).split())[:200] or type(error).__name__
     return (
-        f"out of memory: {told}. {bytes_text(memory.available)} of {bytes_text(memory.total)} are free. What needs "
+        f"out of memory: {told}. {bytes_text(free)} of {bytes_text(whole)} are free. What needs "
         f"less: {'; '.join([*less, 'a smaller max_tokens', 'smaller settings of the method'])}"
     )
-
-
-def _raise_if_full(error: Exception, folder: RunFolder) -> None:
-    """Tell a full disk from a method that fails: with the disk full, the others would fail likewise.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        raise error
-    # Safetensors says so in words; PyTorch's writer only that it failed.
-    if "No space left on device" in str(error) or shutil.disk_usage(folder.path).free < FULL_BYTES:
-        raise OSError(errno.ENOSPC, "No space left on device", str(folder.path)) from error

@@ -4,6 +4,7 @@ import gzip
 import io
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -31,9 +32,11 @@ def wheel_member(wheel: Path, path: str) -> Iterator[bytes]:
             info = archive.getinfo(path)
             if info.file_size > (most := _most(wheel)):
                 raise UserError(f"{wheel.name}: {path} would have {info.file_size:,} bytes, more than {most:,}")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise UserError(f"{wheel.name}: {path} is packed in a way that wheels are not")
             with archive.open(info) as source:
                 yield from _pieces(source)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{wheel.name} can't be unpacked: {error}") from error
 
 
@@ -53,7 +56,7 @@ def sdist_member(archive: Path, path: str) -> Iterator[bytes]:
                     assert source is not None
                     yield from _pieces(source)
                     return
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, ValueError, ArithmeticError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, ArithmeticError) as error:
         raise UserError(f"{archive.name} can't be unpacked: {error}") from error
     raise UserError(f"{archive.name} holds no {path}")
 

@@ -5,8 +5,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from workbench import files
 from workbench.errors import UserError
 from workbench.sources import packages
-from workbench.sources.cache import cache_entry, cached_sha256
-from workbench.sources.gguf_files import convert_gguf
+from workbench.sources.cache import cache_entry, cache_folder, cached_sha256
+from workbench.sources.gguf_files import convert_gguf, read_header
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -260,9 +260,22 @@ def _from_package(name: str) -> Checkpoint:
     return Checkpoint(name=name, path=path, licence=file.licence, sha256=file.sha256)
 
 
+@contextmanager
+def _alone(file: Path) -> Iterator[Path]:
+    """The file in a folder with nothing beside it that transformers would read with it."""
+    with files.temporary_folder(cache_folder(), "gguf") as folder:
+        there = folder / file.name
+        try:
+            there.symlink_to(file.resolve())
+        except OSError:  # Windows lets few users make links
+            shutil.copyfile(file, there)
+        yield there
+
+
 def _from_gguf(name: str, file: Path) -> Checkpoint:
     licence, digest = "unknown: a local file", cached_sha256(file)
-    path = _converted(file.name, name, digest, licence, lambda: nullcontext(file.resolve()))
+    read_header(file)
+    path = _converted(file.name, name, digest, licence, lambda: _alone(file))
     return Checkpoint(name=name, path=path, licence=licence, sha256=digest)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench import files
 from workbench.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,12 @@ def convert_gguf(file: Path, folder: Path) -> None:
     logger.info("converting %s to safetensors, once", file.name)
     with _said(file):
         model, tokenizer = _read(file, header)
+    try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    except Exception as error:
+        files.raise_if_full(error, folder)
+        raise
 
 
 def _read(file: Path, header: Header) -> tuple[Any, Any]:
@@ -126,7 +131,7 @@ def _said(file: Path) -> Iterator[None]:
         raise
     except Exception as error:  # whatever the libraries make of a file that is another's
         told = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{file} can't be read as GGUF: {told[0]}") from error
+        raise UserError(f"{file.name} can't be read as GGUF: {told[0]}") from error
 
 
 class _Reader:
