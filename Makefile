@@ -2,7 +2,7 @@
 # make test   the tests
 # make check  lint, format, types, and known weaknesses of what is installed
 # make matrix every architecture with every method at every precision, on tiny models
-# make torture kills, full disks and damaged files, each finished by the same command (about ... minutes)
+# make torture kills, full disks and damaged files, each finished by the same command (an hour on two cores)
 # make sbom   all that is installed, with versions and licences, as CycloneDX (sbom.json)
 # make bench  speed beside TRL, bitsandbytes and generate; growth; where the time goes (about half an hour)
 

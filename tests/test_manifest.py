@@ -133,7 +133,9 @@ def test_a_checkpoint_says_what_it_was_made_of(finished: Path) -> None:
     assert manifest["base"] == {"name": "./base", "sha256": results.checkpoint.base_sha256}
     assert manifest["data"] == {split: info.sha256 for split, info in results.data.splits.items()}
     assert (manifest["method"], manifest["seed"], manifest["proof"]["holds"]) == ("lora", 0, True)
-    assert f"transformers {manifest['made_with']['transformers']}" in (merged / "README.md").read_text()
+    for card in (merged / "README.md", finished / "lora" / "adapter" / "README.md"):
+        assert f"transformers {manifest['made_with']['transformers']}" in card.read_text()
+        assert f"`{results.checkpoint.base_sha256}`" in card.read_text()
 
 
 def test_other_libraries_are_said_and_recorded(

@@ -14,7 +14,7 @@ from workbench.models.head import HEAD_NAMES
 from workbench.results import Score
 from workbench.run.prepare import Job
 from workbench.run.resources import versions
-from workbench.sources import public_name
+from workbench.sources import base_sha256, public_name
 
 BASES = {
     ORIGINAL: "its original weights in float32",
@@ -61,7 +61,12 @@ def card(
         examples=len(job.pairs["train"]),
         scores=[(name, f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})") for name, s in scores.items()],
         loading=_loading(job) if merged else adapter_loading(job, method),
-        notes={**_class_notes(job), **(notes or {}), "Made with": _made_with()},
+        notes={
+            "Base, configuration, weights and tokenizer": f"sha256 `{base_sha256(job.checkpoint.path)}`",
+            **_class_notes(job),
+            **(notes or {}),
+            "Made with": _made_with(),
+        },
     )
 
 
