@@ -40,8 +40,9 @@ HOWS = {"SIGKILL": 0.7, "SIGTERM": 0.15, "SIGINT twice": 0.15}
 STAGES = ("before it began", "preparation", "training", "evaluation", "export", "report")
 # Where a run is stopped: with so many methods done, in this stage of the next.
 MOMENTS = [
-    (0, "before it began"), (0, "preparation"), (len(METHODS), "report"),
+    (0, "before it began"), (0, "preparation"),
     *((method, stage) for method in range(len(METHODS)) for stage in ("training", "evaluation", "export")),
+    (len(METHODS), "report"),
 ]  # fmt: skip
 # Seconds that it goes on in a stage before it is stopped, at most.
 LONGEST = {"before it began": 3, "preparation": 6, "training": 2, "evaluation": 1, "export": 1, "report": 0.6}
@@ -193,7 +194,8 @@ def kills(bench: Bench, count: int) -> str:
         done: dict[str, int] = {}
         for _ in range(bench.random.randint(2, 5)):
             process = bench.start(what)
-            stage = _wait_for(process, out, *bench.random.choice(MOMENTS), bench.random)
+            still = [moment for moment in MOMENTS if _is_ahead(moment, out)]
+            stage = _wait_for(process, out, *bench.random.choice(still[:6] or MOMENTS), bench.random)
             if stage is None:
                 break
             how = bench.random.choices(list(HOWS), list(HOWS.values()))[0]
@@ -230,6 +232,10 @@ def _wait_for(
     except subprocess.TimeoutExpired:
         return stage_of(out)
     return None
+
+
+def _is_ahead(moment: tuple[int, str], out: Path) -> bool:
+    return (moment[0], STAGES.index(moment[1])) >= _place(out)
 
 
 def _place(out: Path) -> tuple[int, int]:
