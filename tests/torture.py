@@ -9,6 +9,7 @@ that is said.
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -339,7 +340,34 @@ def disk(bench: Bench, count: int) -> str:
             again = command("run", "--resume", out) if (out / "options.json").exists() else bench.reference_command(out)
             bench.run(again)
             bench.require_same(out)
+    for method, stage in MOMENTS[1:]:
+        place = bench.new("disk")
+        with small_disk(place, 8 * size):
+            out = place / "out"
+            process = bench.start(bench.reference_command(out))
+            found = _wait_for(process, out, method, stage, bench.random)
+            _fill(place / "filler")
+            code = process.wait(WAIT_SECONDS)
+            bench.said.seek(0)
+            said = bench.said.read()
+            lines = re.findall("^error: .*$", said, re.MULTILINE)
+            full = code == 1 and len(lines) == 1 and "disk is full" in lines[0]
+            require(full or found is None, f"full in {stage} of method {method}: {code}\n{said[-1500:]}")
+            stages[found or "nothing left to write"] += 1
+            (place / "filler").unlink()
+            bench.run(command("run", "--resume", out))
+            bench.require_same(out)
     return f"{stages.total()} full disks, one line each, all finished to the same bits: {told(stages)}"
+
+
+def _fill(file: Path) -> None:
+    """Take all that is free of a small disk."""
+    with file.open("wb", buffering=0) as opened:
+        try:
+            while opened.write(bytes(2**16)):
+                pass
+        except OSError as error:
+            require(error.errno == errno.ENOSPC, str(error))
 
 
 def readonly(bench: Bench, count: int) -> str:
