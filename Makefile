@@ -59,10 +59,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 LOCKED := $(PIP) --require-hashes --only-binary :all:
 NEEDS_CUDA := import sys; from importlib.metadata import requires; sys.exit(not any("nvidia" in r for r in requires("torch")))
 
-# An index that TORCH_INDEX names is asked for PyTorch alone, and for nothing else.
-$(VENV)/run: requirements-torch.txt requirements-cuda.txt requirements.txt requirements-source.txt pyproject.toml
+# An index that TORCH_INDEX names is asked for PyTorch alone, and for nothing else. Without one a build for a CPU is taken
+# if pip is told of a place that has it, else PyPI's.
+$(VENV)/run: requirements-torch-cpu.txt requirements-torch.txt requirements-cuda.txt requirements.txt requirements-source.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) $(shell grep -o '^torch==[^ ]*' requirements-torch.txt),$(LOCKED) -r requirements-torch.txt)
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) $(shell grep -o '^torch==[^ ]*' requirements-torch.txt),$(LOCKED) -r requirements-torch-cpu.txt 2>/dev/null || $(LOCKED) -r requirements-torch.txt)
 	if $(BIN)/python -c '$(NEEDS_CUDA)'; then $(LOCKED) -r requirements-cuda.txt; fi
 	$(LOCKED) -r requirements.txt
 	$(PIP) --require-hashes --no-build-isolation -r requirements-source.txt

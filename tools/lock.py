@@ -19,14 +19,15 @@ ROOT = Path(__file__).parent.parent
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")
 # Of which there is a source archive alone. Its setup.py is run, and the checksum says which that is.
 SOURCE_ONLY = {"rouge-score"}
-# Of builds of PyTorch that are not on PyPI.
+# Builds of PyTorch that are not on PyPI, and take a tenth of the room.
 CPU_BUILDS = {
     "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl": (
         "sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
     )
 }
 FILES = {
-    "torch": ("requirements-torch.txt", "PyTorch, from PyPI or from an index of CPU builds."),
+    "cpu": ("requirements-torch-cpu.txt", "PyTorch for a CPU, where pip is told of a place that has such a build."),
+    "torch": ("requirements-torch.txt", "PyTorch from PyPI, where there is none."),
     "cuda": ("requirements-cuda.txt", "What PyTorch's build for Linux on PyPI needs beside requirements.txt."),
     "source": ("requirements-source.txt", "Of what there is no wheel: built with what requirements.txt installs."),
     "run": ("requirements.txt", "Everything else that `make run` installs."),
@@ -43,6 +44,7 @@ def main() -> None:
     found: dict[str, list[str]] = {kind: [] for kind in FILES}
     for name, entry in everything.items():
         found[_kind(name, run)].append(entry)
+    found["cpu"] = [_cpu_builds(everything["torch"])]
     for kind, (file, about) in FILES.items():
         header = f"# {about}\n# Written by tools/lock.py; installed by the Makefile with --require-hashes.\n"
         (ROOT / file).write_text(header + "".join(found[kind]), encoding="utf-8")
@@ -63,12 +65,12 @@ def resolved(more: list[str], keep: bool) -> dict[str, str]:
     entries = re.split(r"^(?=\S)", done.stdout, flags=re.MULTILINE)
     found: dict[str, str] = {}
     for entry in filter(str.strip, entries):  # a package may stand there twice, for older and newer Pythons
-        found[_name(entry)] = found.get(_name(entry), "") + _with_cpu_builds(entry)
+        found[_name(entry)] = found.get(_name(entry), "") + entry.rstrip("\n") + "\n"
     return found
 
 
 def _pins() -> list[str]:
-    files = [ROOT / file for file, _ in FILES.values()]
+    files = [ROOT / file for kind, (file, _) in FILES.items() if kind != "cpu"]
     texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
     return [pin for text in texts for pin in re.findall(r"^[\w.-]+==[^\s;\\]+", text, re.MULTILINE)]
 
@@ -87,10 +89,12 @@ def _kind(name: str, run: dict[str, str]) -> str:
     return "run" if name in run else "dev"
 
 
-def _with_cpu_builds(entry: str) -> str:
-    version = re.match(r"torch==(\S+)", entry)
-    builds = [sha for file, sha in CPU_BUILDS.items() if version and file.startswith(f"torch-{version[1]}+cpu-")]
-    return entry.rstrip("\n") + "".join(f" \\\n    --hash={sha}" for sha in builds) + "\n"
+def _cpu_builds(entry: str) -> str:
+    """The same version of PyTorch as builds for a CPU, of those that are known."""
+    version = re.match(r"torch==([^\s;]+)", entry)
+    assert version is not None
+    builds = [sha for file, sha in CPU_BUILDS.items() if file.startswith(f"torch-{version[1]}+cpu-")]
+    return "".join(f"torch=={version[1]}+cpu --hash={sha}\n" for sha in builds)
 
 
 if __name__ == "__main__":
