@@ -130,7 +130,7 @@ def test_binary_tables(suffix: str, tmp_path: Path) -> None:
     frame.to_excel(path, index=False) if suffix == ".xlsx" else frame.to_parquet(path)
     sound = path.read_bytes()
 
-    @settings(thorough, max_examples=EXAMPLES // 2)
+    @thorough
     @given(damages)
     def look(places: list[tuple[int, int]]) -> None:
         path.write_bytes(damaged(sound, places))
