@@ -48,7 +48,7 @@ def _fits(kind: Any, name: str, value: Any) -> bool:
 
     if isinstance(value, Mapping):
         # pydantic makes new ones of the same type, which not every type lets it
-        value = {name: dict(inner) if isinstance(inner, Mapping) else inner for name, inner in value.items()}
+        value = {key: dict(inner) if isinstance(inner, Mapping) else inner for key, inner in value.items()}
     try:
         _adapter(kind, name).validate_python(value, strict=True)
     except ValidationError:
