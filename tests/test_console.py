@@ -14,6 +14,8 @@ import argparse, os, signal, sys
 from workbench.console import command
 @command(argparse.ArgumentParser, then=", go on with --resume")
 def main(arguments):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # what a shell runs in the background inherits that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         os.kill(os.getpid(), getattr(signal, sys.stdin.read()))
         signal.pause()
@@ -29,7 +31,7 @@ sys.exit(main([]))
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_command_that_is_stopped_cleans_up(number: str, code: int, said: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", STOPPED], input=number, capture_output=True, text=True, check=False
+        [sys.executable, "-c", STOPPED], input=number, capture_output=True, text=True, timeout=60, check=False
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (code, "cleaned up\n", f"\n{said}, go on with --resume\n")
 

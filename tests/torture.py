@@ -92,7 +92,9 @@ class Bench:
     def start(self, what: Sequence[str]) -> "subprocess.Popen[str]":
         """Begin a command; what it says goes to a file, since nobody reads it meanwhile."""
         self.said = tempfile.TemporaryFile("w+", dir=self.folder)  # noqa: SIM115  read when the command has ended
-        return subprocess.Popen(what, env=self.environment, stdout=subprocess.DEVNULL, stderr=self.said, text=True)
+        return subprocess.Popen(
+            what, env=self.environment, stdout=subprocess.DEVNULL, stderr=self.said, text=True, preexec_fn=_heed_sigint
+        )
 
     def run(self, what: Sequence[str], code: int = 0, environment: dict[str, str] | None = None) -> str:
         """Carry a command to its end; what it said on standard error."""
@@ -113,6 +115,11 @@ class Bench:
         require(not others, f"{out}: other results than {expected}: {others}")
         more = names(out) ^ names(expected)
         require(not more, f"{out}: other files than {expected}: {sorted(more)[:5]}")
+
+
+def _heed_sigint() -> None:
+    """What a shell runs in the background ignores it, and so would all that is begun there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def command(what: str, *arguments: object) -> list[str]:
@@ -180,6 +187,8 @@ def stop(bench: Bench, process: "subprocess.Popen[str]", how: str) -> None:
     process.wait(timeout=WAIT_SECONDS)
     bench.said.seek(0)
     said = bench.said.read()
+    codes = {"SIGKILL": {-9}, "SIGTERM": {143, -15}, "SIGINT twice": {130, -2}}[how] | {0}  # 0: it had just ended
+    require(process.returncode in codes, f"{how} ended with {process.returncode}:\n{said[-2000:]}")
     if how != "SIGKILL":
         require("Traceback" not in said or process.returncode < 0, f"{how} ended in\n{said[-2000:]}")
     _, alive = psutil.wait_procs(children, timeout=60)
