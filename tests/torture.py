@@ -92,9 +92,7 @@ class Bench:
     def start(self, what: Sequence[str]) -> "subprocess.Popen[str]":
         """Begin a command; what it says goes to a file, since nobody reads it meanwhile."""
         self.said = tempfile.TemporaryFile("w+", dir=self.folder)  # noqa: SIM115  read when the command has ended
-        return subprocess.Popen(
-            what, env=self.environment, stdout=subprocess.DEVNULL, stderr=self.said, text=True, preexec_fn=_heed_sigint
-        )
+        return subprocess.Popen(what, env=self.environment, stdout=subprocess.DEVNULL, stderr=self.said, text=True)
 
     def run(self, what: Sequence[str], code: int = 0, environment: dict[str, str] | None = None) -> str:
         """Carry a command to its end; what it said on standard error."""
@@ -115,11 +113,6 @@ class Bench:
         require(not others, f"{out}: other results than {expected}: {others}")
         more = names(out) ^ names(expected)
         require(not more, f"{out}: other files than {expected}: {sorted(more)[:5]}")
-
-
-def _heed_sigint() -> None:
-    """What a shell runs in the background ignores it, and so would all that is begun there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def command(what: str, *arguments: object) -> list[str]:
@@ -527,6 +520,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    # What a shell runs in the background ignores it, and so would all that is begun there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         bench = Bench(Path(folder), arguments.seed)
         print(f"a run without interruption takes {bench.seconds:.1f} s", flush=True)
