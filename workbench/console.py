@@ -1,6 +1,7 @@
 """What every command does alike: arguments, exit codes, progress bars, numbers as text."""
 
 import argparse
+import atexit
 import errno
 import io
 import logging
@@ -80,9 +81,11 @@ def command(
                 print(f"error: the disk is full{where}; free some space{then}", file=sys.stderr)
                 return 1
             except _TerminatedError:
+                _end_undisturbed()
                 print(f"\nstopped by SIGTERM{then}", file=sys.stderr)
                 return 143
             except KeyboardInterrupt:
+                _end_undisturbed()
                 print(f"\ninterrupted{then}", file=sys.stderr)
                 return 130
 
@@ -103,6 +106,12 @@ def _heed_termination() -> None:
             raise _TerminatedError
 
         signal.signal(signal.SIGTERM, stop)
+
+
+def _end_undisturbed() -> None:
+    """Let a second Ctrl-C not break off what libraries do at the end of the process, which would show a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the last one registered is the first to run
 
 
 def take_any_sign() -> None:
