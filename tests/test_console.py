@@ -52,11 +52,11 @@ def test_a_text_does_nothing_to_a_terminal(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shared"),
     [
-        ("no file /home/ann/bank/rows.jsonl: gone", "no file rows.jsonl: gone"),
+        ("no file /data/bank/rows.jsonl: gone", "no file rows.jsonl: gone"),
         ("'/srv/models/base' differs", "'base' differs"),
-        ("No such file: '/home/Jane Doe/work/x.bin'", "No such file: 'x.bin'"),
-        (repr(r"C:\Users\jane\x.bin"), "'x.bin'"),
-        (r"C:\Users\ann\rows.csv:17", "rows.csv:17"),
+        ("No such file: '/data/two words/work/x.bin'", "No such file: 'x.bin'"),
+        (repr(r"C:\data\bank\x.bin"), "'x.bin'"),
+        (r"C:\data\rows.csv:17", "rows.csv:17"),
         (WEB, WEB),
     ],
 )
