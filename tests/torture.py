@@ -94,6 +94,11 @@ class Bench:
         self.said = tempfile.TemporaryFile("w+", dir=self.folder)  # noqa: SIM115  read when the command has ended
         return subprocess.Popen(what, env=self.environment, stdout=subprocess.DEVNULL, stderr=self.said, text=True)
 
+    def heard(self) -> str:
+        """What the command that was begun last has said."""
+        self.said.seek(0)
+        return self.said.read()
+
     def run(self, what: Sequence[str], code: int = 0, environment: dict[str, str] | None = None) -> str:
         """Carry a command to its end; what it said on standard error."""
         done = subprocess.run(
@@ -178,8 +183,7 @@ def stop(bench: Bench, process: "subprocess.Popen[str]", how: str) -> None:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
     process.wait(timeout=WAIT_SECONDS)
-    bench.said.seek(0)
-    said = bench.said.read()
+    said = bench.heard()
     codes = {"SIGKILL": {-9}, "SIGTERM": {143, -15}, "SIGINT twice": {130, -2}}[how] | {0}  # 0: it had just ended
     require(process.returncode in codes, f"{how} ended with {process.returncode}:\n{said[-2000:]}")
     if how != "SIGKILL":
@@ -350,8 +354,7 @@ def disk(bench: Bench, count: int) -> str:
             found = _wait_for(process, out, method, stage, bench.random)
             _fill(place / "filler")
             code = process.wait(WAIT_SECONDS)
-            bench.said.seek(0)
-            said = bench.said.read()
+            said = bench.heard()
             lines = re.findall("^error: .*$", said, re.MULTILINE)
             full = code == 1 and len(lines) == 1 and "disk is full" in lines[0]
             require(full or found is None, f"full in {stage} of method {method}: {code}\n{said[-1500:]}")
