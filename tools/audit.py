@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FILES = tuple(sorted(path.name for path in ROOT.glob("requirements*.txt")))
+# The build of PyTorch for a CPU is of the version that requirements-torch.txt names, and no package may be named twice.
+FILES = tuple(sorted({path.name for path in ROOT.glob("requirements*.txt")} - {"requirements-torch-cpu.txt"}))
 # What pip-audit says where its service can't be reached.
 UNREACHED = ("ConnectionError", "ServiceError", "Timeout", "resolve", "Connection")
 # Identifiers of weaknesses that don't touch this project, each with the reason.
