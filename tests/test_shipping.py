@@ -1,8 +1,12 @@
 """Exports: proven from disk, or not there at all."""
 
+import copy
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,20 @@ from transformers import AutoTokenizer
 
 from tiny import KINDS, make_model, make_tokenizer, rows
 from workbench.data import conversation
-from workbench.data.render import Rendered, make_renderer, render_all
-from workbench.export import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, write_proven
+from workbench.data.render import Rendered, Renderer, make_renderer, render_all
+from workbench.export import (
+    Expected,
+    FreshProcess,
+    Proof,
+    Question,
+    Source,
+    interface_of,
+    low_rank_updates,
+    proof_sequences,
+    sequence_logits,
+    sequence_states,
+    write_proven,
+)
 from workbench.export.proof import compare
 from workbench.generation.decode import decode_batch
 from workbench.generation.engine import generation_config
@@ -25,13 +41,16 @@ from workbench.models import attach
 EXAMPLES = [example for row in rows(6) for example in conversation(row)]
 
 
-def expected(tuned: Any, base: Any, rendered: list[Rendered], ends: list[int]) -> Expected:
+def expected(tuned: Any, base: Any, renderer: Renderer, rendered: list[Rendered], ends: list[int]) -> Expected:
     sequences = proof_sequences(rendered)
     decode = make_tokenizer().decode
     return Expected(
         logits=sequence_logits(tuned, sequences),
         base_logits=sequence_logits(base, sequences),
         texts=[decode(d.tokens, skip_special_tokens=True).strip() for d in decode_batch(tuned, rendered, ends, 0, 12)],
+        interface=partial(interface_of, copy.deepcopy(renderer), EXAMPLES, base.config),
+        states=sequence_states(tuned, sequences[0]),
+        source=Source(base=lambda: base, updates=low_rank_updates(tuned)),
     )
 
 
@@ -41,13 +60,13 @@ def shipped(kind: str, folder: Path, process: FreshProcess, *, identity: bool = 
     rendered = list(render_all(renderer, EXAMPLES, 200)[0].rendered)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=identity, task_type="CAUSAL_LM")
     tuned: Any = get_peft_model(make_model(kind), config).eval()
-    generation = generation_config(renderer, tuned, 12)
-    before = expected(tuned, make_model(kind), rendered, generation.eos_token_id)
+    generation = generation_config(renderer, tuned)
+    before = expected(tuned, make_model(kind), renderer, rendered, generation.eos_token_id)
     merged = tuned.merge_and_unload()
     if spoiled:
         with torch.no_grad():
             merged.get_input_embeddings().weight[50:] += 0.5
-    return write_proven(merged, renderer.tokenizer, generation, folder, rendered, before, "# card", process)
+    return write_proven(merged, renderer.tokenizer, generation, folder, rendered, before, "# card", process, 12)
 
 
 def test_merged_equals_the_adapter_and_not_the_base(kind: str, tmp_path: Path, process: FreshProcess) -> None:
@@ -71,7 +90,7 @@ def test_merged_equals_the_adapter_and_not_the_base(kind: str, tmp_path: Path, p
 def test_a_merge_that_is_the_base_is_refused(kind: str, tmp_path: Path, process: FreshProcess) -> None:
     proof = shipped(kind, tmp_path / "merged", process, identity=True)
     assert not proof.holds
-    assert "can't be told from the base" in str(proof.reason)
+    assert "nothing was trained" in str(proof.reason)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -82,8 +101,11 @@ def test_a_merge_that_is_not_the_adapter_is_refused(kind: str, tmp_path: Path, p
     assert list(tmp_path.iterdir()) == []
 
 
-def judged(logits: torch.Tensor, texts: list[str], **arguments: Any) -> Proof:
-    before = Expected(logits=[torch.ones(2, 3)], base_logits=[torch.zeros(2, 3)], texts=["a"])
+def judged(logits: torch.Tensor, texts: list[str], new_entries: Sequence[int] = (), **arguments: Any) -> Proof:
+    before = Expected(
+        logits=[torch.ones(2, 3)], base_logits=[torch.zeros(2, 3)], texts=["a"],
+        interface=lambda: pytest.fail("not asked"), new_entries=new_entries,
+    )  # fmt: skip
     return compare([logits], texts, before, **arguments)
 
 
@@ -111,11 +133,12 @@ def test_new_entries_of_the_vocabulary_are_not_compared() -> None:
 
 
 def test_a_process_that_dies_says_why(tmp_path: Path, process: FreshProcess) -> None:
+    question = Question(sequences=[[1, 2]], positions=[2], prompts=["a"])
     with pytest.raises(RuntimeError, match=r"OSError|ValueError"):
-        process.read(tmp_path, [[1, 2]], [2], ["a"], 2)
+        process.read(tmp_path, question)
     process._script.kill()
     with pytest.raises(RuntimeError):
-        process.read(tmp_path, [[1, 2]], [2], ["a"], 2)
+        process.read(tmp_path, question)
 
 
 @pytest.mark.parametrize(("kind", "spare"), [*((kind, 0) for kind in KINDS), ("llama", 2)])
@@ -131,15 +154,16 @@ def test_a_soft_prompt_becomes_vocabulary(kind: str, spare: int, tmp_path: Path,
         for parameter in tuned.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter))
-    generation = generation_config(renderer, tuned, 12)
-    before = expected(tuned, make_model(kind, known + spare), rendered, generation.eos_token_id)
+    generation = generation_config(renderer, tuned)
+    before = expected(tuned, make_model(kind, known + spare), renderer, rendered, generation.eos_token_id)
     plain, tokenizer = as_vocabulary(tuned, renderer.tokenizer)
     generation.suppress_tokens = plain.generation_config.suppress_tokens
+    before = replace(before, new_entries=generation.suppress_tokens)
     again = renderer.with_tokenizer(tokenizer)
     held_out = [again.render(example) for example in EXAMPLES]
     assert held_out[0].text == "".join(virtual_tokens(5)) + rendered[0].text
     assert held_out[0].prompt_ids == list(range(known, known + 5)) + rendered[0].prompt_ids
-    proof = write_proven(plain, tokenizer, generation, tmp_path / "merged", held_out, before, "# card", process)
+    proof = write_proven(plain, tokenizer, generation, tmp_path / "merged", held_out, before, "# card", process, 12)
     assert proof.holds, proof.reason
     assert len(renderer.tokenizer) == known, "the caller's tokenizer was changed"
     # Raw text gets them, too, and no text gets them twice.

@@ -54,11 +54,11 @@ def make_tokenizer() -> Any:
     )
 
 
-def make_config(kind: str, vocabulary: int = 320, width: int = 32) -> Any:
-    """The configuration of a tiny model of an architecture of `KINDS`."""
+def make_config(kind: str, vocabulary: int = 320, width: int = 32, **more: Any) -> Any:
+    """The configuration of a tiny model of an architecture of `KINDS`, with `more` settings of its own."""
     import transformers as t
 
-    shared: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    shared: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **more}
     small = {"n_embd": width, "n_layer": 2, "n_head": 4, "n_positions": 256}
     usual = {
         "hidden_size": width, "intermediate_size": width * 3 // 2, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -74,7 +74,7 @@ def make_config(kind: str, vocabulary: int = 320, width: int = 32) -> Any:
             window_size=16, max_position_embeddings=256, **shared,
         ),
         "gpt-j": lambda: t.GPTJConfig(**small, rotary_dim=4, **untied),
-        "gpt-neox": lambda: t.GPTNeoXConfig(**usual, rotary_pct=0.5, **untied),
+        "gpt-neox": lambda: t.GPTNeoXConfig(**{"rotary_pct": 0.5, **usual, **untied}),
         "gpt-oss": lambda: t.GptOssConfig(
             **grouped, num_local_experts=4, num_experts_per_tok=2, sliding_window=16, **untied
         ),
@@ -85,12 +85,12 @@ def make_config(kind: str, vocabulary: int = 320, width: int = 32) -> Any:
     return configs[kind]()
 
 
-def make_model(kind: str, vocabulary: int = 320, width: int = 32) -> Any:
+def make_model(kind: str, vocabulary: int = 320, width: int = 32, seed: int = 1, **more: Any) -> Any:
     """A random model whose outputs depend strongly on every weight."""
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(make_config(kind, vocabulary, width))
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(make_config(kind, vocabulary, width, **more))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)

@@ -91,14 +91,14 @@ class ChatTemplate:
         template = self.tokenizer.chat_template
         if self.day is not None:
             template = _dated(template, self.day)
-        given = [_for_template(messages, opened) for messages, opened in asked]
+        given = [for_template(messages, opened) for messages, opened in asked]
         return [
             answer["text"] if "text" in answer else ValueError(_reason(answer))
             for answer in sandbox().render(template, self.tokenizer.special_tokens_map, given)
         ]
 
 
-def _for_template(messages: Sequence[Message], add_generation_prompt: bool) -> dict[str, Any]:
+def for_template(messages: Sequence[Message], add_generation_prompt: bool) -> dict[str, Any]:
     """What the template is given: tools beside the messages, and no fields that are null, which many don't expect."""
     named = [{name: value for name, value in message.items() if value is not None} for message in messages]
     tools = named[0].pop("tools", None) or None

@@ -1,14 +1,23 @@
 """From a trained model to a plain checkpoint: save, reload in a fresh process, prove equal."""
 
 from workbench.export.adapter import save_adapter
-from workbench.export.proof import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, write_proven
+from workbench.export.diagnosis import Source, low_rank_updates
+from workbench.export.interface import Interface, interface_of
+from workbench.export.process import FreshProcess, Question
+from workbench.export.proof import Expected, Proof, proof_sequences, sequence_logits, sequence_states, write_proven
 
 __all__ = [
     "Expected",
     "FreshProcess",
+    "Interface",
     "Proof",
+    "Question",
+    "Source",
+    "interface_of",
+    "low_rank_updates",
     "proof_sequences",
     "save_adapter",
     "sequence_logits",
+    "sequence_states",
     "write_proven",
 ]

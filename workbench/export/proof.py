@@ -1,26 +1,25 @@
 """Save a plain checkpoint, and prove that nothing was lost."""
 
 import math
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from workbench import files
 from workbench.data.render import Rendered
+from workbench.errors import without_places
+from workbench.export.diagnosis import Source, diagnosis
+from workbench.export.interface import Interface, misfit
 from workbench.export.older import write_older_forms
+from workbench.export.process import FreshProcess, Question, ReadBack
 from workbench.models import release_memory
-from workbench.script import Script
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
-
 # Of the largest logit: what float32 leaves when two orders of the same sums are compared.
 LOGIT_TOLERANCE = 1e-5
 # A merged checkpoint must be at least so many times farther from the base than from the adapter.
@@ -35,6 +34,8 @@ SEQUENCES = 16
 MANIFEST_FILE = "MANIFEST.json"
 # Positions of each sequence, from its end, at which logits are compared: bounds memory for large vocabularies.
 POSITIONS = 48
+# Of the first sequence those at which hidden states are compared, where a proof has failed.
+STATES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,12 @@ class Proof:
     greedy_token_agreement: float | None
     prompts: int
 
+    @property
+    def equal(self) -> bool:
+        """Its logits are the trained model's, as far as float32 tells."""
+        difference, largest = self.max_abs_logit_difference, self.max_abs_logit
+        return difference is not None and largest is not None and difference <= LOGIT_TOLERANCE * largest
+
 
 @torch.inference_mode()
 def sequence_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -86,6 +93,14 @@ def proof_sequences(rendered: Sequence[Rendered], classes: bool = False) -> list
     return [item.prompt_ids + item.completion_ids for item in rendered[:SEQUENCES]]
 
 
+@torch.inference_mode()
+def sequence_states(model: nn.Module, sequence: Sequence[int]) -> torch.Tensor:
+    """Hidden states of the last `STATES` tokens behind the embeddings and each layer, (layers + 1, tokens, width)."""
+    place = next(model.parameters()).device
+    output = model(input_ids=torch.tensor([sequence], device=place), output_hidden_states=True)
+    return torch.stack([state[0, -STATES:].float().cpu() for state in output.hidden_states])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """What a plain checkpoint is held against.
@@ -95,82 +110,22 @@ class Expected:
         texts: the trained model's greedy answers to the held-out prompts; of a head of classes, the likeliest class.
         classes: it is of a head of classes: logits are of those, (1, classes), and the class must be the same of all
             prompts.
+        interface: gives how the trained model was asked, at the time of asking: a template may write the date. It has a
+            tokenizer of its own, since the export's may be the run's, changed.
+        new_entries: ids in the vocabulary that stand for a soft prompt in front of every text, which the trained model
+            doesn't have.
+        states: `sequence_states` of the trained model for the first sequence; None of a head of classes.
+        source: from what the checkpoint was merged, by which a fault is explained.
     """
 
     logits: Sequence[torch.Tensor]
     base_logits: Sequence[torch.Tensor]
     texts: Sequence[str]
+    interface: Callable[[], Interface]
     classes: bool = False
-
-
-# Of a process that asks no hub for anything.
-ALONE = {"HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "0", "TOKENIZERS_PARALLELISM": "false"}
-
-
-class FreshProcess:
-    """A process with transformers alone, in which checkpoints are read from disk, one after the other."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._script = Script(Path(__file__).with_name("reload.py"), environment=ALONE)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._script.close()
-        self._folder.cleanup()
-
-    def start(self) -> None:
-        """Have it ready: its imports take longer than what it is asked.
-
-        Raises:
-            RuntimeError: it could not be started; the message says why.
-        """
-        self._ask({})
-
-    def _ask(self, paths: Mapping[str, Path]) -> dict[str, Any]:
-        """Its answer to a request, which stands in files.
-
-        Raises:
-            RuntimeError: it could not give one.
-        """
-        answer: dict[str, Any] = self._script.ask({name: str(path) for name, path in paths.items()})
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer
-
-    def read(
-        self,
-        checkpoint: Path,
-        sequences: Sequence[Sequence[int]],
-        counts: Sequence[int],
-        prompts: Sequence[str],
-        max_new_tokens: int,
-    ) -> tuple[list[str], list[torch.Tensor]]:
-        """Greedy continuations of `prompts`, and the logits of the last `counts` tokens of `sequences`.
-
-        Of a head of classes, the likeliest classes of `prompts`, and the logits of `sequences`.
-
-        Raises:
-            RuntimeError: transformers could not run it; the message says why.
-        """
-        folder = Path(self._folder.name)
-        asked, answered = folder / "request.json", folder / "answer.safetensors"
-        files.write_json(
-            asked,
-            {
-                "sequences": sequences,
-                "prompts": prompts,
-                "max_new_tokens": max_new_tokens,
-                "positions": counts,
-            },
-        )
-        answer = self._ask({"checkpoint": checkpoint.resolve(), "request": asked, "answer": answered})
-        tensors = load_file(answered)
-        return answer["texts"], [tensors[str(number)] for number in range(len(tensors))]
+    new_entries: Sequence[int] = ()
+    states: torch.Tensor | None = None
+    source: Source | None = None
 
 
 def write_proven(
@@ -182,6 +137,8 @@ def write_proven(
     expected: Expected,
     card: str,
     process: FreshProcess,
+    max_new_tokens: int,
+    precision: torch.dtype = torch.float32,
     accept_rounding: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> Proof:
@@ -189,8 +146,10 @@ def write_proven(
 
     Args:
         merged: the model that transformers runs by itself, in the precision to save.
+        precision: which that is to be.
         tokenizer: its own, chat template included.
         generation: how predictions were made; saved with the checkpoint. None for a head of classes.
+        max_new_tokens: of an answer. It is not saved: it would bound whatever else is asked of the checkpoint.
         held_out: examples as `tokenizer` renders them.
         expected: what the same examples gave before.
         card: text of the README.
@@ -210,19 +169,7 @@ def write_proven(
             files.write_text(aside / "README.md", card)
             merged.cpu()  # the fresh process needs the accelerator's memory
             release_memory()
-            try:
-                texts, logits = process.read(
-                    aside,
-                    proof_sequences(held_out, expected.classes),
-                    [len(t) for t in expected.logits],
-                    [item.text for item in held_out],
-                    (generation.max_new_tokens if generation else None) or 1,
-                )
-            except RuntimeError as error:
-                raise _NotEqualError(_unread(str(error), len(held_out))) from error
-            new = (generation.suppress_tokens if generation else None) or []
-            exact = merged.dtype == torch.float32
-            proof = compare(logits, texts, expected, new, exact, accept_rounding and not exact)
+            proof = _read_back(aside, process, held_out, expected, max_new_tokens, precision, accept_rounding)
             if not proof.holds:
                 raise _NotEqualError(proof)
             checksums = {path.name: files.sha256_of(path) for path in sorted(aside.iterdir())}
@@ -232,16 +179,67 @@ def write_proven(
     return proof
 
 
+def _read_back(
+    folder: Path,
+    process: FreshProcess,
+    held_out: Sequence[Rendered],
+    expected: Expected,
+    max_new_tokens: int,
+    precision: torch.dtype,
+    accept_rounding: bool,
+) -> Proof:
+    """Judge what a fresh process reads in `folder`; where it is not what was trained, say what kind of fault it is."""
+    before = expected.interface()
+    question = Question(
+        sequences=proof_sequences(held_out, expected.classes),
+        positions=[len(t) for t in expected.logits],
+        states=STATES,
+        prompts=[item.text for item in held_out],
+        max_new_tokens=max_new_tokens,
+        conversations=before.conversations,
+        texts=before.texts,
+    )
+    try:
+        read = process.read(folder, question)
+    except RuntimeError as error:
+        return _refused(f"a fresh process could not run it: {without_places(str(error))}", len(held_out))
+    reason = _unfit(read, precision, expected)
+    if reason is None and (reason := misfit(read, before, expected.new_entries, expected.classes)) is not None:
+        reason = misfit(read, expected.interface(), expected.new_entries, expected.classes)  # it may be another day
+    if reason is not None:
+        return _refused(reason, len(held_out))
+    exact = precision == torch.float32
+    proof = compare(read.logits, read.texts, expected, exact, accept_rounding and not exact)
+    if exact and not proof.equal and (kind := diagnosis(folder, expected.source, read.states, expected.states)):
+        return replace(proof, reason=f"{proof.reason}; {kind}")
+    return proof
+
+
+def _unfit(read: ReadBack, precision: torch.dtype, expected: Expected) -> str | None:
+    """Why weights are not what the checkpoint's configuration says."""
+    for name, keys in read.misfits.items():
+        if keys:
+            return f"{len(keys)} {name.replace('_', ' ')}: {', '.join(keys[:3])}{', ...' * (len(keys) > 3)}"
+    if read.not_finite:
+        return f"numbers in {', '.join(read.not_finite[:3])} are infinite or none"
+    if f"torch.{read.dtype}" != str(precision):
+        return f"its weights are in {read.dtype}, and not in {str(precision).removeprefix('torch.')}"
+    entries, right = read.logits[0].shape[1], expected.logits[0].shape[1]
+    if entries < right:
+        return f"it has logits of {entries} entries, the trained model of {right}"
+    return None
+
+
 class _NotEqualError(Exception):
     def __init__(self, proof: Proof) -> None:
         super().__init__(proof.reason)
         self.proof = proof
 
 
-def _unread(why: str, prompts: int) -> Proof:
+def _refused(reason: str, prompts: int) -> Proof:
     return Proof(
         holds=False,
-        reason=f"a fresh process could not run it: {why}",
+        reason=reason,
         max_abs_logit_difference=None,
         max_abs_logit=None,
         base_logit_difference=None,
@@ -255,7 +253,6 @@ def compare(
     logits: Sequence[torch.Tensor],
     texts: Sequence[str],
     expected: Expected,
-    new_entries: Sequence[int] = (),
     exact: bool = True,
     accept_rounding: bool = False,
 ) -> Proof:
@@ -263,12 +260,11 @@ def compare(
 
     Args:
         logits: of each sequence, (positions, vocabulary), the vocabulary at least the trained model's.
-        new_entries: of the vocabulary, which the trained model doesn't have.
         exact: the checkpoint is in float32; one in bfloat16 is held to its texts.
         accept_rounding: or to single tokens.
     """
     known = torch.ones(expected.logits[0].shape[1], dtype=torch.bool)
-    known[[entry for entry in new_entries if entry < len(known)]] = False
+    known[[entry for entry in expected.new_entries if entry < len(known)]] = False
     logits = [t[:, : len(known)][:, known] for t in logits]
     before, base = [t[:, known] for t in expected.logits], [t[:, known] for t in expected.base_logits]
     difference = _largest_difference(logits, before)
@@ -280,6 +276,8 @@ def compare(
     reason = None
     if (exact and not difference <= LOGIT_TOLERANCE * largest) or not math.isfinite(difference):
         reason = f"its logits differ from the trained model's by {difference:.2g} (largest logit {largest:.3g})"
+    elif exact and not base_difference > LOGIT_TOLERANCE * largest:
+        reason = f"nothing was trained: the base's logits differ from the trained model's by {base_difference:.2g} only"
     elif not base_difference > (BASE_DISTANCE if exact else ROUNDED_BASE_DISTANCE) * difference:
         reason = (
             f"it can't be told from the base, whose logits differ from the trained model's by {base_difference:.2g}, "

@@ -31,8 +31,11 @@ FEW = 16
 HALF_A_CHARACTER = "\ufffd"
 
 
-def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int) -> "GenerationConfig":
-    """Greedy decoding that stops at the end of the turn, whatever habits the checkpoint's own settings have."""
+def generation_config(renderer: Renderer, model: nn.Module) -> "GenerationConfig":
+    """Greedy decoding that stops at the end of the turn, whatever habits the checkpoint's own settings have.
+
+    How long an answer may be is left to whoever asks: a bound in the file would cut what others ask of the model.
+    """
     from transformers import GenerationConfig
 
     known = model.generation_config.eos_token_id  # type: ignore[union-attr]
@@ -43,7 +46,6 @@ def generation_config(renderer: Renderer, model: nn.Module, max_new_tokens: int)
         num_beams=1,
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
-        max_new_tokens=max_new_tokens,
         bos_token_id=renderer.tokenizer.bos_token_id,
         eos_token_id=sorted({renderer.end_of_turn, *known}),
         pad_token_id=renderer.end_of_turn if pad is None else pad,
@@ -230,7 +232,7 @@ class LocalModel:
         return [item for item in items if isinstance(item, Rendered)]
 
     def _end_ids(self) -> list[int]:
-        found: list[int] = generation_config(self.renderer, self.model, 1).eos_token_id
+        found: list[int] = generation_config(self.renderer, self.model).eos_token_id
         return found
 
     def _stopped(self, stop: Sequence[str]) -> "_Stopped | None":

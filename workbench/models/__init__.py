@@ -3,7 +3,15 @@
 from workbench.models.attach import Size, attach, check_attachment, size
 from workbench.models.checkpoint import context_length, require_causal, require_sizes, require_weights
 from workbench.models.fast import fast_evaluation, fast_training
-from workbench.models.head import class_logits, head_of, last_states, read_by_head, without_adapter, without_head
+from workbench.models.head import (
+    class_logits,
+    head_of,
+    last_states,
+    plain_model,
+    read_by_head,
+    without_adapter,
+    without_head,
+)
 from workbench.models.load import (
     BITS,
     head_settings,
@@ -54,6 +62,7 @@ __all__ = [
     "output_layer",
     "output_of",
     "output_weight",
+    "plain_model",
     "precision_of",
     "read_by_head",
     "release_memory",

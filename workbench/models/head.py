@@ -24,12 +24,12 @@ DEVIATION = 0.02
 
 def head_name(model: nn.Module) -> str | None:
     """What the head of a classifier is called; None for a model that has none."""
-    base = _base_of(model)
+    base = plain_model(model)
     return next((name for name in HEAD_NAMES if isinstance(getattr(base, name, None), nn.Module)), None)
 
 
-def _base_of(model: Any) -> Any:
-    """The model under an adapter, if there is one."""
+def plain_model(model: Any) -> Any:
+    """The model of transformers under an adapter, or itself where it has none."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -42,7 +42,7 @@ def head_of(model: nn.Module) -> nn.Module:
     name = head_name(model)
     if name is None:
         raise TypeError(f"{type(model).__name__} has no head of classes")
-    head: nn.Module = getattr(_base_of(model), name)
+    head: nn.Module = getattr(plain_model(model), name)
     return head
 
 

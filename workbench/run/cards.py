@@ -27,9 +27,9 @@ MERGED_LOADING = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("merged")
 tokenizer = AutoTokenizer.from_pretrained("merged")
-chat = [{"role": "user", "content": "..."}]
+chat = [{{"role": "user", "content": "..."}}]
 inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
-answer = model.generate(**inputs)"""
+answer = model.generate(**inputs, max_new_tokens={max_new_tokens})"""
 CLASSIFIER_LOADING = """from transformers import AutoTokenizer, pipeline
 
 tokenizer = AutoTokenizer.from_pretrained("merged")
@@ -72,7 +72,9 @@ def card(
 
 def _loading(job: Job) -> str:
     """Python that runs a merged checkpoint."""
-    return MERGED_LOADING if job.head.labels is None else CLASSIFIER_LOADING
+    if job.head.labels is not None:
+        return CLASSIFIER_LOADING
+    return MERGED_LOADING.format(max_new_tokens=job.recipe.max_new_tokens)
 
 
 def _class_notes(job: Job) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """A merged checkpoint of what was trained, proven equal to it."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,28 @@ from workbench.data import Example
 from workbench.data.labels import Labels
 from workbench.data.render import Rendered, Renderer
 from workbench.evaluation import Prediction, predict
-from workbench.export import Expected, FreshProcess, Proof, proof_sequences, sequence_logits, write_proven
+from workbench.export import (
+    Expected,
+    FreshProcess,
+    Interface,
+    Proof,
+    Source,
+    interface_of,
+    low_rank_updates,
+    proof_sequences,
+    sequence_logits,
+    sequence_states,
+    write_proven,
+)
 from workbench.generation.engine import LocalModel, generation_config
 from workbench.generation.sampling import Sampling
 from workbench.methods import Method, NotMergeable
-from workbench.models import last_states, load_model, read_by_head, without_adapter
+from workbench.models import last_states, load_model, plain_model, read_by_head, without_adapter
 from workbench.results import ExportRecord, Score
 from workbench.run.cards import BASES, card, prompt_note, threshold_note
 from workbench.run.prepare import Job
 from workbench.run.resources import versions
-from workbench.run.saved import SavedModel
+from workbench.run.saved import SavedModel, load_base
 from workbench.sources import base_sha256, public_name
 
 # Held-out prompts on which an export must give the same text.
@@ -64,31 +78,28 @@ def merge(
     base = _base_note(job, saved)
     notes = {**({"Base of the merge": base} if base else {}), **threshold_note(choosing), "Scores": scored}
     examples, predictions = _proven(job.renderer, examples, predictions)
-    expected = _expected(job, method, saved, [(e, job.renderer.render(e)) for e in examples], predictions)
-    generation = None
-    if job.head.labels is None:
-        generation = generation_config(job.renderer, saved.model, job.recipe.max_new_tokens)
+    expected = _expected(job, method, saved, examples, predictions)
+    generation = generation_config(job.renderer, saved.model) if job.head.labels is None else None
     merged: Any
     merged, tokenizer = method.merge(saved.model, job.renderer.tokenizer)
     if tokenizer is not job.renderer.tokenizer:
-        notes["Prompt"] = prompt_note(tokenizer, len(tokenizer) - len(job.renderer.tokenizer))
+        expected = replace(expected, new_entries=_new_entries(tokenizer, job.renderer.tokenizer))
+        notes["Prompt"] = prompt_note(tokenizer, len(expected.new_entries))
     if generation is not None:
         generation.suppress_tokens = merged.generation_config.suppress_tokens
     renderer = job.renderer.with_tokenizer(tokenizer)
     with nullcontext(process) if process is not None else FreshProcess() as reader:
         proof = write_proven(
-            merged.to(precision),
-            tokenizer,
-            generation,
-            folder,
-            [renderer.render(example) for example in examples],
-            expected,
-            card(job, method, seed, scores, merged=True, notes=notes),
-            reader,
-            accept_rounding,
-            _provenance(job, method, seed),
-        )
+            merged.to(precision), tokenizer, generation, folder, [renderer.render(example) for example in examples],
+            expected, card(job, method, seed, scores, merged=True, notes=notes), reader, job.recipe.max_new_tokens,
+            precision, accept_rounding, _provenance(job, method, seed),
+        )  # fmt: skip
     return _record(proof, saved, base), renderer
+
+
+def _new_entries(tokenizer: Any, before: Any) -> list[int]:
+    """Ids that only the first of two tokenizers has."""
+    return sorted(set(tokenizer.get_vocab().values()) - set(before.get_vocab().values()))
 
 
 def _provenance(job: Job, method: Method, seed: int) -> dict[str, Any]:
@@ -136,14 +147,21 @@ def _expected(
     job: Job,
     method: Method,
     saved: SavedModel,
-    pairs: Sequence[tuple[Example, Rendered]],
+    examples: Sequence[Example],
     predictions: Sequence[Prediction],
 ) -> Expected:
     """What the trained model and the base give for held-out examples."""
     model: Any = saved.model
+    rendered = [job.renderer.render(example) for example in examples]
+    config = copy.deepcopy(plain_model(model).config)
+    interface = partial(interface_of, copy.deepcopy(job.renderer), examples, config)
+    source = None
+    if saved.base is not None and method.trains and not method.trains_base:
+        source = Source(base=partial(load_base, job, saved.base), updates=low_rank_updates(model))
     if job.head.labels is not None:
-        return _expected_classes(job, method, model, job.head.labels, [rendered for _, rendered in pairs])
-    sequences = proof_sequences([rendered for _, rendered in pairs])
+        of_classes = _expected_classes(job, method, model, job.head.labels, rendered, interface)
+        return replace(of_classes, source=source)
+    sequences = proof_sequences(rendered)
     logits = sequence_logits(model, sequences)
     if method.trains_base:
         base_logits = sequence_logits(load_model(job.checkpoint.path, 32), sequences)
@@ -151,15 +169,26 @@ def _expected(
         with model.disable_adapter():
             base_logits = sequence_logits(model, sequences)
     if any(prediction.choices for prediction in predictions):  # which choice is likeliest is no greedy text
-        written = {"": [example for example, _ in pairs]}
         sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
-        predictions = predict(LocalModel(model, job.renderer), written, sampling, f"{method.name}: texts")
-    return Expected(logits=logits, base_logits=base_logits, texts=[prediction.prediction for prediction in predictions])
+        predictions = predict(LocalModel(model, job.renderer), {"": examples}, sampling, f"{method.name}: texts")
+    return Expected(
+        logits=logits,
+        base_logits=base_logits,
+        texts=[prediction.prediction for prediction in predictions],
+        interface=interface,
+        states=sequence_states(model, sequences[0]),
+        source=source,
+    )
 
 
 @torch.inference_mode()
 def _expected_classes(
-    job: Job, method: Method, model: nn.Module, labels: Labels, rendered: Sequence[Rendered]
+    job: Job,
+    method: Method,
+    model: nn.Module,
+    labels: Labels,
+    rendered: Sequence[Rendered],
+    interface: Callable[[], Interface],
 ) -> Expected:
     """The same of a model with a head of classes; the base is the checkpoint under the trained head.
 
@@ -181,5 +210,6 @@ def _expected_classes(
         logits=logits,
         base_logits=[read_by_head(model, state).cpu() for state in before],
         texts=[labels.names[int(one.argmax())] for one in logits],
+        interface=interface,
         classes=True,
     )

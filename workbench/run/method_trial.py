@@ -11,7 +11,7 @@ from typing import Any
 from workbench import files
 from workbench.data.labels import Labels
 from workbench.data.render import Renderer
-from workbench.errors import MethodError
+from workbench.errors import MethodError, without_places
 from workbench.evaluation import Prediction, write_predictions
 from workbench.export import FreshProcess, save_adapter
 from workbench.methods import Mergeability, Method, NotMergeable
@@ -159,7 +159,8 @@ def _export(
                 evaluated.scores, process, choosing=evaluated.choosing,
             )  # fmt: skip
         except (MethodError, ValueError, RuntimeError) as error:  # the training and its scores are no less worth
-            export, renderer = replace(export, reason=f"{type(error).__name__}: {error}"), job.renderer
+            reason = without_places(f"{type(error).__name__}: {error}")
+            export, renderer = replace(export, reason=reason), job.renderer
         if not export.merged:
             what = "trained" if method.trains_base else "adapter"
             export = replace(export, reason=f"{export.reason}; what was trained is in {what}/")

@@ -57,7 +57,7 @@ def open_saved(
     tried = (base,) if base else precision.bases
     losses = {}
     for name in tried:  # one after the other: there may be no memory for two
-        model = with_adapter(_base(job, name), folder.adapter)
+        model = with_adapter(load_base(job, name), folder.adapter)
         losses[name] = _validation_loss(job, model)
         if name != tried[-1]:
             del model
@@ -66,11 +66,12 @@ def open_saved(
     if chosen != tried[-1]:
         del model
         release_memory()
-        model = with_adapter(_base(job, chosen), folder.adapter)
+        model = with_adapter(load_base(job, chosen), folder.adapter)
     return SavedModel(model=model, losses={chosen: losses[chosen], **losses}, base=chosen)
 
 
-def _base(job: Job, name: str) -> nn.Module:
+def load_base(job: Job, name: str) -> nn.Module:
+    """The base that an adapter is merged into: `ORIGINAL` or `DEQUANTIZED`, in float32."""
     if name == DEQUANTIZED:
         return load_dequantized(job.checkpoint.path, job.bits, job.head.load)
     return job.head.load(job.checkpoint.path, 32)

@@ -24,6 +24,7 @@ from workbench.training.checkpoints import (
 )
 from workbench.training.configuration import configuration, rows_together
 from workbench.training.inputs import TrainingRows
+from workbench.training.plain import COMPARED, marks, plain_losses, require_change, require_plain_loss
 from workbench.training.record import Trained, record
 from workbench.training.rows import lengths
 from workbench.training.trainer import ObjectiveTrainer
@@ -100,9 +101,15 @@ def _carry_through(
     assert isinstance(model, nn.Module)
     checkpoint = last_whole_checkpoint(best.file.parent)
     keep_memory()
+    examples = rows.checked[:COMPARED]
+    plain = plain_losses(trainer, examples)
     with _computing_fast(model, autocast):
+        require_plain_loss(trainer, examples, plain)
+        before = marks(model)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = trainer.seconds
+        if checkpoint is None:
+            require_change(model, before, trainer.state.global_step)
         best.restore(model)
         model.eval()
         with torch.autocast(trainer.args.device.type, torch.bfloat16, enabled=autocast):

@@ -87,6 +87,18 @@ def negative_log_likelihoods(
     return losses, predicts.nonzero()[:, 0]
 
 
+def completion_losses(model: nn.Module, rendered: Sequence[Rendered]) -> list[torch.Tensor]:
+    """Negative log-likelihood of each completion's tokens, (tokens,): one text at a time, no padding, all logits."""
+    place = next(model.parameters()).device
+    found = []
+    for one in rendered:
+        ids = torch.tensor([one.prompt_ids + one.completion_ids], device=place)
+        logits = model(input_ids=ids, use_cache=False).logits[0, -ids.shape[1] :].float()  # behind virtual tokens
+        begin = len(one.prompt_ids)
+        found.append(nn.functional.cross_entropy(logits[begin - 1 : -1], ids[0, begin:], reduction="none"))
+    return found
+
+
 @torch.no_grad()
 def mean_completion_loss(model: nn.Module, rendered: Sequence[Rendered], pad_id: int, batch_size: int) -> float:
     """Negative log-likelihood of the completions given their prompts, in nats per token.

@@ -49,6 +49,7 @@ def classes(labels: Labels) -> Objective:
         total_items=len,
         loss=_loss_of_several if labels.several else _loss,
         checked_loss=partial(_mean_loss, labels),
+        plain_losses=partial(_plain_losses, labels),
         reads_once=True,
     )
 
@@ -112,6 +113,26 @@ def _loss_of_several(model: nn.Module, batch: Mapping[str, torch.Tensor], linear
     logits = class_logits(model, batch["input_ids"], batch["attention_mask"])
     asked = batch["asked"]
     return nn.functional.binary_cross_entropy_with_logits(logits[asked], batch["right"][asked].float(), reduction="sum")
+
+
+def _plain_losses(labels: Labels, model: nn.Module, pairs: "Sequence[tuple[Example, Rendered]]") -> torch.Tensor:
+    """Cross-entropy of each text, (texts,), as the model itself reads the end of it."""
+    place = next(model.parameters()).device
+    found = []
+    for example, rendered in pairs:
+        logits = model(input_ids=torch.tensor([rendered.prompt_ids], device=place)).logits[0].float()
+        first = labels.first(example.task)
+        of_task = logits[first : first + len(labels.tasks[example.task])]
+        right = example.labels if labels.several else (example.completion,)
+        assert right is not None
+        rows = [row - first for row in labels.rows(example.task, right)]
+        chosen = torch.zeros_like(of_task)
+        chosen[rows] = 1
+        if labels.several:
+            found.append(nn.functional.binary_cross_entropy_with_logits(of_task, chosen, reduction="sum"))
+        else:
+            found.append(-(torch.log_softmax(of_task, dim=-1) * chosen).sum())
+    return torch.stack(found)
 
 
 @torch.no_grad()

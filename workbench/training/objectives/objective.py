@@ -50,6 +50,9 @@ class Objective:
         checked_loss: model in evaluation mode, examples, id of the padding token, batch size -> the number that a
             saved model must have in common with the trained one. The saved model may be a plain checkpoint, so it
             can't depend on an adapter that is switched off.
+        plain_losses: model in evaluation mode, examples -> the loss of each item, (items,), reckoned plainly: one text
+            at a time, without `rows`, `collator` and `loss`, which are held against it before a training. None leaves
+            that out.
         reads_once: whether `loss` lets the model read the batch's `input_ids`, (batch, length), once and nothing else.
             What frozen layers give for a row can be kept then.
     """
@@ -64,4 +67,5 @@ class Objective:
     total_items: "Callable[[Dataset], int]"
     loss: "Callable[[nn.Module, Batch, bool], torch.Tensor]"
     checked_loss: "Callable[[nn.Module, Sequence[Any], int, int], float]"
+    plain_losses: "Callable[[nn.Module, Sequence[Any]], torch.Tensor] | None" = None
     reads_once: bool = False

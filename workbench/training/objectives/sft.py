@@ -1,11 +1,18 @@
 """Supervised fine-tuning: the negative log-likelihood of the completions, per token."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
-from workbench.training.loss import IGNORED, RightPadding, mean_completion_loss, negative_log_likelihoods
+from workbench.data.render import Rendered
+from workbench.training.loss import (
+    IGNORED,
+    RightPadding,
+    completion_losses,
+    mean_completion_loss,
+    negative_log_likelihoods,
+)
 from workbench.training.objectives.objective import Objective
 from workbench.training.rows import COLUMNS, count_labels, pack_turns
 
@@ -22,6 +29,10 @@ def _loss(model: nn.Module, batch: Mapping[str, torch.Tensor], linear_output: bo
     return losses.sum()
 
 
+def _plain_losses(model: nn.Module, rendered: Sequence[Rendered]) -> torch.Tensor:
+    return torch.cat(completion_losses(model, rendered))
+
+
 OBJECTIVES = (
     Objective(
         name="sft",
@@ -33,6 +44,7 @@ OBJECTIVES = (
         total_items=count_labels,
         loss=_loss,
         checked_loss=mean_completion_loss,
+        plain_losses=_plain_losses,
         reads_once=True,
     ),
 )

@@ -13,7 +13,13 @@ from torch import nn
 from workbench.data.render import Rendered
 from workbench.errors import MethodError
 from workbench.models import has_linear_output
-from workbench.training.loss import RightPadding, batches_of_like_length, labelled, negative_log_likelihoods
+from workbench.training.loss import (
+    RightPadding,
+    batches_of_like_length,
+    completion_losses,
+    labelled,
+    negative_log_likelihoods,
+)
 from workbench.training.objectives.objective import Objective
 from workbench.training.rows import COLUMNS
 
@@ -51,6 +57,10 @@ def _checked_loss(model: nn.Module, rendered: Sequence[Rendered], pad_id: int, b
     return sum(float(_loss(model, batch, linear_output)) for batch in batches) / len(rendered)
 
 
+def _plain_losses(model: nn.Module, rendered: Sequence[Rendered]) -> torch.Tensor:
+    return torch.stack([losses.mean() for losses in completion_losses(model, rendered)])
+
+
 OBJECTIVES = (
     Objective(
         name="sft_per_example",
@@ -62,6 +72,7 @@ OBJECTIVES = (
         total_items=len,
         loss=_loss,
         checked_loss=_checked_loss,
+        plain_losses=_plain_losses,
         reads_once=True,
     ),
 )
