@@ -13,6 +13,7 @@ examples:
   %(prog)s RUN --method lora --to bank-model
   %(prog)s RUN --method lora --to bank-model --precision bfloat16 --accept-rounding      half the size
   %(prog)s RUN --method lora --to bank-model --base original           for a run at 8 or 4 bits
+  %(prog)s RUN --method lora --to bank-gguf --format gguf --quantize q8_0     for llama.cpp and Ollama
 
 The checkpoint is read from disk in a process with transformers alone. In float32 its logits must be the trained
 model's within 1e-5 of the largest; in either precision it must give the same greedy text on 99 of 100 held-out prompts,
@@ -23,12 +24,19 @@ Computed in bfloat16, long answers of one and the same model differ with the siz
 88 tokens), for logits near 40 are rounded to steps of a quarter. So bfloat16 is refused there, unless --accept-rounding
 is given: then 95 of 100 single tokens must be the same, given the same text before them, and both shares are printed.
 
+Another format is made from the run's merged checkpoint, and read back by the software that will run it. Its chat
+template and tokenizer must make the tokens of the training; its next tokens are compared (in nats per token), its
+answers, and its headline score with that of the run on the same examples. A file whose weights are floats must be
+within 0.001 nats per token. A quantized one must be nearer to what was trained than the base is, and one that scores
+significantly less is refused, unless --accept-loss is given.
+
 exit codes: 0 the checkpoint is there; 1 it is not what was trained; 2 a mistake in what was asked for.
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
+    formats = "hf, for transformers, or gguf, for llama.cpp and Ollama"
     p = argparse.ArgumentParser(
         prog="workbench export",
         description="Make a plain checkpoint of a method of a finished run, and prove it.",
@@ -41,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seed", type=int, metavar="N", help="of a run with several seeds (default: its first)")
     p.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the checkpoint goes; must not exist")
+    p.add_argument("--format", default="hf", metavar="NAME", help=f"{formats} (default: hf)")
+    p.add_argument(
+        "--quantize", metavar="HOW", help="how a format holds the weights; of gguf: f16 (default), f32, q8_0, q4_k_m"
+    )
+    p.add_argument("--accept-loss", action="store_true", help="with --format gguf: accept that the file scores less")
     p.add_argument(
         "--precision", choices=("float32", "bfloat16"), default="float32",
         help="of the saved weights (default: float32)",
@@ -62,6 +75,10 @@ def main(arguments: argparse.Namespace) -> int:
     from workbench.run.export import export_method
     from workbench.run.folder import RunFolder
 
+    if arguments.format != "hf":
+        return _other_format(arguments)
+    if arguments.quantize or arguments.accept_loss:
+        raise UserError("--quantize and --accept-loss are for other formats than hf; take --precision")
     if arguments.accept_rounding and arguments.precision == "float32":
         raise UserError("--accept-rounding is for --precision bfloat16: float32 is not rounded")
 
@@ -86,6 +103,31 @@ def main(arguments: argparse.Namespace) -> int:
         f"{proof.greedy_agreement:.1%} of {proof.prompts} held-out prompts, the same likeliest token at "
         f"{proof.greedy_token_agreement:.1%} of positions"
     )
+    return 0
+
+
+def _other_format(arguments: argparse.Namespace) -> int:
+    """Export in another format than hf."""
+    from workbench.errors import UserError
+    from workbench.export.formats.verdict import verdict_text
+    from workbench.run.folder import RunFolder
+    from workbench.run.formats import export_format
+
+    if arguments.base or arguments.accept_rounding or arguments.precision != "float32":
+        raise UserError("--precision, --base and --accept-rounding are for --format hf")
+    verdict = export_format(
+        RunFolder.open(arguments.run),
+        arguments.method,
+        arguments.to,
+        arguments.format,
+        quantization=arguments.quantize,
+        seed=arguments.seed,
+        accept_loss=arguments.accept_loss,
+    )
+    if not verdict.holds:
+        print(printable(f"nothing was exported: {verdict.reason}"))
+        return 1
+    print(printable(f"{arguments.to}: {verdict_text(verdict)}"))
     return 0
 
 

@@ -18,12 +18,13 @@ def model_card(
     examples: int,
     scores: Sequence[tuple[str, str]],
     loading: str,
+    language: str = "python",
     notes: Mapping[str, str],
 ) -> str:
     """A model card in Markdown: what it is, from what it was made, what it scores, how it is loaded.
 
     Args:
-        loading: Python.
+        loading: how it is run, in `language`.
         notes: in Markdown, by their titles.
     """
     rows = "\n".join(f"| {markdown(name)} | {value} |" for name, value in scores)
@@ -50,7 +51,7 @@ On examples that were not trained on, with 95 % bootstrap intervals.
 
 ## Loading
 
-```python
+```{language}
 {loading}
 ```
 """

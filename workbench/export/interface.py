@@ -96,7 +96,8 @@ def misfit(read: ReadBack, interface: Interface, new_entries: Sequence[int], cla
         _config_misfit(read.config, interface.config)
         or (None if classes else _generation_misfit(read.generation, interface.end_of_turn, new_entries))
         or _vocabulary_misfit(read, interface, new_entries)
-        or _prompt_misfit(read, interface, new_entries)
+        or (f"its chat template can't write the prompts: {read.template_error}" if read.template_error else None)
+        or prompt_misfit(read.prompt_ids, read.text_ids, interface, new_entries)
     )
 
 
@@ -139,12 +140,20 @@ def _vocabulary_misfit(read: ReadBack, interface: Interface, new_entries: Sequen
     return None
 
 
-def _prompt_misfit(read: ReadBack, interface: Interface, new_entries: Sequence[int]) -> str | None:
-    if read.template_error is not None:
-        return f"its chat template can't write the prompts: {read.template_error}"
+def prompt_misfit(
+    prompt_ids: Sequence[Sequence[int]],
+    text_ids: Sequence[Sequence[int]],
+    interface: Interface,
+    new_entries: Sequence[int],
+) -> str | None:
+    """In what the tokens of prompts and texts are not those of the training; None if they are.
+
+    Args:
+        prompt_ids, text_ids: that an export made of the interface's conversations and texts.
+    """
     for what, found, expected in (
-        ("its chat template writes", read.prompt_ids, interface.prompt_ids),
-        ("its tokenizer makes of a raw text", read.text_ids, interface.text_ids),
+        ("its chat template writes", prompt_ids, interface.prompt_ids),
+        ("its tokenizer makes of a raw text", text_ids, interface.text_ids),
     ):
         for ids, right in zip(found, expected, strict=True):
             if (given := _behind(ids, new_entries)) != list(right):

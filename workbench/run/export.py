@@ -51,7 +51,7 @@ def export_method(
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    _require_new_folder(to)
+    require_new_folder(to)
     with folder.locked(reading=True):
         return _export(folder, name, to, seed, precision, base, accept_rounding)
 
@@ -96,7 +96,12 @@ def _export(
     return exported
 
 
-def _require_new_folder(to: Path) -> None:
+def require_new_folder(to: Path) -> None:
+    """See that an export can be written to a folder.
+
+    Raises:
+        UserError: it exists, or its parent can't be written to.
+    """
     if to.exists():
         raise UserError(f"{to} exists: choose another folder")
     try:

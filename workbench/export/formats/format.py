@@ -1,0 +1,76 @@
+"""What a format of exports is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+# Of a position: ids of the likeliest tokens and their log-probabilities in nats, the likeliest first.
+Likeliest = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continued:
+    """What a runtime wrote behind a prompt.
+
+    Attributes:
+        tokens: ids, without that of the end of the turn.
+        text: of the tokens.
+        stopped: at the end of the turn, and not at the most tokens.
+    """
+
+    tokens: Sequence[int]
+    text: str
+    stopped: bool
+
+
+class Runtime(Protocol):
+    """An exported file in the software that will run it, in a process of its own."""
+
+    def prompt_ids(self, conversations: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+        """Tokens of prompts, as the file's own chat template writes them.
+
+        Args:
+            conversations: `messages` and `tools`.
+
+        Raises:
+            RuntimeError: it has no template, or that fails.
+        """
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of texts, with the special ones that the file's tokenizer adds."""
+
+    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, title: str = "") -> list[Continued]:
+        """Greedy continuations of token ids.
+
+        Args:
+            title: in front of a progress bar; none for an empty one.
+        """
+
+    def likeliest(self, prefixes: Sequence[Sequence[int]], count: int, title: str = "") -> list[Likeliest]:
+        """The `count` likeliest tokens behind each of some token ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A format that a merged checkpoint can be written in.
+
+    Attributes:
+        name: as users write it.
+        summary: what runs it, in half a sentence.
+        quantizations: how its weights can be held, the usual one first.
+        rounded: of these, those that are no float: they need a verdict of their own.
+        write: checkpoint (a folder that was proven), folder to write into, quantization, id of the end of the turn.
+            Raises UserError where the format can't hold the model, or what writes it is not installed.
+        open: the folder that `write` made -> what runs it. Raises UserError where that is not installed.
+        usage: of the folder's name, commands by which a user runs it, for the card.
+    """
+
+    name: str
+    summary: str
+    quantizations: tuple[str, ...]
+    rounded: frozenset[str]
+    write: Callable[[Path, Path, str, int], None]
+    open: Callable[[Path], AbstractContextManager[Runtime]]
+    usage: Callable[[str], str]
