@@ -5,18 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
 
-from tiny import make_model, make_tokenizer, write_recipe
+from tiny import flip_a_bit, make_model, make_tokenizer, write_recipe
 from workbench.data.render import make_renderer
 from workbench.errors import UserError
 from workbench.export.__main__ import main as export
+from workbench.export.formats import verdict
 from workbench.export.formats.gguf.modelfile import modelfile, turns_of
 from workbench.export.formats.gguf.runtime import opened
 from workbench.export.formats.gguf.write import write_gguf
 from workbench.models import load_tokenizer
+from workbench.results import Comparison
+from workbench.run import formats
 from workbench.run.__main__ import main as run
 
 # Architectures of which a GGUF can be written, with settings that llama.cpp knows.
@@ -76,7 +80,7 @@ def test_what_llama_cpp_can_not_run_is_said(kind: str, settings: dict[str, Any],
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("formats")
     recipe = write_recipe(folder)
-    assert run([str(recipe), "--methods", "lora", "--out", str(folder / "run")]) == 0
+    assert run([str(recipe), "--methods", "lora,prompt,houlsby", "--out", str(folder / "run")]) == 0
     return folder / "run"
 
 
@@ -94,11 +98,66 @@ def test_a_method_is_exported_as_gguf(finished: Path, quantization: str, tmp_pat
     assert manifest["proof"]["comparison"]["items"] == 8
 
 
+def test_a_soft_prompt_is_exported_as_gguf(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    """Its virtual tokens stand in front of prompts there, too, and are never written."""
+    to = tmp_path / "bank"
+    assert export([str(finished), "--method", "prompt", "--to", str(to), "--format", "gguf"]) == 0, capsys.readouterr()
+    fields = gguf.GGUFReader(to / "model.gguf").fields
+    assert fields["tokenizer.ggml.suppress_tokens"].contents() == [320, 321, 322, 323]
+    with opened(to / "model.gguf", 128) as runtime:
+        (prompt,) = runtime.prompt_ids([{"messages": [{"role": "user", "content": "a"}], "tools": None}])
+        answers = runtime.continued([prompt[: n + 1] for n in range(len(prompt))], 8)
+    assert prompt[:4] == [320, 321, 322, 323]
+    assert max(token for answer in answers for token in answer.tokens) < 320
+
+
+def test_what_is_lost_is_refused(finished: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """A file that scores significantly less is no export, unless that is accepted; nor is one that is the base."""
+    asked = [str(finished), "--method", "lora", "--format", "gguf", "--to"]
+
+    def lost(*_: Any) -> list[Comparison]:
+        return [Comparison(a="run", b="file", metric="bleu", split="test", difference=-4.0, low=-6.0, high=-2.0,
+                           p=0.001, p_adjusted=0.001, items=8)]  # fmt: skip
+
+    monkeypatch.setattr(formats, "compare_methods", lost)
+    assert export([*asked, str(tmp_path / "lost")]) == 1
+    assert "it scores -4.00 [-6.00, -2.00] bleu beside what was trained" in capsys.readouterr().out
+    assert export([*asked, str(tmp_path / "accepted"), "--accept-loss"]) == 0
+    monkeypatch.setattr(verdict, "BASE_TIMES", 1e9)
+    assert export([*asked, str(tmp_path / "base"), "--quantize", "q8_0"]) == 1
+    assert "no nearer to the trained model than the base is" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["accepted"]
+
+
+def test_an_export_is_verified_later(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    to = tmp_path / "bank"
+    assert export([str(finished), "--method", "lora", "--to", str(to)]) == 0
+    assert export(["--verify", str(to)]) == 0
+    said = capsys.readouterr().out
+    assert "is what was exported" in said
+    assert "recipe tiny, method lora, seed 0" in said
+    flip_a_bit(to / "model.safetensors")
+    (to / "README.md").unlink()
+    (to / "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert export(["--verify", str(to)]) == 1
+    said = capsys.readouterr().out
+    for change in ("model.safetensors has changed", "README.md is missing", "adapter_config.json was not there"):
+        assert change in said
+    (to / "MANIFEST.json").write_text("[]", encoding="utf-8")
+    assert export(["--verify", str(to)]) == 2
+    assert export(["--verify", str(tmp_path)]) == 2
+    assert "has no MANIFEST.json" in capsys.readouterr().err
+
+
 def test_mistakes_are_told_in_a_line(finished: Path, tmp_path: Path, capsys: Any) -> None:
     def said(*more: str) -> str:
         assert export([str(finished), "--method", "lora", "--to", str(tmp_path / "x"), *more]) == 2
         return str(capsys.readouterr().err)
 
+    assert export([str(finished), "--method", "houlsby", "--to", "x", "--format", "gguf"]) == 2
+    assert "houlsby has no merged checkpoint to write as gguf" in capsys.readouterr().err
+    assert export(["--method", "lora"]) == 2
+    assert "missing: run, --to" in capsys.readouterr().err
     assert "unknown format 'ggml'" in said("--format", "ggml")
     assert "q8_0" in said("--format", "gguf", "--quantize", "q8")
     assert "--precision" in said("--format", "gguf", "--precision", "bfloat16")

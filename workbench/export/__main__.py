@@ -13,6 +13,7 @@ examples:
   %(prog)s RUN --method lora --to bank-model
   %(prog)s RUN --method lora --to bank-model --precision bfloat16 --accept-rounding      half the size
   %(prog)s RUN --method lora --to bank-model --base original           for a run at 8 or 4 bits
+  %(prog)s --verify bank-model                                         later, on another machine
   %(prog)s RUN --method lora --to bank-gguf --format gguf --quantize q8_0     for llama.cpp and Ollama
 
 The checkpoint is read from disk in a process with transformers alone. In float32 its logits must be the trained
@@ -30,7 +31,7 @@ answers, and its headline score with that of the run on the same examples. A fil
 within 0.001 nats per token. A quantized one must be nearer to what was trained than the base is, and one that scores
 significantly less is refused, unless --accept-loss is given.
 
-exit codes: 0 the checkpoint is there; 1 it is not what was trained; 2 a mistake in what was asked for.
+exit codes: 0 the checkpoint is there, or unchanged; 1 it is not what was trained; 2 a mistake in what was asked for.
 """
 
 
@@ -43,23 +44,27 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("run", type=Path, metavar="RUN", help="output folder of `workbench run`")
-    p.add_argument(
-        "--method", required=True, metavar="NAME", help="a method of that run, such as lora, or lora-classes"
-    )
+    p.add_argument("run", type=Path, nargs="?", metavar="RUN", help="output folder of `workbench run`")
+    p.add_argument("--method", metavar="NAME", help="a method of that run, such as lora, or lora-classes")
     p.add_argument("--seed", type=int, metavar="N", help="of a run with several seeds (default: its first)")
-    p.add_argument("--to", type=Path, required=True, metavar="DIR", help="where the checkpoint goes; must not exist")
+    p.add_argument("--to", type=Path, metavar="DIR", help="where the checkpoint goes; must not exist")
+    p.add_argument(
+        "--verify",
+        type=Path,
+        metavar="DIR",
+        help="hold an export's files against its manifest, and do nothing else",
+    )
     p.add_argument("--format", default="hf", metavar="NAME", help=f"{formats} (default: hf)")
     p.add_argument(
         "--quantize", metavar="HOW", help="how a format holds the weights; of gguf: f16 (default), f32, q8_0, q4_k_m"
     )
     p.add_argument("--accept-loss", action="store_true", help="with --format gguf: accept that the file scores less")
     p.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32",
+        "--precision", choices=("float32", "bfloat16", "float16"), default="float32",
         help="of the saved weights (default: float32)",
     )  # fmt: skip
     p.add_argument(
-        "--accept-rounding", action="store_true", help="with --precision bfloat16: accept that long answers differ"
+        "--accept-rounding", action="store_true", help="with a coarser --precision: accept that long answers differ"
     )
     p.add_argument(
         "--base", choices=("original", "dequantized"),
@@ -75,12 +80,17 @@ def main(arguments: argparse.Namespace) -> int:
     from workbench.run.export import export_method
     from workbench.run.folder import RunFolder
 
+    if arguments.verify:
+        return _verify(arguments.verify)
+    if missing := [name for name in ("run", "method", "to") if getattr(arguments, name) is None]:
+        names = [name if name == "run" else f"--{name}" for name in missing]
+        raise UserError(f"missing: {', '.join(names)}; an export is RUN --method NAME --to DIR, see --help")
     if arguments.format != "hf":
         return _other_format(arguments)
     if arguments.quantize or arguments.accept_loss:
         raise UserError("--quantize and --accept-loss are for other formats than hf; take --precision")
     if arguments.accept_rounding and arguments.precision == "float32":
-        raise UserError("--accept-rounding is for --precision bfloat16: float32 is not rounded")
+        raise UserError("--accept-rounding is for --precision bfloat16 or float16: float32 is not rounded")
 
     folder = RunFolder.open(arguments.run)
     proof = export_method(
@@ -103,6 +113,18 @@ def main(arguments: argparse.Namespace) -> int:
         f"{proof.greedy_agreement:.1%} of {proof.prompts} held-out prompts, the same likeliest token at "
         f"{proof.greedy_token_agreement:.1%} of positions"
     )
+    return 0
+
+
+def _verify(folder: Path) -> int:
+    """Tell whether an export is what was proven."""
+    from workbench.export.verify import changes, manifest_text, read_manifest
+
+    manifest = read_manifest(folder)
+    if changed := changes(folder, manifest):
+        print(printable(f"{folder} is not what was exported: {'; '.join(changed)}"))
+        return 1
+    print(printable(f"{folder} is what was exported: {len(manifest['files'])} files\n{manifest_text(manifest)}"))
     return 0
 
 

@@ -16,6 +16,7 @@ from workbench.export.diagnosis import Source, diagnosis
 from workbench.export.interface import Interface, misfit
 from workbench.export.older import write_older_forms
 from workbench.export.process import FreshProcess, Question, ReadBack
+from workbench.export.verify import MANIFEST_FILE
 from workbench.models import release_memory
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ GREEDY_TOLERANCE = 0.99
 # What a bfloat16 checkpoint must reach of single tokens, where its user accepts what rounding does to whole texts.
 TOKEN_TOLERANCE = 0.95
 SEQUENCES = 16
-# In a checkpoint: what it was made from, how it was proven, and the sha256 of its other files.
-MANIFEST_FILE = "MANIFEST.json"
 # Positions of each sequence, from its end, at which logits are compared: bounds memory for large vocabularies.
 POSITIONS = 48
 # Of the first sequence those at which hidden states are compared, where a proof has failed.

@@ -1,7 +1,6 @@
 """From an adapter to a checkpoint that transformers runs by itself."""
 
 import copy
-import json
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import MethodError
@@ -30,10 +29,12 @@ def virtual_tokens(count: int) -> list[str]:
 
 
 def as_vocabulary(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel, Any]":
-    """Make the vectors of a soft prompt new entries of the vocabulary, which tokenizer and chat template put in front.
+    """Make the vectors of a soft prompt new entries of the vocabulary, which the chat template puts in front.
 
     The embedding of a new entry is the trained vector, so the model reads the same as before. The model could also
-    say the new entries: `generation_config.suppress_tokens` forbids it, and leaves the rest as it was.
+    say the new entries: `generation_config.suppress_tokens` forbids it, and leaves the rest as it was. The tokenizer
+    itself adds none of them: whoever writes prompts by the template and lets the tokenizer add its special tokens, as
+    evaluation harnesses do, would have them twice.
 
     Args:
         model: of PEFT, with prompt tuning or p-tuning.
@@ -67,7 +68,6 @@ def as_vocabulary(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel,
             if getattr(output, "bias", None) is not None:
                 output.bias[ids] = 0
     tokenizer.chat_template = _before_template("".join(names), tokenizer.chat_template)
-    _before_texts(names, ids, tokenizer)
     if output is not None:
         base.generation_config.suppress_tokens = ids
     _unwrap_trained_modules(base)
@@ -103,36 +103,3 @@ def _before_template(text: str, template: Any) -> Any:
     if isinstance(template, dict):
         return {name: text + one for name, one in template.items()}
     return text + template
-
-
-def _before_texts(names: list[str], ids: list[int], tokenizer: Any) -> None:
-    """Let `tokenizer` put entries of its vocabulary before each text to which it adds special tokens.
-
-    What it adds is a template of the `tokenizers` library, which has no way to change one but its JSON.
-    """
-    from tokenizers import Tokenizer
-
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:  # written in Python: only the chat template does it then
-        return
-    whole = json.loads(backend.to_str())
-    processor = whole["post_processor"]
-    parts = processor["processors"] if processor and processor["type"] == "Sequence" else [processor] * bool(processor)
-    template = next((part for part in parts if part["type"] == "TemplateProcessing"), None)
-    if template is None:
-        first, second = ({"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB"))
-        template = {
-            "type": "TemplateProcessing",
-            "single": [first],
-            "pair": [first, second],
-            "special_tokens": {},
-        }
-        parts.append(template)
-    pieces = [{"SpecialToken": {"id": name, "type_id": 0}} for name in names]
-    for kind in ("single", "pair"):
-        template[kind] = pieces + template[kind]
-    template["special_tokens"] |= {
-        name: {"id": name, "ids": [number], "tokens": [name]} for name, number in zip(names, ids, strict=True)
-    }
-    whole["post_processor"] = {"type": "Sequence", "processors": parts} if len(parts) > 1 else parts[0]
-    backend.post_processor = Tokenizer.from_str(json.dumps(whole)).post_processor

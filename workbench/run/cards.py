@@ -1,6 +1,5 @@
 """The README of what a run ships: an adapter, or a merged checkpoint."""
 
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -136,19 +135,10 @@ def adapter_loading(job: Job, method: Method) -> str:
     return "\n".join(lines)
 
 
-def prompt_note(tokenizer: Any, count: int) -> str:
-    """How the trained entries of the vocabulary come before a text, as the tokenizer is after saving and loading."""
-    from transformers import AutoTokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        raw = AutoTokenizer.from_pretrained(folder)("a")["input_ids"]
-    note = (
-        f"the trained vectors are the last {count} entries of the vocabulary, and the chat template puts them in front"
-    )
-    if raw[:count] != list(range(len(tokenizer) - count, len(tokenizer))):
-        return f"{note}; raw text needs them in front, too"
+def prompt_note(count: int) -> str:
+    """How the trained entries of the vocabulary come before a text, and what may not say them."""
     return (
-        f"{note}. The tokenizer puts them before raw text, as it does with other special tokens: text that comes from "
-        "the template is to be tokenized with `add_special_tokens=False`, or it has them twice"
+        f"the trained vectors are the last {count} entries of the vocabulary, and the chat template puts them in "
+        "front; raw text needs them in front, too. They may not be written: `generation_config.json` and a GGUF say so "
+        "(`suppress_tokens`), which transformers and llama.cpp heed. Other runtimes may write them: do not use it there"
     )

@@ -20,7 +20,7 @@ from workbench.run.prepare import Job
 from workbench.run.run import data_of, prepare_run, require_same_data
 from workbench.run.saved import open_saved
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def export_method(
@@ -38,9 +38,9 @@ def export_method(
     Args:
         to: where it goes; must not exist.
         seed: of a run with several; None takes the first.
-        precision: of the saved weights, "float32" or "bfloat16".
+        precision: of the saved weights, "float32", "bfloat16" or "float16".
         base: for a run at 8 or 4 bits, "original" or "dequantized" weights; None takes the better.
-        accept_rounding: of bfloat16, hold single tokens to be the same and not whole texts.
+        accept_rounding: of the coarser ones, hold single tokens to be the same and not whole texts.
 
     Returns:
         How it went. If it is not merged, there is nothing at `to`.

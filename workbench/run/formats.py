@@ -19,7 +19,7 @@ from workbench.export.card import model_card
 from workbench.export.formats import Format, find_format
 from workbench.export.formats.model import RuntimeModel
 from workbench.export.formats.verdict import POSITIONS, Trained, Verdict, read_back, scored
-from workbench.export.proof import MANIFEST_FILE
+from workbench.export.verify import MANIFEST_FILE
 from workbench.generation.sampling import Sampling
 from workbench.models import load_model, load_tokenizer, release_memory
 from workbench.models.checkpoint import read_config

@@ -84,7 +84,7 @@ def merge(
     merged, tokenizer = method.merge(saved.model, job.renderer.tokenizer)
     if tokenizer is not job.renderer.tokenizer:
         expected = replace(expected, new_entries=_new_entries(tokenizer, job.renderer.tokenizer))
-        notes["Prompt"] = prompt_note(tokenizer, len(expected.new_entries))
+        notes["Prompt"] = prompt_note(len(expected.new_entries))
     if generation is not None:
         generation.suppress_tokens = merged.generation_config.suppress_tokens
     renderer = job.renderer.with_tokenizer(tokenizer)

@@ -112,6 +112,11 @@ def read_back(runtime: Runtime, trained: Trained, rounded: bool) -> Verdict:
     return Verdict(**{**vars(verdict), "holds": reason is None, "reason": reason})
 
 
+def _best(found: Likeliest, known: int) -> int:
+    """The likeliest token that is no part of a soft prompt."""
+    return next((token for token, _ in found if token < known), -1)
+
+
 def divergence(logs: torch.Tensor, found: Sequence[Likeliest]) -> float:
     """Kullback-Leibler divergence from what a file finds likeliest, in nats per position, at least.
 
@@ -120,8 +125,10 @@ def divergence(logs: torch.Tensor, found: Sequence[Likeliest]) -> float:
     """
     total = 0.0
     for right, one in zip(logs.double(), found, strict=True):
-        ids, given = [token for token, _ in one], torch.tensor([log for _, log in one], dtype=torch.float64)
-        named = right[ids]
+        known = [(token, log) for token, log in one if token < len(right)]  # the others stand for a soft prompt
+        may_be_said = 1.0 - sum(math.exp(log) for token, log in one if token >= len(right))
+        given = torch.tensor([log for _, log in known], dtype=torch.float64) - math.log(max(may_be_said, 1e-12))
+        named = right[[token for token, _ in known]]
         rest, given_rest = (max(1.0 - float(part.exp().sum()), 1e-12) for part in (named, given))
         total += float((named.exp() * (named - given)).sum()) + rest * math.log(rest / given_rest)
     return max(total / len(found), 0.0)

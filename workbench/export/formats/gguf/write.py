@@ -1,5 +1,6 @@
 """Write a checkpoint as a GGUF file, one weight after the other."""
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,8 @@ from workbench.models.checkpoint import read_config
 MODEL_FILE = "model.gguf"
 # Where it is missing, the embeddings are the output layer, too.
 OUTPUT = "output.weight"
+# A list of ids, which `gguf` has no name for yet.
+SUPPRESSED = "tokenizer.ggml.suppress_tokens"
 
 
 def write_gguf(checkpoint: Path, file: Path, quantization: str, name: str, end_of_turn: int) -> None:
@@ -42,6 +45,8 @@ def write_gguf(checkpoint: Path, file: Path, quantization: str, name: str, end_o
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     write_settings(writer, config)
     write_vocabulary(writer, tokenizer, config.vocab_size, end_of_turn)
+    if unsaid := _unsaid(checkpoint):
+        writer.add_array(SUPPRESSED, unsaid)
     with ExitStack() as opened:
         parts = {named(key): (key, part) for key, part in _weights(checkpoint, opened)}
         held = {}
@@ -63,6 +68,13 @@ def write_gguf(checkpoint: Path, file: Path, quantization: str, name: str, end_o
         for tensor in extra.values():
             writer.write_tensor_data(tensor.numpy())
     writer.close()
+
+
+def _unsaid(checkpoint: Path) -> list[int]:
+    """Entries of the vocabulary that the model may not write, such as those that stand for a soft prompt."""
+    file = checkpoint / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return list(settings.get("suppress_tokens") or ())
 
 
 def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], held: GGMLQuantizationType) -> None:
