@@ -335,3 +335,34 @@ def test_an_architecture_without_such_blocks_says_what_it_has() -> None:
     with pytest.raises(ValueError, match=r"no feed-forward block .*which has .*fc1.*name target_modules"):
         get_peft_model(model, config())
     assert len(layers_of(get_peft_model(model, config(target_modules=["fc2"])))) == 2
+
+
+# What PEFT's own tests ask of a tuner (`testing_common.py`), as far as it is for a tuner to give.
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("architecture", WIDENED)
+def test_it_is_merged_in_the_precision_of_the_base(architecture: str, dtype: torch.dtype) -> None:
+    model = get_peft_model(make_model(architecture).to(dtype), config(**PARALLEL)).eval()
+    ids = torch.arange(5, 25)[None]
+    with torch.inference_mode():
+        before = model(input_ids=ids).logits.float()
+        merged: Any = model.merge_and_unload(safe_merge=True)
+        after = merged(input_ids=ids).logits.float()
+    assert {parameter.dtype for parameter in merged.parameters()} == {dtype}
+    assert torch.allclose(before, after, rtol=0, atol=float(0.05 * before.abs().max()))
+
+
+def test_a_second_merge_warns_and_changes_nothing() -> None:
+    model: Any = adapted("llama", **PARALLEL)
+    ids = torch.arange(5, 25)[None]
+    with torch.inference_mode():
+        model.merge_adapter()
+        before = model(input_ids=ids).logits
+        with pytest.warns(UserWarning, match="All adapters are already merged, nothing to do"):
+            model.merge_adapter()
+        assert torch.equal(model(input_ids=ids).logits, before)
+        with pytest.warns(UserWarning, match="All adapters are already merged"):
+            merged = model.merge_and_unload()
+        assert merged.config.intermediate_size == 48 + 4
+        assert torch.equal(merged(input_ids=ids).logits, before)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from peft.utils import transpose
 from torch import nn
 from transformers.activations import ACT2FN
@@ -171,7 +171,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             if parts.gate:
                 pairs.append((parts.gate, self.bottleneck_gate[name]))
             if safe_merge and not all(p.isfinite().all() for _, layer in pairs for p in layer.parameters()):
-                raise ValueError(f"adapter {name} is broken: not all of its weights are finite numbers")
+                raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
             for target, layer in pairs:
                 assert isinstance(layer, nn.Linear)
                 if target == parts.down:
@@ -184,13 +184,18 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             self.merged_adapters.append(name)
 
     def _mergeable(self, adapter_names: list[str] | None) -> list[str]:
-        chosen = [n for n in adapter_names or self.active_adapters if n in self.bottleneck_down]
+        chosen = [n for n in check_adapters_to_merge(self, adapter_names) if n in self.bottleneck_down]
         for name in chosen:
             if self.block_parts[name] is None:
                 raise NotImplementedError(
                     "a bottleneck adapter can be merged only beside a feed-forward block and with its own activation"
                 )
-        return [name for name in chosen if name not in self.merged_adapters]
+        return chosen
+
+    @property
+    def merged_width(self) -> int:
+        """By how much the block is wider for the adapters that are merged into it."""
+        return sum(self.bottleneck_size[name] for name in self.merged_adapters)
 
     def unmerge(self) -> None:
         """Narrow the block again, to exactly what it was; the adapters merged last go first."""

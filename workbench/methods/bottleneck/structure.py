@@ -246,11 +246,11 @@ def _widths(kind: type[nn.Module], config: Any) -> set[int | None]:
 
 
 def _inner_width(model: nn.Module, name: str) -> int | None:
-    """Inputs of the last linear layer of a feed-forward block of the usual kind."""
-    block = model.get_submodule(name)
+    """Inputs of the last linear layer of a feed-forward block of the usual kind, without adapters merged into it."""
+    block: Any = model.get_submodule(name)
     linear = reads_and_writes(block.get_base_layer() if isinstance(block, BaseTunerLayer) else block)
     down = _down_projection(linear)
-    return linear[down][0] if down is not None else None
+    return linear[down][0] - getattr(block, "merged_width", 0) if down is not None else None
 
 
 def _config(model: nn.Module) -> Any:
