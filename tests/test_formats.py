@@ -14,7 +14,7 @@ from tiny import flip_a_bit, make_model, make_tokenizer, write_recipe
 from workbench.data.render import make_renderer
 from workbench.errors import UserError
 from workbench.export.__main__ import main as export
-from workbench.export.formats import verdict
+from workbench.export.formats import find_format, verdict
 from workbench.export.formats.gguf.modelfile import modelfile, turns_of
 from workbench.export.formats.gguf.runtime import opened
 from workbench.export.formats.gguf.write import write_gguf
@@ -62,6 +62,25 @@ def test_llama_cpp_computes_the_same_from_a_gguf(kind: str, tmp_path: Path) -> N
     assert texts == [tokenizer(text)["input_ids"] for text in TEXTS]
 
 
+@pytest.mark.parametrize(("kind", "settings"), [("llama", {}), ("qwen3", {"head_dim": 16})])
+def test_onnxruntime_computes_the_same_from_an_onnx(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    model, tokenizer = saved(kind, tmp_path / "hf", width=64, **settings)
+    onnx = find_format("onnx")
+    onnx.write(tmp_path / "hf", tmp_path / "onnx", "fp32", 2)
+    ids: list[int] = tokenizer(TEXTS[0])["input_ids"]
+    with torch.inference_mode():
+        right = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+    messages = [{"role": "user", "content": TEXTS[1]}]
+    with onnx.open(tmp_path / "onnx") as runtime:
+        found = runtime.likeliest([ids[: n + 1] for n in range(len(ids))], model.config.vocab_size)
+        (prompt,) = runtime.prompt_ids([{"messages": messages, "tools": None}])
+        texts = runtime.text_ids(TEXTS)
+    for logs, one in zip(right, found, strict=True):
+        assert np.allclose([dict(one)[n] for n in range(len(logs))], logs.numpy(), atol=1e-4)
+    assert prompt == tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert texts == [tokenizer(text)["input_ids"] for text in TEXTS]
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
@@ -80,20 +99,31 @@ def test_what_llama_cpp_can_not_run_is_said(kind: str, settings: dict[str, Any],
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("formats")
     recipe = write_recipe(folder)
+    make_model("llama", width=64).save_pretrained(folder / "base")  # onnxruntime wants heads of 16 numbers
     assert run([str(recipe), "--methods", "lora,prompt,houlsby", "--out", str(folder / "run")]) == 0
     return folder / "run"
 
 
-@pytest.mark.parametrize("quantization", ["f16", "q8_0"])
-def test_a_method_is_exported_as_gguf(finished: Path, quantization: str, tmp_path: Path, capsys: Any) -> None:
+GGUF_FILES = {"model.gguf", "Modelfile"}
+ONNX_FILES = {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "files"),
+    [("gguf", "f16", GGUF_FILES), ("gguf", "q8_0", GGUF_FILES), ("onnx", "fp32", ONNX_FILES)],
+)
+def test_a_method_is_exported(
+    finished: Path, name: str, quantization: str, files: set[str], tmp_path: Path, capsys: Any
+) -> None:
     to = tmp_path / "bank"
-    asked = [str(finished), "--method", "lora", "--to", str(to), "--format", "gguf", "--quantize", quantization]
+    asked = [str(finished), "--method", "lora", "--to", str(to), "--format", name, "--quantize", quantization]
     assert export(asked) == 0, capsys.readouterr()
     said = capsys.readouterr().out
     assert "beside what was trained" in said
-    assert {path.name for path in to.iterdir()} == {"model.gguf", "Modelfile", "README.md", "MANIFEST.json"}
+    assert files | {"README.md", "MANIFEST.json"} <= {path.name for path in to.iterdir()}
     manifest = json.loads((to / "MANIFEST.json").read_text(encoding="utf-8"))
-    assert (manifest["format"], manifest["quantization"], manifest["method"]) == ("gguf", quantization, "lora")
+    assert (manifest["format"], manifest["quantization"], manifest["method"]) == (name, quantization, "lora")
+    assert export(["--verify", str(to)]) == 0
     assert 2 * manifest["proof"]["divergence"] < manifest["proof"]["base_divergence"]
     assert manifest["proof"]["comparison"]["items"] == 8
 

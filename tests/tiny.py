@@ -54,7 +54,7 @@ def make_tokenizer() -> Any:
     )
 
 
-def make_config(kind: str, vocabulary: int = 320, width: int = 32, **more: Any) -> Any:
+def make_config(kind: str, vocabulary: int = 320, width: int = 32, head_dim: int = 8, **more: Any) -> Any:
     """The configuration of a tiny model of an architecture of `KINDS`, with `more` settings of its own."""
     import transformers as t
 
@@ -64,7 +64,7 @@ def make_config(kind: str, vocabulary: int = 320, width: int = 32, **more: Any) 
         "hidden_size": width, "intermediate_size": width * 3 // 2, "num_hidden_layers": 2, "num_attention_heads": 4,
         "max_position_embeddings": 256,
     }  # fmt: skip
-    grouped = {**usual, "num_key_value_heads": 2, "head_dim": 8}
+    grouped = {**usual, "num_key_value_heads": 2, "head_dim": head_dim}
     untied = {"tie_word_embeddings": False, **shared}
     configs = {
         "gpt1": lambda: t.OpenAIGPTConfig(**small, **shared),

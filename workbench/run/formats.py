@@ -210,7 +210,7 @@ def _describe(
         examples=len(job.pairs["train"]),
         scores=[(f"{two.metric}[{two.split}], of this file", f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})")],
         loading=chosen.usage(name),
-        language="sh",
+        language=chosen.language,
         notes={
             "Beside what was trained": f"{two.difference:+.2f} ({two.low:.2f} to {two.high:.2f}) on the same examples; "
             f"next tokens {verdict.divergence:.2g} nats away, the base {verdict.base_divergence:.2g}",

@@ -64,7 +64,7 @@ class Format:
         write: checkpoint (a folder that was proven), folder to write into, quantization, id of the end of the turn.
             Raises UserError where the format can't hold the model, or what writes it is not installed.
         open: the folder that `write` made -> what runs it. Raises UserError where that is not installed.
-        usage: of the folder's name, commands by which a user runs it, for the card.
+        usage: of the folder's name, how a user runs it, for the card, in `language`.
     """
 
     name: str
@@ -74,3 +74,4 @@ class Format:
     write: Callable[[Path, Path, str, int], None]
     open: Callable[[Path], AbstractContextManager[Runtime]]
     usage: Callable[[str], str]
+    language: str = "python"

@@ -47,5 +47,6 @@ FORMATS = (
         write=_write,
         open=_open,
         usage=_usage,
+        language="sh",
     ),
 )

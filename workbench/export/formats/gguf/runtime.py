@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workbench.console import progress_bar
 from workbench.errors import UserError
 from workbench.export.formats.format import Continued, Likeliest
+from workbench.export.formats.runtime import ask_in_lots
 from workbench.script import Script
 
-# Requests that are sent together: the progress bar moves behind each lot.
-TOGETHER = 16
 # What every vocabulary has, and by how much it is made likelier where no choice is asked for.
 LETTER, CHOSEN = "a", 1e6
 NEEDED = "format gguf needs llama.cpp, which writes and reads it: pip install xllamacpp"
@@ -36,16 +34,7 @@ class LlamaCpp:
         self._script = script
 
     def _ask(self, path: str, bodies: Sequence[Mapping[str, Any]], title: str = "") -> list[Any]:
-        found: list[Any] = []
-        with progress_bar(title, total=len(bodies), unit="answer") as bar:
-            for start in range(0, len(bodies), TOGETHER):
-                some = list(bodies[start : start + TOGETHER])
-                answer = self._script.ask({"path": path, "bodies": some})
-                if "error" in answer:
-                    raise RuntimeError(answer["error"])
-                found += answer["answers"]
-                bar.update(len(some))
-        return found
+        return ask_in_lots(self._script, bodies, lambda some: {"path": path, "bodies": some}, title)
 
     def prompt_ids(self, conversations: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         """See `Runtime`."""
