@@ -64,14 +64,17 @@ def require_plain_loss(trainer: "ObjectiveTrainer", examples: Sequence[Any], pla
         loss, found = _trained_loss(trainer, some)
         if found != items:
             raise MethodError(
-                f"the training would count {found} items of {len(some)} examples that have {items}: its labels are not "
-                f"those of {name}"
+                f"the training would count {found} items where {_examples(some)} {items}: its labels are not those of "
+                f"{name}"
             )
         if not abs(loss - right) <= _tolerance(trainer) * max(1.0, abs(right)):
             raise MethodError(
-                f"the training would minimise another loss than {name}: {loss:.4f} on {len(some)} examples whose loss "
-                f"is {right:.4f}"
+                f"the training would minimise another loss than {name}: {loss:.4f} where {_examples(some)} {right:.4f}"
             )
+
+
+def _examples(some: Sequence[Any]) -> str:
+    return "an example has" if len(some) == 1 else f"{len(some)} examples have"
 
 
 def _trained_loss(trainer: "ObjectiveTrainer", examples: Sequence[Any]) -> tuple[float, int]:
