@@ -54,7 +54,8 @@ def test_ones_own_job_from_the_readme(
         assert code == 0, arguments
         assert "lora" in printed
     assert "| dora " in printed
-    (export,) = [arguments for name, arguments in commands(text) if name == "export"]
     main = importlib.import_module("workbench.export.__main__").main
-    assert main(["run" if "/" in argument else argument for argument in export]) == 0
-    assert (tmp_path / export[-1] / "config.json").is_file()
+    for arguments in [arguments for name, arguments in commands(text) if name == "export"]:
+        assert main(["run" if "/" in argument else argument for argument in arguments]) == 0
+    assert (tmp_path / "bank-model" / "config.json").is_file()
+    assert (tmp_path / "bank-gguf" / "Modelfile").is_file()

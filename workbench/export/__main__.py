@@ -14,6 +14,7 @@ examples:
   %(prog)s RUN --method lora --to bank-model --precision bfloat16 --accept-rounding      half the size
   %(prog)s RUN --method lora --to bank-model --base original           for a run at 8 or 4 bits
   %(prog)s --verify bank-model                                         later, on another machine
+  %(prog)s --verify bank-model --push my-company/bank-model            what was proven, on a hub
   %(prog)s RUN --method lora --to bank-gguf --format gguf --quantize q8_0     for llama.cpp and Ollama
 
 The checkpoint is read from disk in a process with transformers alone. In float32 its logits must be the trained
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="hold an export's files against its manifest, and do nothing else",
     )
+    p.add_argument("--push", metavar="NAME", help="upload the export to a hub of Hugging Face, private where it is new")
     p.add_argument("--format", default="hf", metavar="NAME", help=f"{formats} (default: hf)")
     p.add_argument(
         "--quantize", metavar="HOW", help="how a format holds the weights; of gguf: f16 (default), f32, q8_0, q4_k_m"
@@ -81,7 +83,7 @@ def main(arguments: argparse.Namespace) -> int:
     from workbench.run.folder import RunFolder
 
     if arguments.verify:
-        return _verify(arguments.verify)
+        return _verify(arguments.verify) or _push(arguments.verify, arguments.push)
     if missing := [name for name in ("run", "method", "to") if getattr(arguments, name) is None]:
         names = [name if name == "run" else f"--{name}" for name in missing]
         raise UserError(f"missing: {', '.join(names)}; an export is RUN --method NAME --to DIR, see --help")
@@ -113,7 +115,7 @@ def main(arguments: argparse.Namespace) -> int:
         f"{proof.greedy_agreement:.1%} of {proof.prompts} held-out prompts, the same likeliest token at "
         f"{proof.greedy_token_agreement:.1%} of positions"
     )
-    return 0
+    return _push(arguments.to, arguments.push)
 
 
 def _verify(folder: Path) -> int:
@@ -125,6 +127,15 @@ def _verify(folder: Path) -> int:
         print(printable(f"{folder} is not what was exported: {'; '.join(changed)}"))
         return 1
     print(printable(f"{folder} is what was exported: {len(manifest['files'])} files\n{manifest_text(manifest)}"))
+    return 0
+
+
+def _push(folder: Path, name: str | None) -> int:
+    """Upload an export, if that was asked for."""
+    from workbench.export.push import push
+
+    if name:
+        print(printable(f"uploaded to {push(folder, name)}"))
     return 0
 
 
@@ -150,7 +161,7 @@ def _other_format(arguments: argparse.Namespace) -> int:
         print(printable(f"nothing was exported: {verdict.reason}"))
         return 1
     print(printable(f"{arguments.to}: {verdict_text(verdict)}"))
-    return 0
+    return _push(arguments.to, arguments.push)
 
 
 if __name__ == "__main__":
