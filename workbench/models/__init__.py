@@ -1,7 +1,13 @@
 """Models: load base and tokenizer, attach a method, compute along the fast paths."""
 
 from workbench.models.attach import Size, attach, check_attachment, size
-from workbench.models.checkpoint import context_length, require_causal, require_sizes, require_weights
+from workbench.models.checkpoint import (
+    context_length,
+    require_causal,
+    require_sizes,
+    require_weights,
+    weight_bytes,
+)
 from workbench.models.fast import fast_evaluation, fast_training
 from workbench.models.head import (
     class_logits,
@@ -71,6 +77,7 @@ __all__ = [
     "require_weights",
     "size",
     "skip_what_is_there",
+    "weight_bytes",
     "without_adapter",
     "without_head",
 ]

@@ -1,6 +1,7 @@
 """What a checkpoint says of itself, and what of it is refused before it is loaded."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from workbench.errors import UserError
 MXFP4 = "mxfp4"
 # A model may have so many times the numbers of its files: tied weights stand there once, packed ones in one number.
 PACKED = 4
+# Weights that are never quantized.
+WHOLE = re.compile(r"embed|wte|wpe|lm_head", re.IGNORECASE)
 
 
 def read_config(path: Path) -> Any:
@@ -91,6 +94,20 @@ def require_sizes(path: Path) -> None:
         raise UserError(f"{path} can't be loaded as a causal language model: {first_line(error)}") from error
     if (count := sum(weight.numel() for weight in planned.parameters())) > PACKED * numbers:
         raise UserError(f"{path}: its config.json asks for {count:,} parameters, and its weights have {numbers:,}")
+
+
+def weight_bytes(path: Path, bits: int) -> int:
+    """How much memory the weights in the folder `path` take when they are held at 32, 16, 8 or 4 bits.
+
+    Of 8 and 4 bits are the matrices between embeddings and output layer; at 4 bits their scales take a sixteenth more.
+    """
+    whole = 4 if bits == 32 else 2
+    held = whole if bits >= 16 else bits / 8 * (17 / 16 if bits == 4 else 1)
+    found = 0.0
+    for name, shape in _shapes(path).items():
+        quantized = len(shape) == 2 and not WHOLE.search(name)
+        found += math.prod(shape) * (held if quantized else whole)
+    return int(found)
 
 
 def _shapes(path: Path) -> dict[str, Sequence[int]]:

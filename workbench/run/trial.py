@@ -13,6 +13,7 @@ from workbench import files
 from workbench.console import bytes_text
 from workbench.errors import MethodError, UserError, without_places
 from workbench.export import FreshProcess
+from workbench.models import weight_bytes
 from workbench.recipe import LIKELIHOOD
 from workbench.results import FAILED, ExportRecord, RunRecord
 from workbench.run.baselines import run_baseline, run_reranker
@@ -126,8 +127,12 @@ def _out_of_memory(error: Exception, job: Job) -> str:
     less = ["a smaller batch_size"]
     if parts := next((number for number in more if training.batch_size % number == 0), None):
         less = [f"Training(gradient_accumulation_steps={parts}), which computes the rows of a step in smaller parts"]
-    if fewer := [str(bits) for bits in (16, 8, 4) if bits < job.bits]:
-        less.append(f"--bits {' or '.join(fewer)}")
+    if fewer := [bits for bits in (16, 8, 4) if bits < job.bits]:
+        held = {bits: bytes_text(weight_bytes(job.checkpoint.path, bits)) for bits in (job.bits, *fewer)}
+        taken = ", ".join(f"{held[bits]} at {bits}" for bits in fewer)
+        less.append(
+            f"--bits {' or '.join(map(str, fewer))} (the base alone takes {held[job.bits]} at {job.bits} bits, {taken})"
+        )
     told = " ".join(str(error).split())[:200] or type(error).__name__
     return (
         f"out of memory: {told}. {bytes_text(free)} of {bytes_text(whole)} are free. What needs "
