@@ -1,7 +1,9 @@
 """Other formats than that of transformers: written, read back by what runs them, and held against what was trained."""
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,16 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from peft import IA3Config, LoraConfig, get_peft_model
 
 from tiny import flip_a_bit, make_model, make_tokenizer, write_recipe
 from workbench.data.render import make_renderer
 from workbench.errors import UserError
 from workbench.export.__main__ import main as export
-from workbench.export.formats import find_format, verdict
+from workbench.export.__main__ import parser as export_parser
+from workbench.export.formats import Sources, find_format, known_formats, verdict
+from workbench.export.formats.gguf import settings
+from workbench.export.formats.gguf.adapter import write_adapter
 from workbench.export.formats.gguf.modelfile import modelfile, turns_of
 from workbench.export.formats.gguf.runtime import opened
 from workbench.export.formats.gguf.write import write_gguf
@@ -31,11 +37,12 @@ GGUF_KINDS: dict[str, dict[str, Any]] = {
     "gemma3": {"query_pre_attn_scalar": 8},
 }
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+TEMPLATE = "tokenizer.chat_template"
 TEXTS = ["What does a transfer cost?", "  Two spaces, 123 euros;\n\nand 你好 €4.", "<|im_start|>"]
 
 
-def saved(kind: str, folder: Path, **settings: Any) -> tuple[Any, Any]:
-    model, tokenizer = make_model(kind, **settings), make_tokenizer()
+def saved(kind: str, folder: Path, **more: Any) -> tuple[Any, Any]:
+    model, tokenizer = make_model(kind, **more), make_tokenizer()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model, tokenizer
@@ -62,16 +69,18 @@ def test_llama_cpp_computes_the_same_from_a_gguf(kind: str, tmp_path: Path) -> N
     assert texts == [tokenizer(text)["input_ids"] for text in TEXTS]
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("llama", {}), ("qwen3", {"head_dim": 16})])
-def test_onnxruntime_computes_the_same_from_an_onnx(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    model, tokenizer = saved(kind, tmp_path / "hf", width=64, **settings)
+@pytest.mark.parametrize(("kind", "more"), [("llama", {}), ("qwen3", {"head_dim": 16})])
+def test_onnxruntime_computes_the_same_from_an_onnx(kind: str, more: dict[str, Any], tmp_path: Path) -> None:
+    model, tokenizer = saved(kind, tmp_path / "hf", width=64, **more)
     onnx = find_format("onnx")
-    onnx.write(tmp_path / "hf", tmp_path / "onnx", "fp32", 2)
+    hf = tmp_path / "hf"
+    sources = Sources(merged=hf, base=hf, adapter=None, name="tiny", end_of_turn=2)
+    onnx.write(sources, tmp_path / "onnx", "fp32")
     ids: list[int] = tokenizer(TEXTS[0])["input_ids"]
     with torch.inference_mode():
         right = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
     messages = [{"role": "user", "content": TEXTS[1]}]
-    with onnx.open(tmp_path / "onnx") as runtime:
+    with onnx.open(sources, tmp_path / "onnx") as runtime:
         found = runtime.likeliest([ids[: n + 1] for n in range(len(ids))], model.config.vocab_size)
         (prompt,) = runtime.prompt_ids([{"messages": messages, "tools": None}])
         texts = runtime.text_ids(TEXTS)
@@ -81,16 +90,50 @@ def test_onnxruntime_computes_the_same_from_an_onnx(kind: str, settings: dict[st
     assert texts == [tokenizer(text)["input_ids"] for text in TEXTS]
 
 
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("kind", GGUF_KINDS)
+def test_llama_cpp_adds_a_lora_to_its_base(kind: str, rslora: bool, tmp_path: Path) -> None:
+    model, tokenizer = saved(kind, tmp_path / "hf", **GGUF_KINDS[kind])
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=16, use_rslora=rslora, target_modules="all-linear", init_lora_weights=False)
+    tuned: Any = get_peft_model(model, config).eval()
+    tuned.save_pretrained(tmp_path / "adapter")
+    write_gguf(tmp_path / "hf", tmp_path / "base.gguf", "f32", "tiny", 2)
+    write_adapter(tmp_path / "adapter", tmp_path / "hf", tmp_path / "adapter.gguf", "f32")
+    ids: list[int] = tokenizer(TEXTS[0])["input_ids"]
+    with torch.inference_mode():
+        right = tuned(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+        with tuned.disable_adapter():
+            base = tuned(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+    assert (base - right).abs().max() > 0.2
+    with opened(tmp_path / "base.gguf", 128, adapter=tmp_path / "adapter.gguf") as runtime:
+        found = runtime.likeliest([ids[: n + 1] for n in range(len(ids))], model.config.vocab_size)
+    for logs, one in zip(right, found, strict=True):
+        assert np.allclose([dict(one)[n] for n in range(len(logs))], logs.numpy(), atol=2e-2)
+
+
+@pytest.mark.parametrize(("more", "said"), [({"use_dora": True}, "DoRA has lengths"), (None, "no LoRA, but IA3")])
+def test_adapters_that_servers_can_not_add_are_told(more: dict[str, Any] | None, said: str, tmp_path: Path) -> None:
+    model, _ = saved("llama", tmp_path / "hf")
+    names = ["q_proj", "k_proj"]
+    of_ia3 = IA3Config(target_modules=names, feedforward_modules=[])
+    config = of_ia3 if more is None else LoraConfig(target_modules=names, **more)
+    tuned: Any = get_peft_model(model, config)
+    tuned.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(UserError, match=said):
+        write_adapter(tmp_path / "adapter", tmp_path / "hf", tmp_path / "adapter.gguf", "f32")
+
+
 @pytest.mark.parametrize(
-    ("kind", "settings", "said"),
+    ("kind", "more", "said"),
     [
         ("gpt-neo", {}, "no GGUF is written of gpt_neo models"),
         ("gemma3", {}, "its attention is scaled by 256"),
         ("llama", {"rope_parameters": DYNAMIC}, "scaled by 'dynamic'"),
     ],
 )
-def test_what_llama_cpp_can_not_run_is_said(kind: str, settings: dict[str, Any], said: str, tmp_path: Path) -> None:
-    saved(kind, tmp_path / "hf", **settings)
+def test_what_llama_cpp_can_not_run_is_said(kind: str, more: dict[str, Any], said: str, tmp_path: Path) -> None:
+    saved(kind, tmp_path / "hf", **more)
     with pytest.raises(UserError, match=said):
         write_gguf(tmp_path / "hf", tmp_path / "model.gguf", "f16", "tiny", 2)
 
@@ -110,7 +153,12 @@ ONNX_FILES = {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.j
 
 @pytest.mark.parametrize(
     ("name", "quantization", "files"),
-    [("gguf", "f16", GGUF_FILES), ("gguf", "q8_0", GGUF_FILES), ("onnx", "fp32", ONNX_FILES)],
+    [
+        ("gguf", "f16", GGUF_FILES),
+        ("gguf", "q8_0", GGUF_FILES),
+        ("gguf-lora", "f32", {"adapter.gguf"}),
+        ("onnx", "fp32", ONNX_FILES),
+    ],
 )
 def test_a_method_is_exported(
     finished: Path, name: str, quantization: str, files: set[str], tmp_path: Path, capsys: Any
@@ -157,6 +205,21 @@ def test_what_is_lost_is_refused(finished: Path, tmp_path: Path, capsys: Any, mo
     assert export([*asked, str(tmp_path / "base"), "--quantize", "q8_0"]) == 1
     assert "no nearer to the trained model than the base is" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["accepted"]
+
+
+def test_word_salad_is_refused(finished: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """Weights right to the bit, held in another order than llama.cpp reads them, or behind another template."""
+    asked = [str(finished), "--method", "lora", "--format", "gguf", "--quantize", "f32", "--to", str(tmp_path / "x")]
+    llama = settings.ARCHITECTURES["llama"]
+    with monkeypatch.context() as patched:
+        patched.setitem(settings.ARCHITECTURES, "llama", replace(llama, weight=lambda name, weight, config: weight))
+        assert export(asked) == 1
+    assert re.search(r"its next tokens are [\d.]+ nats from the trained model's", capsys.readouterr().out)
+    other = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}"
+    monkeypatch.setattr(gguf.GGUFWriter, "add_chat_template", lambda writer, _: writer.add_string(TEMPLATE, other))
+    assert export(asked) == 1
+    assert "its chat template writes other tokens than in the training" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_is_verified_later(finished: Path, tmp_path: Path, capsys: Any) -> None:
@@ -209,3 +272,9 @@ def test_a_modelfile_says_what_the_chat_template_does(tmp_path: Path) -> None:
         return f"{len(messages)} turns: " + write(messages, add_generation_prompt)
 
     assert turns_of(counts) is None
+
+
+def test_the_help_names_every_format_and_quantization() -> None:
+    said = " ".join(export_parser().format_help().split())
+    for name, one in known_formats().items():
+        assert all(word in said for word in (name, *one.quantizations))

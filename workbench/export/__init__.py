@@ -1,6 +1,6 @@
 """From a trained model to a plain checkpoint: save, reload in a fresh process, prove equal."""
 
-from workbench.export.adapter import save_adapter
+from workbench.export.adapter import save_adapter, why_not_served
 from workbench.export.diagnosis import Source, low_rank_updates
 from workbench.export.interface import Interface, interface_of
 from workbench.export.process import FreshProcess, Question
@@ -19,5 +19,6 @@ __all__ = [
     "save_adapter",
     "sequence_logits",
     "sequence_states",
+    "why_not_served",
     "write_proven",
 ]

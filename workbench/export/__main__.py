@@ -1,4 +1,4 @@
-"""Make a plain checkpoint of a method of a finished run, and prove it.
+"""Make a checkpoint, or a file of another format, of a method of a finished run, and prove it.
 
 python -m workbench.export runs/finserve/2026-01-31-0900 --method lora --to bank-model
 """
@@ -17,7 +17,8 @@ examples:
   %(prog)s --verify bank-model --push my-company/bank-model            what was proven, on a hub
   %(prog)s RUN --method lora --to bank-gguf --format gguf --quantize q8_0     for llama.cpp and Ollama
 
-The checkpoint is read from disk in a process with transformers alone. In float32 its logits must be the trained
+The checkpoint is read from disk in a process with transformers alone. It must have the settings of its base and the
+tokens of the training, and end its answers at the end of the turn. In float32 its logits must be the trained
 model's within 1e-5 of the largest; in either precision it must give the same greedy text on 99 of 100 held-out prompts,
 and must not be the base. With a head of classes, it must give the same class on all prompts. Otherwise nothing is left,
 and the exit code is 1.
@@ -38,10 +39,9 @@ exit codes: 0 the checkpoint is there, or unchanged; 1 it is not what was traine
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    formats = "hf, for transformers, or gguf, for llama.cpp and Ollama"
     p = argparse.ArgumentParser(
         prog="workbench export",
-        description="Make a plain checkpoint of a method of a finished run, and prove it.",
+        description="Make a checkpoint, or a file of another format, of a method of a finished run, and prove it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -56,11 +56,19 @@ def parser() -> argparse.ArgumentParser:
         help="hold an export's files against its manifest, and do nothing else",
     )
     p.add_argument("--push", metavar="NAME", help="upload the export to a hub of Hugging Face, private where it is new")
-    p.add_argument("--format", default="hf", metavar="NAME", help=f"{formats} (default: hf)")
     p.add_argument(
-        "--quantize", metavar="HOW", help="how a format holds the weights; of gguf: f16 (default), f32, q8_0, q4_k_m"
+        "--format", default="hf", metavar="NAME",
+        help="hf for transformers, gguf for llama.cpp and Ollama, gguf-lora (the adapter alone), onnx for "
+        "onnxruntime-genai (default: hf)",
+    )  # fmt: skip
+    p.add_argument(
+        "--quantize",
+        metavar="HOW",
+        help="how the weights are held: gguf f16 (default), f32, q8_0, q4_k_m; gguf-lora f32, f16; onnx fp32, int4",
     )
-    p.add_argument("--accept-loss", action="store_true", help="with --format gguf: accept that the file scores less")
+    p.add_argument(
+        "--accept-loss", action="store_true", help="of another format than hf: accept that the file scores less"
+    )
     p.add_argument(
         "--precision", choices=("float32", "bfloat16", "float16"), default="float32",
         help="of the saved weights (default: float32)",

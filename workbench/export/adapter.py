@@ -38,3 +38,24 @@ def _sort_sets(file: Path, config: PeftConfig) -> None:
     values = json.loads(file.read_text(encoding="utf-8"))
     sets = {name: sorted(value) for name, value in values.items() if isinstance(getattr(config, name, None), set)}
     files.write_text(file, json.dumps(values | sets, indent=2, sort_keys=True))
+
+
+def why_not_served(adapter: Path) -> str | None:
+    """Why servers that add a LoRA to their base, such as llama.cpp and vLLM, can't take an adapter; None if they can.
+
+    Args:
+        adapter: folder of PEFT.
+    """
+    config = json.loads((adapter / CONFIG_NAME).read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA":
+        return f"it is no LoRA, but {config.get('peft_type')}"
+    for setting, why in (
+        ("use_dora", "DoRA has lengths beside its updates"),
+        ("modules_to_save", "it brings modules of its own"),
+        ("rank_pattern", "its ranks differ from layer to layer"),
+        ("alpha_pattern", "its scales differ from layer to layer"),
+        ("lora_bias", "it has biases of its own"),
+    ):
+        if config.get(setting):
+            return why
+    return None

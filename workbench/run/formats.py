@@ -16,7 +16,7 @@ from workbench.errors import UserError, unknown
 from workbench.evaluation import Prediction, find_metric, predict, read_predictions, score_all
 from workbench.export import interface_of, sequence_logits
 from workbench.export.card import model_card
-from workbench.export.formats import Format, find_format
+from workbench.export.formats import Format, Sources, find_format
 from workbench.export.formats.model import RuntimeModel
 from workbench.export.formats.verdict import POSITIONS, Trained, Verdict, read_back, scored
 from workbench.export.verify import MANIFEST_FILE
@@ -94,9 +94,16 @@ def _write(
     """Write, read back, score; leave the folder if all of it holds."""
     try:
         with files.whole_folder(to) as aside:
-            chosen.write(trial.merged, aside, quantization, job.renderer.end_of_turn)
+            sources = Sources(
+                merged=trial.merged,
+                base=job.checkpoint.path,
+                adapter=trial.adapter if trial.adapter.is_dir() else None,
+                name=f"{job.recipe.name} by {record.method}",
+                end_of_turn=job.renderer.end_of_turn,
+            )
+            chosen.write(sources, aside, quantization)
             trained = _trained(job, trial)
-            with chosen.open(aside) as runtime:
+            with chosen.open(sources, aside) as runtime:
                 verdict = read_back(runtime, trained, quantization in chosen.rounded)
                 if verdict.holds:
                     vocabulary = read_config(trial.merged).vocab_size

@@ -13,7 +13,7 @@ from workbench.data.labels import Labels
 from workbench.data.render import Renderer
 from workbench.errors import MethodError, without_places
 from workbench.evaluation import Prediction, write_predictions
-from workbench.export import FreshProcess, save_adapter
+from workbench.export import FreshProcess, save_adapter, why_not_served
 from workbench.methods import Mergeability, Method, NotMergeable
 from workbench.models import Size, attach, size
 from workbench.results import DONE, ExportRecord, RunRecord
@@ -168,10 +168,20 @@ def _export(
         elif renderer.tokenizer is not job.renderer.tokenizer:
             write_predictions(folder.path, _as_prompted(job, evaluated, renderer))
     if not method.trains_base:
-        notes = {**({"Base of the merge": export.base} if export.base else {}), **threshold_note(evaluated.choosing)}
+        notes = {
+            **({"Base of the merge": export.base} if export.base else {}),
+            **threshold_note(evaluated.choosing),
+            "Servers that add a LoRA to their base (vLLM, llama.cpp)": _served(folder),
+        }
         readme = card(job, method, seed, evaluated.scores, merged=False, notes=notes)
         files.write_text(folder.adapter / "README.md", readme)
     return export
+
+
+def _served(folder: TrialFolder) -> str:
+    """Whether a server can run the adapter as it is."""
+    reason = why_not_served(folder.adapter)
+    return f"can't take it: {reason}" if reason else "take it: it has their layout"
 
 
 def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> RunRecord:

@@ -7,10 +7,10 @@ by an entry point of the group `workbench.formats`, see `workbench.plugins`.
 from functools import cache
 
 from workbench.errors import unknown
-from workbench.export.formats.format import Continued, Format, Runtime
+from workbench.export.formats.format import Continued, Format, Runtime, Sources
 from workbench.plugins import registered
 
-__all__ = ["HF", "Continued", "Format", "Runtime", "find_format", "known_formats"]
+__all__ = ["HF", "Continued", "Format", "Runtime", "Sources", "find_format", "known_formats"]
 
 # The folder that transformers loads, which every other format is made from.
 HF = "hf"

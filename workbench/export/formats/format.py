@@ -53,17 +53,35 @@ class Runtime(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sources:
+    """From what an export is made.
+
+    Attributes:
+        merged: folder of the merged checkpoint, which was proven.
+        base, adapter: folders of the base, and of the adapter that was merged into it; none where there is no adapter.
+        name: of the model, for whoever looks into a file.
+        end_of_turn: id of the token that ends an answer.
+    """
+
+    merged: Path
+    base: Path
+    adapter: Path | None
+    name: str
+    end_of_turn: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Format:
-    """A format that a merged checkpoint can be written in.
+    """A format that what was trained can be written in.
 
     Attributes:
         name: as users write it.
         summary: what runs it, in half a sentence.
         quantizations: how its weights can be held, the usual one first.
         rounded: of these, those that are no float: they need a verdict of their own.
-        write: checkpoint (a folder that was proven), folder to write into, quantization, id of the end of the turn.
-            Raises UserError where the format can't hold the model, or what writes it is not installed.
-        open: the folder that `write` made -> what runs it. Raises UserError where that is not installed.
+        write: sources, folder to write into, quantization. Raises UserError where the format can't hold the model, or
+            what writes it is not installed.
+        open: sources, the folder that `write` made -> what runs it. Raises UserError where that is not installed.
         usage: of the folder's name, how a user runs it, for the card, in `language`.
     """
 
@@ -71,7 +89,7 @@ class Format:
     summary: str
     quantizations: tuple[str, ...]
     rounded: frozenset[str]
-    write: Callable[[Path, Path, str, int], None]
-    open: Callable[[Path], AbstractContextManager[Runtime]]
+    write: Callable[[Sources, Path, str], None]
+    open: Callable[[Sources, Path], AbstractContextManager[Runtime]]
     usage: Callable[[str], str]
     language: str = "python"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import UserError
-from workbench.export.formats.format import Continued, Format, Likeliest
+from workbench.export.formats.format import Continued, Format, Likeliest, Sources
 from workbench.export.formats.runtime import ask_in_lots
 from workbench.export.process import ALONE
 from workbench.script import Script
@@ -22,16 +22,15 @@ BUILDER = "onnxruntime_genai.models.builder"
 
 def _require_installed() -> None:
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise UserError(
-            f"format onnx needs {', '.join(missing)} to write and run it: pip install onnxruntime-genai onnx onnx-ir"
-        )
+        raise UserError(f"format onnx needs {', '.join(missing)}: pip install onnxruntime-genai onnx onnx-ir")
 
 
-def _write(checkpoint: Path, folder: Path, quantization: str, end_of_turn: int) -> None:
+def _write(sources: Sources, folder: Path, quantization: str) -> None:
     _require_installed()
     with tempfile.TemporaryDirectory() as cache:
         command = [
-            sys.executable, "-m", BUILDER, "-m", str(checkpoint), "-o", str(folder), "-p", quantization, "-e", "cpu",
+            sys.executable, "-m", BUILDER, "-m", str(sources.merged), "-o", str(folder), "-p", quantization,
+            "-e", "cpu",
             "-c", cache,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **ALONE})
@@ -69,7 +68,7 @@ class OnnxRuntime:
 
 
 @contextmanager
-def _open(folder: Path) -> Iterator[OnnxRuntime]:
+def _open(sources: Sources, folder: Path) -> Iterator[OnnxRuntime]:
     _require_installed()
     script = Script(Path(__file__).parent / "genai" / "serve.py", str(folder.resolve()))
     try:

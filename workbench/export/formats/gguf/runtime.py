@@ -76,17 +76,19 @@ class LlamaCpp:
 
 
 @contextmanager
-def opened(file: Path, context: int) -> Iterator[LlamaCpp]:
+def opened(file: Path, context: int, adapter: Path | None = None) -> Iterator[LlamaCpp]:
     """llama.cpp with a file.
 
     Args:
         context: tokens of a prompt and its answer, at most.
+        adapter: of LoRA, which is added to the model.
 
     Raises:
         UserError: llama.cpp is not installed.
     """
     require_llama_cpp()
-    script = Script(Path(__file__).with_name("serve.py"), str(file.resolve()), str(context))
+    more = [str(adapter.resolve())] if adapter else []
+    script = Script(Path(__file__).with_name("serve.py"), str(file.resolve()), str(context), *more)
     try:
         yield LlamaCpp(script)
     finally:

@@ -1,6 +1,6 @@
 """Run a GGUF file as its users will: in llama.cpp's server, in a process without this package.
 
-    python -E -P serve.py FILE CONTEXT
+    python -E -P serve.py FILE CONTEXT [ADAPTER]
 
 Each line of its standard input is a request of JSON: a path of the server and what it is sent, `{"path": "/tokenize",
 "bodies": [...]}`, many of one kind together. Each line of standard output holds the answers, or an error. The server
@@ -29,7 +29,7 @@ def main() -> None:
         for line in sys.stdin:
             asked = json.loads(line)
             try:
-                server = server or start(sys.argv[1], int(sys.argv[2]))
+                server = server or start(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
                 address = server.listening_address + asked["path"]
                 answer: dict[str, Any] = {"answers": list(pool.map(partial(post, address), asked["bodies"]))}
             except Exception as error:  # noqa: BLE001  whatever it is, the other side has to hear of it
@@ -40,13 +40,14 @@ def main() -> None:
             print(json.dumps(answer), file=answers, flush=True)
 
 
-def start(file: str, context: int) -> Any:
-    """llama.cpp's server with a model."""
+def start(file: str, context: int, adapters: list[str]) -> Any:
+    """llama.cpp's server with a model, and adapters that are added to it."""
     settings = xllamacpp.CommonParams()
     settings.model.path = file
     settings.n_ctx = context * SLOTS
     settings.n_parallel = SLOTS
     settings.warmup = False
+    settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in adapters]
     settings.verbosity = 0
     return xllamacpp.Server(settings)
 

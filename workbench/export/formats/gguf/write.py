@@ -26,25 +26,28 @@ OUTPUT = "output.weight"
 SUPPRESSED = "tokenizer.ggml.suppress_tokens"
 
 
-def write_gguf(checkpoint: Path, file: Path, quantization: str, name: str, end_of_turn: int) -> None:
+def write_gguf(
+    checkpoint: Path, file: Path, quantization: str, name: str, end_of_turn: int, tokenizer: Path | None = None
+) -> None:
     """Write the checkpoint in the folder `checkpoint` to `file`.
 
     Args:
         quantization: "f32", "f16", "q8_0" or "q4_k_m".
         name: of the model, for whoever looks into the file.
         end_of_turn: id of the token that ends an answer.
+        tokenizer: folder of another tokenizer than the checkpoint's, such as one with a chat template.
 
     Raises:
         UserError: llama.cpp could not run it, or is not installed.
     """
-    config, tokenizer = read_config(checkpoint), load_tokenizer(checkpoint)
+    config = read_config(checkpoint)
     known, named = architecture_of(config), tensor_names(config)
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[known.arch])
     writer.add_name(name)
     writer.add_file_type(FILE_TYPES[quantization])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     write_settings(writer, config)
-    write_vocabulary(writer, tokenizer, config.vocab_size, end_of_turn)
+    write_vocabulary(writer, load_tokenizer(tokenizer or checkpoint), config.vocab_size, end_of_turn)
     if unsaid := _unsaid(checkpoint):
         writer.add_array(SUPPRESSED, unsaid)
     with ExitStack() as opened:
