@@ -172,7 +172,8 @@ def test_a_method_is_exported(
     manifest = json.loads((to / "MANIFEST.json").read_text(encoding="utf-8"))
     assert (manifest["format"], manifest["quantization"], manifest["method"]) == (name, quantization, "lora")
     assert export(["--verify", str(to)]) == 0
-    assert 2 * manifest["proof"]["divergence"] < manifest["proof"]["base_divergence"]
+    times = 2 if quantization == "q8_0" else 100
+    assert times * manifest["proof"]["divergence"] < manifest["proof"]["base_divergence"]
     assert manifest["proof"]["comparison"]["items"] == 8
 
 
@@ -203,7 +204,7 @@ def test_what_is_lost_is_refused(finished: Path, tmp_path: Path, capsys: Any, mo
     assert export([*asked, str(tmp_path / "accepted"), "--accept-loss"]) == 0
     monkeypatch.setattr(verdict, "BASE_TIMES", 1e9)
     assert export([*asked, str(tmp_path / "base"), "--quantize", "q8_0"]) == 1
-    assert "no nearer to the trained model than the base is" in capsys.readouterr().out
+    assert "too few bits for what was learned" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["accepted"]
 
 

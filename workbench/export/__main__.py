@@ -30,8 +30,8 @@ is given: then 95 of 100 single tokens must be the same, given the same text bef
 Another format is made from the run's merged checkpoint, and read back by the software that will run it. Its chat
 template and tokenizer must make the tokens of the training; its next tokens are compared (in nats per token), its
 answers, and its headline score with that of the run on the same examples. A file whose weights are floats must be
-within 0.001 nats per token. A quantized one must be nearer to what was trained than the base is, and one that scores
-significantly less is refused, unless --accept-loss is given.
+within 0.001 nats per token, and a hundredth of what the base is away; a quantized one within half of that. A file that
+scores significantly less is refused, unless --accept-loss is given.
 
 exit codes: 0 the checkpoint is there, or unchanged; 1 it is not what was trained; 2 a mistake in what was asked for.
 """

@@ -16,9 +16,10 @@ from workbench.results import Comparison, Score
 LIKELIEST = 64
 # Positions of each sequence, from its end.
 POSITIONS = 8
-# Nats per token that sums in another order and float16 leave; the base must be this many times as far away.
+# Nats per token that sums in another order and float16 leave; and how many times as far away the base must be, from a
+# file of floats and from a quantized one.
 FLOAT_DIVERGENCE = 1e-3
-BASE_TIMES = 2
+FLOAT_BASE_TIMES, BASE_TIMES = 100, 2
 # Of a difference that can't be luck.
 SIGNIFICANT = 0.05
 
@@ -142,11 +143,9 @@ def _too_far(verdict: Verdict, rounded: bool) -> str | None:
         return (
             f"its next tokens are {found:.2g} nats from the trained model's, where float16 leaves {FLOAT_DIVERGENCE:g}"
         )
-    if base < BASE_TIMES * found:
-        return (
-            f"it is no nearer to the trained model than the base is: {found:.2g} nats per token, the base {base:.2g}: "
-            "too few bits for what was learned"
-        )
+    if base < (BASE_TIMES if rounded else FLOAT_BASE_TIMES) * found:
+        why = ": too few bits for what was learned" if rounded else ""
+        return f"its next tokens are {found:.2g} nats from the trained model's, those of the base {base:.2g}{why}"
     return None
 
 
