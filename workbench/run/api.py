@@ -10,12 +10,14 @@ from workbench.compare import compare_methods, table
 from workbench.console import quiet_libraries
 from workbench.errors import UserError
 from workbench.evaluation import Prediction, find_metric, read_predictions
+from workbench.export.formats.verdict import Verdict
 from workbench.methods import method_and_head
 from workbench.models import default_bits
 from workbench.recipe import Recipe
 from workbench.results import Comparison, ExportRecord, Results
 from workbench.run.export import export_method, finished_record
 from workbench.run.folder import Options, RunFolder
+from workbench.run.formats import export_format
 from workbench.run.manifest import require_unchanged
 from workbench.run.run import begin_run
 from workbench.run.tuned import TunedModel, load_base, load_tuned
@@ -86,6 +88,21 @@ class Run:
         """Make a merged checkpoint of a method, and prove it; see `workbench.run.export.export_method`."""
         return export_method(
             self.folder, method, Path(to), seed=seed, precision=precision, base=base, accept_rounding=accept_rounding
+        )
+
+    def export_as(
+        self,
+        kind: str,
+        method: str,
+        to: str | Path,
+        *,
+        quantization: str | None = None,
+        seed: int | None = None,
+        accept_loss: bool = False,
+    ) -> Verdict:
+        """Write a method in another format, such as "gguf"; see `workbench.run.formats.export_format`."""
+        return export_format(
+            self.folder, method, Path(to), kind, quantization=quantization, seed=seed, accept_loss=accept_loss
         )
 
 
