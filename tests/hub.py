@@ -13,6 +13,11 @@ from typing import Any
 LARGE = 2000
 
 
+def git_number(content: bytes) -> str:
+    """Of a file in a repository of git."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 class Hub:
     """What it holds, and what it was sent.
 
@@ -20,7 +25,7 @@ class Hub:
         files: path -> content.
         created: what was asked for when the repository was made.
         tokens: the `Authorization` of each request.
-        spoil: another content is stored than was sent.
+        spoil: of this file another content is stored than was sent.
         refuses: answered with 403.
     """
 
@@ -30,7 +35,7 @@ class Hub:
         self.created: dict[str, Any] = {}
         self.tokens: set[str | None] = set()
         self.address = ""
-        self.spoil = False
+        self.spoil = ""
         self.refuses = False
 
     def answer(self, path: str, body: bytes) -> tuple[int, Any]:  # noqa: PLR0911  one for each kind of request
@@ -65,7 +70,7 @@ class Hub:
         return 200, {"id": "bank/model", "sha": "0" * 40, "siblings": [], "private": True}
 
     def _entry(self, name: str, content: bytes) -> dict[str, Any]:
-        known = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        known = {"type": "file", "path": name, "size": len(content), "oid": git_number(content)}
         large = {"lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}}
         return known | (large if len(content) > LARGE else {})
 
@@ -73,12 +78,11 @@ class Hub:
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
-                self.files[value["path"]] = base64.b64decode(value["content"])
+                content = base64.b64decode(value["content"])
+                self.files[value["path"]] = content + b" " if self.spoil == value["path"] else content
             elif line["key"] == "lfsFile":
                 content = self.objects[value["oid"]]
-                self.files[value["path"]] = content[:-1] + b"!" if self.spoil else content
-            elif line["key"] == "deletedFile":
-                del self.files[value["path"]]
+                self.files[value["path"]] = content[:-1] + b"!" if self.spoil == value["path"] else content
         return {"commitUrl": f"{self.address}/bank/model/commit/{'0' * 40}", "commitOid": "0" * 40}
 
 

@@ -14,8 +14,11 @@ import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 
 from tiny import flip_a_bit, make_model, make_tokenizer, write_recipe
+from workbench.compare import compare_methods
+from workbench.data import Example
 from workbench.data.render import make_renderer
 from workbench.errors import UserError
+from workbench.evaluation import Prediction, find_metric
 from workbench.export.__main__ import main as export
 from workbench.export.__main__ import parser as export_parser
 from workbench.export.formats import Sources, find_format, known_formats, verdict
@@ -24,6 +27,8 @@ from workbench.export.formats.gguf.adapter import write_adapter
 from workbench.export.formats.gguf.modelfile import modelfile, turns_of
 from workbench.export.formats.gguf.runtime import opened
 from workbench.export.formats.gguf.write import write_gguf
+from workbench.export.formats.model import RuntimeModel
+from workbench.generation.engine import LocalModel
 from workbench.models import load_tokenizer
 from workbench.results import Comparison
 from workbench.run import formats
@@ -80,7 +85,7 @@ def test_onnxruntime_computes_the_same_from_an_onnx(kind: str, more: dict[str, A
     with torch.inference_mode():
         right = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
     messages = [{"role": "user", "content": TEXTS[1]}]
-    with onnx.open(sources, tmp_path / "onnx") as runtime:
+    with onnx.open(sources, tmp_path / "onnx", 128) as runtime:
         found = runtime.likeliest([ids[: n + 1] for n in range(len(ids))], model.config.vocab_size)
         (prompt,) = runtime.prompt_ids([{"messages": messages, "tools": None}])
         texts = runtime.text_ids(TEXTS)
@@ -221,6 +226,42 @@ def test_word_salad_is_refused(finished: Path, tmp_path: Path, capsys: Any, monk
     assert export(asked) == 1
     assert "its chat template writes other tokens than in the training" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_answers_wrongly_is_refused_by_the_sign_of_the_difference() -> None:
+    metric = find_metric("bleu")
+    example = Example(
+        id="", prompt=({"role": "user", "content": "a"},), completion="It takes five business days abroad."
+    )
+    right = [replace(Prediction.of_reference(example, "test"), id=str(number), choices={}) for number in range(8)]
+    wrong = [replace(answer, prediction="nothing of the kind") for answer in right]
+    sound = verdict.Verdict(holds=True)
+    (worse,) = compare_methods(metric, "test", {"run": [right], "file": [wrong]})
+    (better,) = compare_methods(metric, "test", {"run": [wrong], "file": [right]})
+    assert "it scores -100.00" in str(verdict.scored(sound, worse, metric.higher_is_better, False).reason)
+    assert verdict.scored(sound, worse, metric.higher_is_better, True).holds
+    assert verdict.scored(sound, better, metric.higher_is_better, False).holds
+
+
+def test_a_file_finds_choices_as_likely_as_the_model_does(tmp_path: Path) -> None:
+    """Choices of several tokens, one of them the beginning of another, and some that are no likely token."""
+    model, _ = saved("llama", tmp_path / "hf")
+    write_gguf(tmp_path / "hf", tmp_path / "model.gguf", "f32", "tiny", 2)
+    renderer = make_renderer(load_tokenizer(tmp_path / "hf"))
+    asked: list[Any] = [[{"role": "user", "content": text}] for text in TEXTS[:2]]
+    choices = [["yes", "yes please", "no"], ["4", "5 days", "€"]]
+    local = LocalModel(model, renderer)
+    with opened(tmp_path / "model.gguf", 128) as runtime:
+        file = RuntimeModel(runtime, renderer, model.config.vocab_size)
+        for with_end in (True, False):
+            right = local.loglikelihood(asked, choices, end_of_turn=with_end)
+            found = file.loglikelihood(asked, choices, end_of_turn=with_end)
+            for a, b in zip(right, found, strict=True):
+                assert np.allclose(a.logprobs, b.logprobs, atol=0.02)
+                assert list(a.tokens) == list(b.tokens)
+                assert (a.constrained is None) == (b.constrained is None)
+                if a.constrained is not None and b.constrained is not None:
+                    assert np.allclose(a.constrained, b.constrained, atol=0.02)
 
 
 def test_an_export_is_verified_later(finished: Path, tmp_path: Path, capsys: Any) -> None:

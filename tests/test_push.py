@@ -37,9 +37,9 @@ def exported(tmp_path: Path) -> Path:
 
 
 def test_an_export_is_uploaded_whole_and_private(hub: Hub, exported: Path, capsys: Any) -> None:
-    hub.files["adapter_config.json"] = b"of an older export, which would be loaded with it"
+    hub.files = {".gitattributes": b"", "config.json": b"of an older export"}
     assert export(["--verify", str(exported), "--push", "bank/model"]) == 0
-    assert hub.files == {path.name: path.read_bytes() for path in exported.iterdir()}
+    assert hub.files == {".gitattributes": b"", **{path.name: path.read_bytes() for path in exported.iterdir()}}
     assert hub.created["visibility"] == "private"
     assert hub.tokens == {"Bearer hf_secret", None}  # none goes along with the bytes, whose address is a secret itself
     said = capsys.readouterr()
@@ -55,10 +55,26 @@ def test_what_is_not_what_was_proven_stays_here(hub: Hub, exported: Path, capsys
     assert "model.safetensors has changed" in capsys.readouterr().out
 
 
-def test_a_hub_that_holds_other_bytes_is_noticed(hub: Hub, exported: Path, capsys: Any) -> None:
-    hub.spoil = True
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_hub_that_holds_other_bytes_is_noticed(hub: Hub, exported: Path, file: str, capsys: Any) -> None:
+    hub.spoil = file
     assert export(["--verify", str(exported), "--push", "bank/model"]) == 2
-    assert "the hub has other bytes of model.safetensors" in capsys.readouterr().err
+    assert f"the hub has other bytes of {file}" in capsys.readouterr().err
+
+
+def test_a_repository_with_other_files_is_left_as_it_is(hub: Hub, exported: Path, capsys: Any) -> None:
+    hub.files = {"adapter_config.json": b"{}"}
+    assert export(["--verify", str(exported), "--push", "bank/model"]) == 2
+    assert "files that are no part of this export (adapter_config.json)" in capsys.readouterr().err
+    assert hub.files == {"adapter_config.json": b"{}"}
+
+
+def test_a_clone_of_a_repository_is_verified(exported: Path) -> None:
+    """A hub keeps files of its own beside those of the export."""
+    (exported / ".gitattributes").write_text("*.safetensors filter=lfs", encoding="utf-8")
+    (exported / ".cache" / "huggingface").mkdir(parents=True)
+    (exported / ".cache" / "huggingface" / "config.json.metadata").write_text("", encoding="utf-8")
+    assert export(["--verify", str(exported)]) == 0
 
 
 def test_mistakes_are_told_in_a_line(hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -72,6 +88,8 @@ def test_mistakes_are_told_in_a_line(hub: Hub, exported: Path, monkeypatch: pyte
     assert "--push bank model" in said("bank model")
     hub.refuses = True
     assert "the hub refuses: You don't have the rights" in said("bank/model")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert "ConnectError" in said("bank/model")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in said("bank/model")
     assert export(["--push", "bank/model"]) == 2

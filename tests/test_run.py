@@ -373,7 +373,7 @@ def test_the_loading_that_the_card_shows_works(
         assert names["model"](input_ids=ids).logits.isfinite().all()
     card = (out / "prompt" / "merged" / "README.md").read_text()
     assert "the chat template puts them in front" in card
-    assert "has them twice" in card
+    assert "raw text needs them in front, too" in card
 
 
 def test_what_is_quantized_already_is_refused(

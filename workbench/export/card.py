@@ -19,19 +19,21 @@ def model_card(
     scores: Sequence[tuple[str, str]],
     loading: str,
     language: str = "python",
+    library: str = "transformers",
     notes: Mapping[str, str],
 ) -> str:
     """A model card in Markdown: what it is, from what it was made, what it scores, how it is loaded.
 
     Args:
         loading: how it is run, in `language`.
+        library: as hubs call what runs it.
         notes: in Markdown, by their titles.
     """
     rows = "\n".join(f"| {markdown(name)} | {value} |" for name, value in scores)
     remarks = "".join(f"- **{name}:** {text}\n" for name, text in notes.items())
     base = checkpoint.replace("`", "'")
     return f"""---
-library_name: transformers
+library_name: {library}
 tags: [workbench, {method}]
 ---
 # {markdown(title)}

@@ -113,7 +113,7 @@ def by_states(found: torch.Tensor | None, trained: torch.Tensor | None) -> str |
 
 def by_weights(folder: Path, source: Source) -> str | None:
     """What its weights say; None where they can't be read, or fit."""
-    base = dict(source.base().state_dict())
+    base = {name: weight.cpu() for name, weight in source.base().state_dict().items()}
     if fault := _rounded_weights(folder, base):
         return fault
     if not source.updates:
@@ -121,7 +121,7 @@ def by_weights(folder: Path, source: Source) -> str | None:
     with ExitStack() as opened:
         weights = {
             name: value
-            for name, value in _weights(folder, opened)
+            for name, value in weights_of(folder, opened)
             if name in base and _shape(value) == base[name].shape
         }
         frozen = [name for name in weights if name not in source.updates and name.split(".")[0] not in HEAD_NAMES]
@@ -133,7 +133,9 @@ def by_weights(folder: Path, source: Source) -> str | None:
             for name, update in source.updates.items()
             if name in weights
         }
-    if fault := _fault(parts):
+        ranks = {name: _is_low_rank(_tensor(weights[name]) - base[name].float(), source.updates[name])
+                 for name in [name for name, part in parts.items() if not part.right][:NAMED]}  # fmt: skip
+    if fault := _fault(parts, all(ranks.values())):
         return fault
     rounded = [name for name, distance in apart.items() if distance > 0]
     return f"weights that no adapter touches are those of the base rounded: {_names(rounded)}" if rounded else None
@@ -146,13 +148,11 @@ class _Part:
     Attributes:
         scale: how often the update is in it.
         rest: what remains besides, relative to the update.
-        low_rank: what remains is of no higher rank than two adapters have.
         of_base: what remains, relative to the base's weight.
     """
 
     scale: float
     rest: float
-    low_rank: bool
     of_base: float
 
     @classmethod
@@ -161,12 +161,9 @@ class _Part:
         size = whole.norm().clamp_min(1e-30)
         scale = float((difference * whole).sum() / size**2)
         wrong = difference - whole
-        values = torch.linalg.svdvals(wrong) if wrong.norm() > SAME_UPDATE * size else torch.zeros(1)
-        behind = values[2 * update.up.shape[1] :]
         return cls(
             scale=scale,
             rest=float((difference - scale * whole).norm() / size),
-            low_rank=float(behind.norm()) <= LOW_RANK * float(values.norm()),
             of_base=_distance(base + wrong, base),
         )
 
@@ -176,8 +173,26 @@ class _Part:
         return abs(self.scale - 1) <= SAME_UPDATE and self.rest <= SAME_UPDATE
 
 
-def _fault(parts: Mapping[str, _Part]) -> str | None:
-    """What kind of fault made weights what they are; None where nothing is wrong with them."""
+def _is_low_rank(difference: torch.Tensor, update: LowRankUpdate) -> bool:
+    """Whether what is wrong with a weight is of no higher rank than two adapters have.
+
+    A few random directions beyond that rank catch what is left behind it.
+    """
+    wrong, rank = difference - update.whole(), 2 * update.up.shape[1]
+    size = float(wrong.norm())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        u, s, v = torch.svd_lowrank(wrong, q=min(rank, *wrong.shape), niter=4)
+    rest = float((wrong - u @ torch.diag(s) @ v.t()).norm())
+    return rest <= LOW_RANK * size
+
+
+def _fault(parts: Mapping[str, _Part], low_rank: bool) -> str | None:
+    """What kind of fault made weights what they are; None where nothing is wrong with them.
+
+    Args:
+        low_rank: what is wrong with some of them has no higher rank than two adapters.
+    """
     wrong = {name: part for name, part in parts.items() if not part.right}
     if not wrong:
         return None
@@ -188,7 +203,7 @@ def _fault(parts: Mapping[str, _Part]) -> str | None:
             return f"the adapter was left out of {where}"
         times = f"{most:.2f}" if most - least <= 2 * SAME_UPDATE else f"{least:.2f} to {most:.2f}"
         return f"the adapter is in {where} {times} times"
-    if all(part.low_rank for part in wrong.values()):
+    if low_rank:
         return f"another adapter than the one that was trained is in {where}"
     share = max(part.of_base for part in wrong.values())
     rounded = ", as of the same weights held at fewer bits" if share <= ROUNDED else ""
@@ -197,23 +212,21 @@ def _fault(parts: Mapping[str, _Part]) -> str | None:
 
 def _rounded_weights(folder: Path, base: Mapping[str, torch.Tensor]) -> str | None:
     """Whether float32 weights are what bfloat16 or float16 would leave of them, and the base's are not."""
-    for dtype in (torch.bfloat16, torch.float16):
-        with ExitStack() as opened:
-            changed = [
-                tensor
-                for name, value in _weights(folder, opened)
-                if (tensor := _tensor(value)).is_floating_point()
-                and (
-                    name not in base or base[name].shape != tensor.shape or not torch.equal(base[name].float(), tensor)
-                )
-            ]
-            if changed and all(torch.equal(tensor.to(dtype).float(), tensor) for tensor in changed):
-                return f"its weights were rounded to {str(dtype).removeprefix('torch.')}"
-    return None
+    left, changed = [torch.bfloat16, torch.float16], False
+    with ExitStack() as opened:
+        for name, part in weights_of(folder, opened):
+            tensor = _tensor(part)
+            if name in base and base[name].shape == tensor.shape and torch.equal(base[name].float(), tensor):
+                continue
+            changed = True
+            left = [dtype for dtype in left if torch.equal(tensor.to(dtype).float(), tensor)]
+            if not left:
+                return None
+    return f"its weights were rounded to {str(left[0]).removeprefix('torch.')}" if changed else None
 
 
-def _weights(folder: Path, opened: ExitStack) -> Iterator[tuple[str, Any]]:
-    """Name and slice of each weight in a checkpoint, read when it is asked for."""
+def weights_of(folder: Path, opened: ExitStack) -> Iterator[tuple[str, Any]]:
+    """Name of each weight in the folder of a checkpoint, and what is read of it when it is asked for."""
     for path in sorted(folder.glob("*.safetensors")):
         handle = opened.enter_context(safe_open(path, framework="pt"))
         for name in handle.keys():  # noqa: SIM118  it is no mapping

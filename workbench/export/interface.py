@@ -13,14 +13,14 @@ from workbench.data import Example
 from workbench.data.render import Renderer
 from workbench.data.template import for_template
 from workbench.export.process import ReadBack
+from workbench.methods.bottleneck.structure import WIDTH
 
-# What of a configuration an export may change: the vocabulary for soft prompts, the width of feed-forward blocks for
-# parallel adapters, and what says where and by what the files were written.
+# What of a configuration an export may change: the vocabulary for soft prompts, ids of special tokens, and what says
+# where and by what the files were written. Beside these the width of feed-forward blocks, for parallel adapters.
 MAY_CHANGE = frozenset({
     "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "quantization_config",
     "use_cache", "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "_attn_implementation",
     "attn_implementation", "return_dict", "output_hidden_states", "output_attentions",
-    "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "inner_dim", "mlp_dim",
 })  # fmt: skip
 # Settings of a generation_config that end or change greedy answers, with the values that do neither.
 ENDS = {
@@ -107,7 +107,9 @@ def _config_misfit(found: Mapping[str, Any], base: Mapping[str, Any]) -> str | N
     What the base's lacks, its architecture doesn't read, such as the names by which older versions know a setting.
     """
     changed = {
-        name: (found.get(name), base[name]) for name in sorted({*base} - MAY_CHANGE) if found.get(name) != base[name]
+        name: (found.get(name), before)
+        for name, before in sorted(base.items())
+        if name not in MAY_CHANGE and found.get(name) != before and not _is_width(name, found.get(name))
     }
     for name, (now, before) in list(changed.items()):
         if isinstance(now, Mapping) and isinstance(before, Mapping) and name.endswith("_config"):
@@ -118,6 +120,10 @@ def _config_misfit(found: Mapping[str, Any], base: Mapping[str, Any]) -> str | N
         return None
     said = ", ".join(f"{name} is {now!r}, in the base {before!r}" for name, (now, before) in list(changed.items())[:3])
     return f"its config.json is not the base's: {said}"
+
+
+def _is_width(name: str, value: Any) -> bool:
+    return bool(WIDTH.search(name)) and isinstance(value, int) and not isinstance(value, bool)
 
 
 def _generation_misfit(found: Mapping[str, Any], end_of_turn: int, new_entries: Sequence[int]) -> str | None:

@@ -1,5 +1,6 @@
 """Save a plain checkpoint, and prove that nothing was lost."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +17,13 @@ from workbench.export.diagnosis import Source, diagnosis
 from workbench.export.interface import Interface, misfit
 from workbench.export.older import write_older_forms
 from workbench.export.process import FreshProcess, Question, ReadBack
-from workbench.export.verify import MANIFEST_FILE
+from workbench.export.verify import MANIFEST_FILE, checksums_of
 from workbench.models import release_memory
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
+logger = logging.getLogger(__name__)
+
 # Of the largest logit: what float32 leaves when two orders of the same sums are compared.
 LOGIT_TOLERANCE = 1e-5
 # A merged checkpoint must be at least so many times farther from the base than from the adapter.
@@ -93,11 +96,15 @@ def proof_sequences(rendered: Sequence[Rendered], classes: bool = False) -> list
 
 
 @torch.inference_mode()
-def sequence_states(model: nn.Module, sequence: Sequence[int]) -> torch.Tensor:
-    """Hidden states of the last `STATES` tokens behind the embeddings and each layer, (layers + 1, tokens, width)."""
+def sequence_states(model: nn.Module, sequence: Sequence[int]) -> torch.Tensor | None:
+    """Hidden states of the last `STATES` tokens behind the embeddings and each layer, (layers + 1, tokens, width).
+
+    None of a model that tells none, or whose layers differ in width.
+    """
     place = next(model.parameters()).device
     output = model(input_ids=torch.tensor([sequence], device=place), output_hidden_states=True)
-    return torch.stack([state[0, -STATES:].float().cpu() for state in output.hidden_states])
+    states = [state[0, -STATES:].float().cpu() for state in output.hidden_states or ()]
+    return torch.stack(states) if len({state.shape for state in states}) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +178,8 @@ def write_proven(
             proof = _read_back(aside, process, held_out, expected, max_new_tokens, precision, accept_rounding)
             if not proof.holds:
                 raise _NotEqualError(proof)
-            checksums = {path.name: files.sha256_of(path) for path in sorted(aside.iterdir())}
-            files.write_json(aside / MANIFEST_FILE, {**(provenance or {}), "proof": asdict(proof), "files": checksums})
+            manifest = {**(provenance or {}), "proof": asdict(proof), "files": checksums_of(aside)}
+            files.write_json(aside / MANIFEST_FILE, manifest)
     except _NotEqualError as error:
         return error.proof
     return proof
@@ -209,9 +216,19 @@ def _read_back(
         return _refused(reason, len(held_out))
     exact = precision == torch.float32
     proof = compare(read.logits, read.texts, expected, exact, accept_rounding and not exact)
-    if exact and not proof.equal and (kind := diagnosis(folder, expected.source, read.states, expected.states)):
-        return replace(proof, reason=f"{proof.reason}; {kind}")
+    if exact and not proof.equal:
+        return replace(proof, reason=f"{proof.reason}{_kind(folder, expected, read)}")
     return proof
+
+
+def _kind(folder: Path, expected: Expected, read: ReadBack) -> str:
+    """What kind of fault a checkpoint has, behind the reason; nothing that goes wrong here may hide the reason."""
+    try:
+        kind = diagnosis(folder, expected.source, read.states, expected.states)
+    except Exception as error:  # noqa: BLE001  the reason is known, its kind is not
+        logger.warning("what kind of fault it is could not be found out: %s", error)
+        kind = None
+    return f"; {kind}" if kind else ""
 
 
 def _unfit(read: ReadBack, precision: torch.dtype, expected: Expected) -> str | None:

@@ -88,9 +88,9 @@ def tensors(model: Any, request: dict[str, Any], classifies: bool) -> dict[str, 
         logits = output.logits if classifies else output.logits[0, -count:]
         found[str(number)] = logits.float().cpu().contiguous()
         if number == 0 and not classifies:
-            found["states"] = torch.stack(
-                [state[0, -request["states"] :].float().cpu() for state in output.hidden_states]
-            )
+            last = [state[0, -request["states"] :].float().cpu() for state in output.hidden_states or ()]
+            if len({state.shape for state in last}) == 1:  # a diagnosis can do without
+                found["states"] = torch.stack(last)
     return found
 
 

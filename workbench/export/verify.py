@@ -1,6 +1,7 @@
 """Whether an export is still what was proven: its files against the checksums in its `MANIFEST.json`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from workbench.errors import UserError
 
 # In a checkpoint: what it was made from, how it was proven, and the sha256 of its other files.
 MANIFEST_FILE = "MANIFEST.json"
+# What stands beside the files of a repository that was cloned or downloaded from a hub.
+OF_A_HUB = re.compile(r"\.gitattributes$|\.git/|\.cache/")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -30,18 +33,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def checksums_of(folder: Path) -> dict[str, str]:
+    """The sha256 of every file of an export, by its name; what a hub puts beside them is no part of it."""
+    there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name: files.sha256_of(path)
+        for name, path in there.items()
+        if name != MANIFEST_FILE and not OF_A_HUB.match(name)
+    }
+
+
 def changes(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """What is not as it was proven, in half sentences: files that changed, are missing or are new."""
-    expected: dict[str, str] = manifest["files"]
-    there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    there.pop(MANIFEST_FILE, None)
-    found = []
-    for name, checksum in expected.items():
-        if name not in there:
-            found.append(f"{name} is missing")
-        elif files.sha256_of(there[name]) != checksum:
-            found.append(f"{name} has changed")
-    return found + [f"{name} was not there" for name in there if name not in expected]
+    expected, found = manifest["files"], checksums_of(folder)
+    return [
+        *(f"{name} is missing" for name in expected if name not in found),
+        *(f"{name} has changed" for name in expected if found.get(name, expected[name]) != expected[name]),
+        *(f"{name} was not there" for name in found if name not in expected),
+    ]
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """A method of a finished run in another format, held against what was trained by the software that will run it."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,14 @@ import torch
 from workbench import files
 from workbench.compare import compare_methods
 from workbench.data import Example
-from workbench.errors import UserError, unknown
-from workbench.evaluation import Prediction, find_metric, predict, read_predictions, score_all
+from workbench.errors import UserError, unknown, without_places
+from workbench.evaluation import Metric, Prediction, find_metric, predict, read_predictions, score_all
 from workbench.export import interface_of, sequence_logits
 from workbench.export.card import model_card
 from workbench.export.formats import Format, Sources, find_format
 from workbench.export.formats.model import RuntimeModel
 from workbench.export.formats.verdict import POSITIONS, Trained, Verdict, read_back, scored
-from workbench.export.verify import MANIFEST_FILE
+from workbench.export.verify import MANIFEST_FILE, checksums_of
 from workbench.generation.sampling import Sampling
 from workbench.models import load_model, load_tokenizer, release_memory
 from workbench.models.checkpoint import read_config
@@ -101,15 +103,21 @@ def _write(
                 name=f"{job.recipe.name} by {record.method}",
                 end_of_turn=job.renderer.end_of_turn,
             )
+            _answered(job, results, trial)  # before anything is written
             chosen.write(sources, aside, quantization)
             trained = _trained(job, trial)
-            with chosen.open(sources, aside) as runtime:
+            longest = max(len(ids) for ids in (*trained.prompts, *trained.prefixes, *_asked(job, results)))
+            with chosen.open(sources, aside, longest + job.recipe.max_new_tokens) as runtime:
                 verdict = read_back(runtime, trained, quantization in chosen.rounded)
                 if verdict.holds:
                     vocabulary = read_config(trial.merged).vocab_size
                     renderer = job.renderer.with_tokenizer(load_tokenizer(trial.merged))
                     model = RuntimeModel(runtime, renderer, vocabulary)
-                    verdict = _scored(job, results, trial, model, verdict, accept_loss)
+                    try:
+                        verdict = _scored(job, results, trial, model, verdict, accept_loss)
+                    except RuntimeError as error:
+                        reason = f"its runtime could not answer what was asked: {without_places(str(error))}"
+                        verdict = replace(verdict, holds=False, reason=reason)
             if not verdict.holds:
                 raise _RefusedError(verdict)
             _describe(job, record, trial, aside, to.name, chosen, quantization, verdict)
@@ -132,21 +140,29 @@ def _trained(job: Job, trial: TrialFolder) -> Trained:
     plain = [e for e in examples if not renderer.control.spelled(e.prompt)] or examples
     rendered = [renderer.render(example) for example in plain]
     before = [job.renderer.render(example) for example in plain[:SEQUENCES]]
-    merged, base = load_model(trial.merged, 32), load_model(job.checkpoint.path, 32)
-    known = int(base.config.get_text_config().vocab_size)
-    logs = _logs(merged, [r.prompt_ids + r.completion_ids for r in rendered[:SEQUENCES]], known)
-    base_logs = _logs(base, [r.prompt_ids + r.completion_ids for r in before], known)
+    known = int(read_config(job.checkpoint.path).get_text_config().vocab_size)
+    model: Any = load_model(trial.merged, 32)
+    config = model.config
+    logs = _logs(model, [r.prompt_ids + r.completion_ids for r in rendered[:SEQUENCES]], known)
+    del model  # there may be no memory for two
+    release_memory()
+    model = load_model(job.checkpoint.path, 32)
+    base_logs = _logs(model, [r.prompt_ids + r.completion_ids for r in before], known)
     new = sorted(set(tokenizer.get_vocab().values()) - set(job.renderer.tokenizer.get_vocab().values()))
     answers = {answer.id: answer for answer in read_predictions(trial.path)}
-    texts = [answers[e.id].prediction for e in plain if e.id in answers and not answers[e.id].choices]
-    prompts = [r.prompt_ids for e, r in zip(plain, rendered, strict=True) if e.id in answers]
+    written = [
+        (answers[e.id].prediction, r.prompt_ids)
+        for e, r in zip(plain, rendered, strict=True)
+        if e.id in answers and not answers[e.id].choices
+    ]
     prefixes = [ids[: len(ids) - left] for ids in ([*r.prompt_ids, *r.completion_ids] for r in rendered[:SEQUENCES])
                 for left in reversed(range(_positions(ids)))]  # fmt: skip
-    interface = partial(interface_of, job.renderer, plain, merged.config)
-    del merged, base
+    interface = partial(interface_of, job.renderer, plain, config)
+    del model
     release_memory()
     return Trained(
-        prefixes=prefixes, logs=logs, base_logs=base_logs, texts=texts, prompts=prompts if texts else [],
+        prefixes=prefixes, logs=logs, base_logs=base_logs,
+        texts=[text for text, _ in written], prompts=[ids for _, ids in written],
         interface=interface, new_entries=new, max_new_tokens=job.recipe.max_new_tokens,
     )  # fmt: skip
 
@@ -164,12 +180,33 @@ def _logs(model: Any, sequences: Sequence[Sequence[int]], known: int) -> torch.T
     return torch.cat(parts)
 
 
+def _asked(job: Job, results: Results) -> list[list[int]]:
+    """Token ids of all prompts that a file is scored on."""
+    return [rendered.prompt_ids for _, rendered in job.evaluated[results.compared_split]]
+
+
+def _answered(job: Job, results: Results, trial: TrialFolder) -> tuple[Metric, list[Prediction]]:
+    """The headline metric, and the run's own answers that it is taken of.
+
+    Raises:
+        UserError: it hangs on likelihoods of references, which no runtime tells.
+    """
+    metric = find_metric(results.headline, job.recipe.metrics)
+    answers = [one for one in read_predictions(trial.path) if one.split == results.compared_split]
+    found = [one for one in answers if metric.applies(one)]
+    if not any(metric.applies(replace(one, nll=math.nan, tokens=0)) for one in found):
+        raise UserError(
+            f"the recipe's primary metric, {results.headline}, hangs on how likely references are, which other "
+            "runtimes don't tell: choose another primary_metric, or take --format hf"
+        )
+    return metric, found
+
+
 def _scored(
     job: Job, results: Results, trial: TrialFolder, model: RuntimeModel, verdict: Verdict, accept_loss: bool
 ) -> Verdict:
     """A verdict with the headline score of the file beside that of the run, on the same examples."""
-    metric, split = find_metric(results.headline), results.evaluated_splits[0]
-    before = [one for one in read_predictions(trial.path) if one.split == split and metric.applies(one)]
+    (metric, before), split = _answered(job, results, trial), results.compared_split
     asked = {one.id for one in before}
     examples: list[Example] = [example for example, _ in job.evaluated[split] if example.id in asked]
     sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
@@ -205,6 +242,7 @@ def _describe(
     assert verdict.score is not None
     assert verdict.comparison is not None
     one, two = verdict.score, verdict.comparison
+    readers = {package: version(package) for package in chosen.packages}
     card = model_card(
         title=f"{job.recipe.name} by {record.method}, {chosen.name} {quantization}",
         checkpoint=source["base"]["name"],
@@ -218,17 +256,20 @@ def _describe(
         scores=[(f"{two.metric}[{two.split}], of this file", f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})")],
         loading=chosen.usage(name),
         language=chosen.language,
+        library=chosen.name,
         notes={
             "Beside what was trained": f"{two.difference:+.2f} ({two.low:.2f} to {two.high:.2f}) on the same examples; "
             f"next tokens {verdict.divergence:.2g} nats away, the base {verdict.base_divergence:.2g}",
+            "Read back by": ", ".join(f"{package} {number}" for package, number in readers.items()),
         },
     )
     files.write_text(folder / "README.md", card)
-    checksums = {path.name: files.sha256_of(path) for path in sorted(folder.iterdir())}
+    checksums = checksums_of(folder)
     manifest = {
         **{key: value for key, value in source.items() if key not in ("proof", "files")},
         "format": chosen.name,
         "quantization": quantization,
+        "read_back_by": readers,
         "merged": source["files"],
         "proof": asdict(verdict),
         "files": checksums,

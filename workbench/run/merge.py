@@ -32,6 +32,7 @@ from workbench.generation.engine import LocalModel, generation_config
 from workbench.generation.sampling import Sampling
 from workbench.methods import Method, NotMergeable
 from workbench.models import last_states, load_model, plain_model, read_by_head, without_adapter
+from workbench.models.checkpoint import read_config
 from workbench.results import ExportRecord, Score
 from workbench.run.cards import BASES, card, prompt_note, threshold_note
 from workbench.run.prepare import Job
@@ -86,7 +87,7 @@ def merge(
         expected = replace(expected, new_entries=_new_entries(tokenizer, job.renderer.tokenizer))
         notes["Prompt"] = prompt_note(len(expected.new_entries))
     if generation is not None:
-        generation.suppress_tokens = merged.generation_config.suppress_tokens
+        generation.suppress_tokens = list(expected.new_entries) or None
     renderer = job.renderer.with_tokenizer(tokenizer)
     with nullcontext(process) if process is not None else FreshProcess() as reader:
         proof = write_proven(
@@ -95,6 +96,12 @@ def merge(
             precision, accept_rounding, _provenance(job, method, seed),
         )  # fmt: skip
     return _record(proof, saved, base), renderer
+
+
+def _base_config(job: Job, model: Any) -> Any:
+    """The configuration that an export's is held against: of a whole checkpoint that was trained, that of its base."""
+    config = read_config(job.checkpoint.path)
+    return config if type(config) is type(model.config) and job.head.labels is None else copy.deepcopy(model.config)
 
 
 def _new_entries(tokenizer: Any, before: Any) -> list[int]:
@@ -153,7 +160,7 @@ def _expected(
     """What the trained model and the base give for held-out examples."""
     model: Any = saved.model
     rendered = [job.renderer.render(example) for example in examples]
-    config = copy.deepcopy(plain_model(model).config)
+    config = _base_config(job, plain_model(model))
     interface = partial(interface_of, copy.deepcopy(job.renderer), examples, config)
     source = None
     if saved.base is not None and method.trains and not method.trains_base:

@@ -181,7 +181,7 @@ def _export(
 def _served(folder: TrialFolder) -> str:
     """Whether a server can run the adapter as it is."""
     reason = why_not_served(folder.adapter)
-    return f"can't take it: {reason}" if reason else "take it: it has their layout"
+    return f"can't take it: {reason}" if reason else "can take it, where they know the architecture of its base"
 
 
 def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> RunRecord:

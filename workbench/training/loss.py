@@ -93,9 +93,9 @@ def completion_losses(model: nn.Module, rendered: Sequence[Rendered]) -> list[to
     found = []
     for one in rendered:
         ids = torch.tensor([one.prompt_ids + one.completion_ids], device=place)
-        logits = model(input_ids=ids, use_cache=False).logits[0, -ids.shape[1] :].float()  # behind virtual tokens
-        begin = len(one.prompt_ids)
-        found.append(nn.functional.cross_entropy(logits[begin - 1 : -1], ids[0, begin:], reduction="none"))
+        logits = model(input_ids=ids, use_cache=False).logits[0]
+        count = len(one.completion_ids)  # counted from the end: virtual tokens stand in front
+        found.append(nn.functional.cross_entropy(logits[-count - 1 : -1].float(), ids[0, -count:], reduction="none"))
     return found
 
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 # Examples on which both are computed.
 COMPARED = 4
-# How far both may be apart, relative to the loss: in float32, and where bfloat16 or integers at 8 bits round.
-TOLERANCE, ROUNDED_TOLERANCE = 1e-3, 0.03
+# How far both may be apart, relative to the loss: in float32, and where bfloat16 or integers at 8 bits round; there the
+# logit of one token may be a quarter off, which counts for as much less as there are more tokens.
+TOLERANCE, ROUNDED_TOLERANCE, ROUNDED_LOGIT = 1e-3, 0.03, 0.25
 # Of a schedule the first step may have a learning rate of zero.
 STEPS = 2
 
@@ -67,7 +68,7 @@ def require_plain_loss(trainer: "ObjectiveTrainer", examples: Sequence[Any], pla
                 f"the training would count {found} items where {_examples(some)} {items}: its labels are not those of "
                 f"{name}"
             )
-        if not abs(loss - right) <= _tolerance(trainer) * max(1.0, abs(right)):
+        if not abs(loss - right) <= _tolerance(trainer, right, items):
             raise MethodError(
                 f"the training would minimise another loss than {name}: {loss:.4f} where {_examples(some)} {right:.4f}"
             )
@@ -87,10 +88,12 @@ def _trained_loss(trainer: "ObjectiveTrainer", examples: Sequence[Any]) -> tuple
         return float(objective.loss(model, batch, trainer.linear_output)) / max(items, 1), items
 
 
-def _tolerance(trainer: "ObjectiveTrainer") -> float:
+def _tolerance(trainer: "ObjectiveTrainer", loss: float, items: int) -> float:
+    """How far a loss may be from another of the same items, in its own unit."""
     model: Any = plain_model(trainer.model)
-    rounds = trainer.args.bf16 or getattr(model, "is_quantized", False) or model.dtype != torch.float32
-    return ROUNDED_TOLERANCE if rounds else TOLERANCE
+    if trainer.args.bf16 or getattr(model, "is_quantized", False) or model.dtype != torch.float32:
+        return ROUNDED_TOLERANCE * max(1.0, abs(loss)) + ROUNDED_LOGIT / items**0.5
+    return TOLERANCE * max(1.0, abs(loss))
 
 
 @contextmanager

@@ -81,8 +81,10 @@ class Format:
         rounded: of these, those that are no float: they need a verdict of their own.
         write: sources, folder to write into, quantization. Raises UserError where the format can't hold the model, or
             what writes it is not installed.
-        open: sources, the folder that `write` made -> what runs it. Raises UserError where that is not installed.
+        open: sources, the folder that `write` made, tokens of the longest prompt and its answer -> what runs it. Raises
+            UserError where that is not installed.
         usage: of the folder's name, how a user runs it, for the card, in `language`.
+        packages: what reads it back, of which the manifest says the versions.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Format:
     quantizations: tuple[str, ...]
     rounded: frozenset[str]
     write: Callable[[Sources, Path, str], None]
-    open: Callable[[Sources, Path], AbstractContextManager[Runtime]]
+    open: Callable[[Sources, Path, int], AbstractContextManager[Runtime]]
     usage: Callable[[str], str]
     language: str = "python"
+    packages: tuple[str, ...] = ()

@@ -1,12 +1,12 @@
 """GGUF: for llama.cpp and what is built on it, such as Ollama and LM Studio."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from workbench import files
 from workbench.data.render import make_renderer
+from workbench.data.template import DATE
 from workbench.errors import UserError
 from workbench.export.formats.format import Format, Sources
 from workbench.export.formats.gguf.adapter import ADAPTER_FILE, write_adapter
@@ -15,8 +15,8 @@ from workbench.export.formats.gguf.runtime import LlamaCpp, opened, require_llam
 from workbench.export.formats.gguf.write import MODEL_FILE, write_gguf
 from workbench.models import load_tokenizer
 
-# Tokens of a prompt and its answer for which there is room while a file is read back.
-CONTEXT = 4096
+# Tokens beside those of the longest prompt and its answer for which there is room while a file is read back.
+ROOM = 64
 
 
 def _write(sources: Sources, folder: Path, quantization: str) -> None:
@@ -25,14 +25,15 @@ def _write(sources: Sources, folder: Path, quantization: str) -> None:
     tokenizer = load_tokenizer(sources.merged)
     first = tokenizer("a")["input_ids"][0]
     bos = tokenizer.bos_token if first == tokenizer.bos_token_id else None
-    turns = turns_of(make_renderer(tokenizer).template.text)
+    dated = DATE in tokenizer.chat_template  # Ollama's language would keep the day of the export
+    turns = None if dated else turns_of(make_renderer(tokenizer).template.text)
     end = tokenizer.convert_ids_to_tokens(sources.end_of_turn)
     files.write_text(folder / MODELFILE, modelfile(MODEL_FILE, turns, bos, end))
 
 
 @contextmanager
-def _open(sources: Sources, folder: Path) -> Iterator[LlamaCpp]:
-    with opened(folder / MODEL_FILE, CONTEXT) as runtime:
+def _open(sources: Sources, folder: Path, longest: int) -> Iterator[LlamaCpp]:
+    with opened(folder / MODEL_FILE, longest + ROOM) as runtime:
         yield runtime
 
 
@@ -48,12 +49,12 @@ def _write_adapter(sources: Sources, folder: Path, quantization: str) -> None:
 
 
 @contextmanager
-def _open_adapter(sources: Sources, folder: Path) -> Iterator[LlamaCpp]:
+def _open_adapter(sources: Sources, folder: Path, longest: int) -> Iterator[LlamaCpp]:
     """The adapter on the base, which is written for it and not kept: users have their own."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
-        base = Path(beside) / MODEL_FILE
+    with files.temporary_folder(folder.parent, "base") as beside:
+        base = beside / MODEL_FILE
         write_gguf(sources.base, base, "f32", "base", sources.end_of_turn, tokenizer=sources.merged)
-        with opened(base, CONTEXT, adapter=folder / ADAPTER_FILE) as runtime:
+        with opened(base, longest + ROOM, adapter=folder / ADAPTER_FILE) as runtime:
             yield runtime
 
 
@@ -71,6 +72,7 @@ FORMATS = (
         open=_open,
         usage=_usage,
         language="sh",
+        packages=("xllamacpp",),
     ),
     Format(
         name="gguf-lora",
@@ -81,5 +83,6 @@ FORMATS = (
         open=_open_adapter,
         usage=_use_adapter,
         language="sh",
+        packages=("xllamacpp",),
     ),
 )

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from workbench.console import progress_bar
 from workbench.data.render import Renderer
 from workbench.data.turns import trimmed
-from workbench.export.formats.format import Likeliest, Runtime
+from workbench.export.formats.format import Runtime
 from workbench.generation.language_model import ChoiceLikelihoods, Conversation, Generated
 from workbench.generation.pruning import Pruning
 from workbench.generation.sampling import Sampling
@@ -68,34 +69,26 @@ class RuntimeModel:
         ids = self.renderer.completions({choice for some in choices for choice in some})
         cut = None if end_of_turn else -1
         prompts = [tokens for _, tokens in self.renderer.prompts(conversations)]
-        asked = [[tuple(ids[choice][:cut]) for choice in some] for some in choices]
-        places = [
-            (number, prefix)
-            for number, some in enumerate(asked)
-            for prefix in sorted({choice[:length] for choice in some for length in range(len(choice))})
-        ]
-        prefixes = [[*prompts[number], *prefix] for number, prefix in places]
-        wanted = [
-            {choice[len(prefix)] for choice in asked[number] if choice[: len(prefix)] == prefix < choice}
-            for number, prefix in places
-        ]
-        known = dict(zip(places, self._logs(prefixes, wanted, title), strict=True))
-        return [_likelihoods(some, {p: logs for (n, p), logs in known.items() if n == number})
-                for number, some in enumerate(asked)]  # fmt: skip
+        found = []
+        with progress_bar(title, total=len(prompts), unit="text") as bar:
+            for prompt, some in zip(prompts, choices, strict=True):
+                asked = [tuple(ids[choice][:cut]) for choice in some]
+                found.append(_likelihoods(asked, self._logs(prompt, asked)))
+                bar.update()
+        return found
 
-    def _logs(
-        self, prefixes: Sequence[Sequence[int]], wanted: Sequence[set[int]], title: str
-    ) -> list[dict[int, float]]:
-        """Log-probabilities of the wanted tokens behind each of some token ids."""
-        found = [dict(one) for one in self.runtime.likeliest(prefixes, LIKELIEST, title)]
-        missing = [number for number, one in enumerate(found) if wanted[number] - set(one)]
-        whole: Sequence[Likeliest] = self.runtime.likeliest([prefixes[number] for number in missing], self.entries)
-        for number, one in zip(missing, whole, strict=True):
-            found[number] = dict(one)
-        return [
-            {token: logs.get(token, -math.inf) for token in tokens}
-            for logs, tokens in zip(found, wanted, strict=True)
-        ]  # fmt: skip
+    def _logs(self, prompt: list[int], choices: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], dict[int, float]]:
+        """Log-probabilities of the tokens that can follow, behind the prompt and behind each beginning of a choice."""
+        prefixes = sorted({choice[:length] for choice in choices for length in range(len(choice))})
+        wanted = {p: {choice[len(p)] for choice in choices if len(choice) > len(p) and choice[: len(p)] == p}
+                  for p in prefixes}  # fmt: skip
+        known: dict[tuple[int, ...], dict[int, float]] = {}
+        for count in (LIKELIEST, self.entries):
+            left = [prefix for prefix in prefixes if wanted[prefix] - set(known.get(prefix, ()))]
+            answers = self.runtime.likeliest([[*prompt, *prefix] for prefix in left], count)
+            for prefix, one in zip(left, answers, strict=True):
+                known[prefix] = {token: log for token, log in one if token in wanted[prefix]}
+        return {p: {token: known[p].get(token, -math.inf) for token in wanted[p]} for p in prefixes}
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str]:
         """The answer, in one piece."""

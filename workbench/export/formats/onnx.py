@@ -68,7 +68,7 @@ class OnnxRuntime:
 
 
 @contextmanager
-def _open(sources: Sources, folder: Path) -> Iterator[OnnxRuntime]:
+def _open(sources: Sources, folder: Path, longest: int) -> Iterator[OnnxRuntime]:
     _require_installed()
     script = Script(Path(__file__).parent / "genai" / "serve.py", str(folder.resolve()))
     try:
@@ -95,5 +95,6 @@ FORMATS = (
         write=_write,
         open=_open,
         usage=_usage,
+        packages=("onnxruntime-genai", "onnxruntime"),
     ),
 )

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -76,7 +76,6 @@ class Verdict:
     score: Score | None = None
     adapter_score: Score | None = None
     comparison: Comparison | None = None
-    notes: Sequence[str] = field(default=())
 
 
 def read_back(runtime: Runtime, trained: Trained, rounded: bool) -> Verdict:
@@ -104,7 +103,7 @@ def read_back(runtime: Runtime, trained: Trained, rounded: bool) -> Verdict:
         divergence=divergence(trained.logs, found),
         base_divergence=float((trained.logs.exp() * (trained.logs - trained.base_logs)).sum(dim=1).mean()),
         token_agreement=float(
-            np.mean([int(a.argmax()) == one[0][0] for a, one in zip(trained.logs, found, strict=True)])
+            np.mean([int(a.argmax()) == _best(b, len(a)) for a, b in zip(trained.logs, found, strict=True)])
         ),
         text_agreement=float(np.mean(same)) if same else None,
         tokens_per_second=sum(len(answer.tokens) for answer in answers) / seconds if answers else None,

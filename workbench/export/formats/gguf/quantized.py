@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
-from workbench.errors import UserError
+from workbench.export.formats.gguf.runtime import require_llama_cpp
 
 F32, F16, Q8_0 = GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.Q8_0
 Q4_K, Q5_0, Q6_K = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_0, GGMLQuantizationType.Q6_K
@@ -87,9 +87,10 @@ def _library() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    found = importlib.util.find_spec("xllamacpp.xllamacpp") if importlib.util.find_spec("xllamacpp") else None
-    if found is None or found.origin is None:
-        raise UserError("format gguf needs llama.cpp, to quantize and to read back: pip install xllamacpp")
+    require_llama_cpp()
+    found = importlib.util.find_spec("xllamacpp.xllamacpp")
+    assert found is not None
+    assert found.origin is not None
     library = ctypes.CDLL(found.origin)
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
     library.ggml_quantize_chunk.argtypes = [

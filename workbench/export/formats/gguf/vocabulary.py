@@ -15,6 +15,7 @@ DIGITS = "digits, byte-level"
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
 SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS = {WORDS + SIGNS: "qwen2", WORDS + "{1,3}" + SIGNS: "llama-bpe", GPT2: "gpt-2", DIGITS: "smollm"}
+COMPOSED = "NFC"
 # A word of which no merge makes anything more is found by its letters.
 NO_MERGE = 0.0
 
@@ -95,7 +96,8 @@ def _splitting(whole: Mapping[str, Any]) -> str:
     Raises:
         UserError: it has no name for it.
     """
-    if whole.get("normalizer") is not None:
+    # What is written in composed characters already, as nearly all texts are, is the same with NFC and without.
+    if (whole.get("normalizer") or {"type": COMPOSED})["type"] != COMPOSED:
         raise UserError("the tokenizer changes texts before it splits them, which llama.cpp does not; take --format hf")
     parts = _flat(whole.get("pre_tokenizer"))
     kinds = [part["type"] for part in parts]
@@ -130,8 +132,9 @@ def _scores(words: list[str], merges: list[Any]) -> list[float]:
 
 def _prepends_space(whole: Mapping[str, Any]) -> bool:
     normalizer = whole.get("normalizer") or {}
-    parts = normalizer.get("normalizers", [normalizer])
-    return any(part.get("type") == "Prepend" for part in parts)
+    before = any(part.get("type") == "Prepend" for part in normalizer.get("normalizers", [normalizer]))
+    marks = [part for part in _flat(whole.get("pre_tokenizer")) if part["type"] == "Metaspace"]
+    return before or any(part.get("prepend_scheme", "always") != "never" for part in marks)
 
 
 def _is_byte(word: str) -> bool:

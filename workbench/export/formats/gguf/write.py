@@ -1,18 +1,16 @@
 """Write a checkpoint as a GGUF file, one weight after the other."""
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType
-from safetensors import safe_open
 
 from workbench.console import progress_bar
+from workbench.export.diagnosis import weights_of
 from workbench.export.formats.gguf.quantized import FILE_TYPES, as_held, bytes_of, held_as
 from workbench.export.formats.gguf.settings import architecture_of, tensor_names, write_settings
 from workbench.export.formats.gguf.vocabulary import write_vocabulary
@@ -51,7 +49,7 @@ def write_gguf(
     if unsaid := _unsaid(checkpoint):
         writer.add_array(SUPPRESSED, unsaid)
     with ExitStack() as opened:
-        parts = {named(key): (key, part) for key, part in _weights(checkpoint, opened)}
+        parts = {named(key): (key, part) for key, part in weights_of(checkpoint, opened)}
         held = {}
         for target, (key, part) in parts.items():
             shape = tuple(known.weight(key, torch.empty(part.get_shape(), device="meta"), config).shape)
@@ -82,11 +80,3 @@ def _unsaid(checkpoint: Path) -> list[int]:
 
 def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], held: GGMLQuantizationType) -> None:
     writer.add_tensor_info(name, shape, np.dtype(np.float32), bytes_of(shape, held), held)
-
-
-def _weights(checkpoint: Path, opened: ExitStack) -> Iterator[tuple[str, Any]]:
-    """Name of each weight, and what is read of it when it is asked for."""
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        handle = opened.enter_context(safe_open(path, framework="pt"))
-        for name in handle.keys():  # noqa: SIM118  it is no mapping
-            yield name, handle.get_slice(name)
