@@ -61,7 +61,7 @@ class Verdict:
         base_divergence: that of the base.
         token_agreement: share of positions with the same likeliest token.
         text_agreement: share of held-out prompts with the same greedy text; None where choices are asked for.
-        tokens_per_second: that it wrote, all prompts together.
+        tokens_per_second: that it wrote; a runtime that answers several prompts at once did so.
         score, adapter_score: the headline of the file and of what the run scored, on the same examples.
         comparison: of both, the file's minus the run's.
     """
@@ -179,5 +179,5 @@ def verdict_text(verdict: Verdict) -> str:
     if verdict.text_agreement is not None:
         lines.append(f"the same answer to {verdict.text_agreement:.1%} of held-out prompts")
     if verdict.tokens_per_second is not None:
-        lines.append(f"{verdict.tokens_per_second:.0f} tokens a second, several prompts at once")
+        lines.append(f"{verdict.tokens_per_second:.0f} tokens a second")
     return "\n".join(lines)
