@@ -402,9 +402,9 @@ def main() -> int:
     print(
         f"\n{kinds} kinds of fault in {len(found)} exports and trainings: {len(found) - len(missed)} caught, ", end=""
     )
-    print(
-        f"{sum(o.named for o in found)} as what they are (of others the kind can't be known); stock tools notice {sum(bool(o.stock) for o in found)}"
-    )
+    named = sum(outcome.named for outcome in found)
+    print(f"{named} as what they are (of others the kind can't be known); ", end="")
+    print(f"stock tools notice {sum(bool(outcome.stock) for outcome in found)}")
     for outcome in [o for o in found if o in missed or o in unnamed]:
         print(f"NOT {'CAUGHT' if outcome in missed else 'NAMED'}: {outcome.fault.name} on {outcome.kind}: ", end="")
         print(outcome.reason)
