@@ -54,7 +54,7 @@ def test_a_text_does_nothing_to_a_terminal(text: str, shown: str) -> None:
     [
         ("no file /data/bank/rows.jsonl: gone", "no file rows.jsonl: gone"),
         ("'/srv/models/base' differs", "'base' differs"),
-        ("No such file: '/data/two words/work/x.bin'", "No such file: 'x.bin'"),
+        ("No such file: '/data/two words/bank/x.bin'", "No such file: 'x.bin'"),
         (repr(r"C:\data\bank\x.bin"), "'x.bin'"),
         (r"C:\data\rows.csv:17", "rows.csv:17"),
         (WEB, WEB),

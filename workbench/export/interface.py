@@ -6,7 +6,6 @@ Weights that are right to the last bit say something else where one of these is 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 from workbench.data import Example
@@ -186,5 +185,5 @@ def _difference(found: list[int], right: list[int]) -> str:
     place = next(
         (place for place, (a, b) in enumerate(zip(found, right, strict=False)) if a != b), min(len(found), len(right))
     )
-    some, others = (list(chain(ids[place : place + 4])) for ids in (found, right))
+    some, others = (ids[place : place + 4] for ids in (found, right))
     return f"from place {place} on {some} in place of {others}"
