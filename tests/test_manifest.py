@@ -159,3 +159,16 @@ def test_a_run_of_an_older_version_is_taken_as_it_lies(finished: Path, tmp_path:
     (folder / "lora" / "manifest.json").unlink()
     assert changed(folder, "lora") == []
     assert load_run(folder).predictions("lora")
+
+
+def test_a_field_of_a_newer_version_changes_no_older_record(finished: Path, tmp_path: Path) -> None:
+    """Runs of the version before had no `precision`: they were float32, and are what they were."""
+    older = shutil.copytree(finished, tmp_path / "older")
+    results = json.loads((older / "results.json").read_text(encoding="utf-8"))
+    for run in results["runs"]:
+        assert run.pop("precision") == "float32"
+    (older / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    assert changed(older, "lora") == []
+    results["runs"][1]["precision"] = "bfloat16"
+    (older / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    assert changed(older, "lora") == ["its record in results.json"]

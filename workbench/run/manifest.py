@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,10 @@ def _sha256(path: Path) -> str:
 
 
 def _digest(record: RunRecord) -> str:
-    return hashlib.sha256(json.dumps(_plain(to_json(record)), sort_keys=True).encode()).hexdigest()
+    """Of what a record says; a field of a newer version, at its default, says nothing about a run of an older one."""
+    usual = {f.name: f.default for f in fields(record) if f.default and f.default is not MISSING}
+    said = {name: value for name, value in to_json(record).items() if name not in usual or value != usual[name]}
+    return hashlib.sha256(json.dumps(_plain(said), sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
