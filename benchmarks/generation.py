@@ -106,7 +106,7 @@ def main() -> None:
     its_own = AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()  # with transformers' attention
 
     asked = pairs_of("finserve", renderer, "test", options.prompts)
-    config = generation_config(renderer, model)
+    config = generation_config(renderer, model.generation_config)
     config.max_new_tokens = NEW_TOKENS
     prompts = [rendered.prompt_ids for _, rendered in asked]
     texts: dict[str, list[str]] = {}
@@ -140,7 +140,7 @@ def main() -> None:
     labelled = pairs_of("opinion", renderer, "test", options.prompts)
     choices = [example.choices for example, _ in labelled]
     questions = [example.prompt for example, _ in labelled]
-    config = generation_config(renderer, model)
+    config = generation_config(renderer, model.generation_config)
     config.max_new_tokens = LABEL_TOKENS
     asked_labels = [rendered.prompt_ids for _, rendered in labelled]
 

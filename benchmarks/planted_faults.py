@@ -112,13 +112,13 @@ def make_case(kind: str, name: str = "lora", seed: int = 0, settings: dict[str, 
     renderer = make_renderer(make_tokenizer())
     rendered = list(render_all(renderer, EXAMPLES, 200)[0].rendered)
     model, base = tuned(kind, name, seed, settings), make_model(kind, **settings)
-    generation, sequences = generation_config(renderer, model), proof_sequences(rendered)
+    generation, sequences = generation_config(renderer, model.generation_config), proof_sequences(rendered)
     answers = decode_batch(model, rendered, generation.eos_token_id, 0, NEW_TOKENS)
     config = copy.deepcopy(plain_model(model).config)
     updates = low_rank_updates(model)
     expected = Expected(
         logits=sequence_logits(model, sequences),
-        base_logits=sequence_logits(base, sequences),
+        base_logits=partial(sequence_logits, base, sequences),
         texts=[renderer.tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in answers],
         interface=partial(interface_of, copy.deepcopy(renderer), EXAMPLES, config),
         states=sequence_states(model, sequences[0]),

@@ -46,7 +46,7 @@ def expected(tuned: Any, base: Any, renderer: Renderer, rendered: list[Rendered]
     decode = make_tokenizer().decode
     return Expected(
         logits=sequence_logits(tuned, sequences),
-        base_logits=sequence_logits(base, sequences),
+        base_logits=partial(sequence_logits, base, sequences),
         texts=[decode(d.tokens, skip_special_tokens=True).strip() for d in decode_batch(tuned, rendered, ends, 0, 12)],
         interface=partial(interface_of, copy.deepcopy(renderer), EXAMPLES, base.config),
         states=sequence_states(tuned, sequences[0]),
@@ -60,7 +60,7 @@ def shipped(kind: str, folder: Path, process: FreshProcess, *, identity: bool = 
     rendered = list(render_all(renderer, EXAMPLES, 200)[0].rendered)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=identity, task_type="CAUSAL_LM")
     tuned: Any = get_peft_model(make_model(kind), config).eval()
-    generation = generation_config(renderer, tuned)
+    generation = generation_config(renderer, tuned.generation_config)
     before = expected(tuned, make_model(kind), renderer, rendered, generation.eos_token_id)
     merged = tuned.merge_and_unload()
     if spoiled:
@@ -103,7 +103,7 @@ def test_a_merge_that_is_not_the_adapter_is_refused(kind: str, tmp_path: Path, p
 
 def judged(logits: torch.Tensor, texts: list[str], new_entries: Sequence[int] = (), **arguments: Any) -> Proof:
     before = Expected(
-        logits=[torch.ones(2, 3)], base_logits=[torch.zeros(2, 3)], texts=["a"],
+        logits=[torch.ones(2, 3)], base_logits=lambda: [torch.zeros(2, 3)], texts=["a"],
         interface=lambda: pytest.fail("not asked"), new_entries=new_entries,
     )  # fmt: skip
     return compare([logits], texts, before, **arguments)
@@ -119,10 +119,15 @@ def test_other_words_are_refused(agreed: int) -> None:
     assert judged(torch.ones(2, 3), ["ba"[agreed]]).holds == bool(agreed)
 
 
-def test_a_rounded_checkpoint_is_held_to_its_words_and_to_not_being_the_base() -> None:
-    assert not judged(torch.full((2, 3), 0.99), ["a"]).holds
-    assert judged(torch.full((2, 3), 0.99), ["a"], exact=False).holds
+def test_a_rounded_checkpoint_is_held_to_single_tokens_and_to_not_being_the_base() -> None:
+    near = torch.full((2, 3), 0.99)
+    assert not judged(near, ["a"]).holds
+    assert judged(near, ["b"], exact=False).holds  # a long text changes with one token
     assert not judged(torch.full((2, 3), 0.4), ["a"], exact=False).holds
+    near[1, 2] = 1.01  # another likeliest token at one of two positions
+    proof = judged(near, ["a"], exact=False)
+    assert not proof.holds
+    assert proof.reason == "its likeliest tokens equal the trained model's at 50.0% of positions only"
 
 
 def test_new_entries_of_the_vocabulary_are_not_compared() -> None:
@@ -154,7 +159,7 @@ def test_a_soft_prompt_becomes_vocabulary(kind: str, spare: int, tmp_path: Path,
         for parameter in tuned.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter))
-    generation = generation_config(renderer, tuned)
+    generation = generation_config(renderer, tuned.generation_config)
     before = expected(tuned, make_model(kind, known + spare), renderer, rendered, generation.eos_token_id)
     plain, tokenizer = as_vocabulary(tuned, renderer.tokenizer)
     generation.suppress_tokens = plain.generation_config.suppress_tokens

@@ -78,7 +78,7 @@ def make_config(kind: str, vocabulary: int = 320, width: int = 32, head_dim: int
         "gpt-oss": lambda: t.GptOssConfig(
             **grouped, num_local_experts=4, num_experts_per_tok=2, sliding_window=16, **untied
         ),
-        "llama": lambda: t.LlamaConfig(**{**grouped, "head_dim": None}, tie_word_embeddings=True, **shared),
+        "llama": lambda: t.LlamaConfig(**{**grouped, "head_dim": None, "tie_word_embeddings": True, **shared}),
         "qwen3": lambda: t.Qwen3Config(**grouped, tie_word_embeddings=True, **shared),
         "gemma3": lambda: t.Gemma3TextConfig(**grouped, sliding_window=16, **shared),
     }  # fmt: skip

@@ -120,9 +120,8 @@ class RunRecord:
         head: "classes" where a head of classes was trained, see `Recipe`; None elsewhere.
         tuned_by: the method, where the entry has another name.
         seed: from which new weights and the order of the examples were drawn.
-        bits: how the frozen base was held while training.
-        status: "done" or "failed".
-        error: why it failed.
+        bits, precision: how the frozen base was held while training; in what it was scored, merged and proven.
+        status, error: "done" or "failed", and why.
         metrics: label -> score: `bleu` over all, `bleu[test]` of a split, `bleu[language=zh]` of a group.
         signatures: metric -> how exactly it was computed.
         baseline: it is no language model, but stands beside them.
@@ -173,6 +172,7 @@ class RunRecord:
     validation_loss_as_trained: float | None = None
     validation_loss_as_shipped: float | None = None
     resumed: bool = False
+    precision: str = "float32"
     warning: str | None = None
     curve: Sequence[Mapping[str, float]] = ()
     choosing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -15,6 +15,8 @@ A checkpoint that its config.json calls one `ForSequenceClassification` is read 
 classes, one row a sequence, and in place of a new text it gives the name of the likeliest class.
 """
 
+import gc
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -42,6 +44,9 @@ def main() -> None:
         loaded = {"peft", "workbench"} & set(sys.modules)
         if loaded:
             answer = {"error": f"not a fresh process: {', '.join(sorted(loaded))} is loaded"}
+        gc.collect()
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()  # for the next training
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -84,7 +89,8 @@ def tensors(model: Any, request: dict[str, Any], classifies: bool) -> dict[str, 
     """Logits of the last tokens of each sequence, and of the first the states behind each layer, (layers, tokens)."""
     found = {}
     for number, (ids, count) in enumerate(zip(request["sequences"], request["positions"], strict=True)):
-        output = model(input_ids=torch.tensor([ids], device=model.device), output_hidden_states=number == 0)
+        kept = {"logits_to_keep": count} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        output = model(input_ids=torch.tensor([ids], device=model.device), output_hidden_states=number == 0, **kept)
         logits = output.logits if classifies else output.logits[0, -count:]
         found[str(number)] = logits.float().cpu().contiguous()
         if number == 0 and not classifies:

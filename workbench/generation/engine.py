@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -31,15 +31,18 @@ FEW = 16
 HALF_A_CHARACTER = "\ufffd"
 
 
-def generation_config(renderer: Renderer, model: nn.Module) -> "GenerationConfig":
+def generation_config(renderer: Renderer, known: Any) -> "GenerationConfig":
     """Greedy decoding that stops at the end of the turn, whatever habits the checkpoint's own settings have.
 
     How long an answer may be is left to whoever asks: a bound in the file would cut what others ask of the model.
+
+    Args:
+        known: the checkpoint's own of transformers, whose ends are ends here, too.
     """
     from transformers import GenerationConfig
 
-    known = model.generation_config.eos_token_id  # type: ignore[union-attr]
-    known = known if isinstance(known, list) else [known] if isinstance(known, int) else []
+    ends = known.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends] if isinstance(ends, int) else []
     pad = renderer.tokenizer.pad_token_id
     return GenerationConfig(
         do_sample=False,
@@ -47,7 +50,7 @@ def generation_config(renderer: Renderer, model: nn.Module) -> "GenerationConfig
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         bos_token_id=renderer.tokenizer.bos_token_id,
-        eos_token_id=sorted({renderer.end_of_turn, *known}),
+        eos_token_id=sorted({renderer.end_of_turn, *ends}),
         pad_token_id=renderer.end_of_turn if pad is None else pad,
     )
 
@@ -232,7 +235,7 @@ class LocalModel:
         return [item for item in items if isinstance(item, Rendered)]
 
     def _end_ids(self) -> list[int]:
-        found: list[int] = generation_config(self.renderer, self.model).eos_token_id
+        found: list[int] = generation_config(self.renderer, self.model.generation_config).eos_token_id
         return found
 
     def _stopped(self, stop: Sequence[str]) -> "_Stopped | None":

@@ -1,6 +1,9 @@
 """From an adapter to a checkpoint that transformers runs by itself."""
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import MethodError
@@ -19,8 +22,48 @@ def as_it_is(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel, Any]
 
 
 def merged(model: "nn.Module", tokenizer: Any) -> "tuple[PreTrainedModel, Any]":
-    """Write the adapter into the weights of its base, as PEFT or our tuner does it."""
-    return model.merge_and_unload(safe_merge=True), tokenizer  # type: ignore[operator]
+    """Write the adapter into the weights of its base, as PEFT or our tuner does it.
+
+    A layer is summed in float32, whatever holds it, and rounded once, into the memory that it had: no second model is
+    ever there, only a second layer.
+    """
+    with _summed_in_float32(model):
+        return model.merge_and_unload(safe_merge=True), tokenizer  # type: ignore[operator]
+
+
+@contextmanager
+def _summed_in_float32(model: "nn.Module") -> "Iterator[None]":
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.merge = partial(_merge, layer, layer.merge)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.merge
+
+
+def _merge(layer: Any, merge: "Callable[..., None]", **how: Any) -> None:
+    """Merge one layer of PEFT; `merge` is its own way.
+
+    Raises:
+        ValueError: a sum is no finite number, or too large for the precision that holds the layer.
+    """
+    base = layer.get_base_layer()
+    of_one = getattr(layer, "parameter_name", None)  # of several in a block, such as a mixture's experts
+    before = {name: parameter.data for name, parameter in base.named_parameters() if of_one is None or name == of_one}
+    for name in before:
+        parameter = base.get_parameter(name)
+        parameter.data = parameter.data.float()
+    merge(**how)
+    for name, held in before.items():
+        parameter = base.get_parameter(name)
+        summed = held.copy_(parameter.data) if held.shape == parameter.shape else parameter.data.to(held.dtype)
+        if not summed.isfinite().all():
+            raise ValueError(f"numbers in {name} are too large for {str(held.dtype).removeprefix('torch.')}")
+        parameter.data = summed
 
 
 def virtual_tokens(count: int) -> list[str]:

@@ -3,10 +3,11 @@
 from workbench.models.attach import Size, attach, check_attachment, size
 from workbench.models.checkpoint import (
     context_length,
+    held_bytes,
     require_causal,
     require_sizes,
     require_weights,
-    weight_bytes,
+    weight_shapes,
 )
 from workbench.models.fast import fast_evaluation, fast_training
 from workbench.models.head import (
@@ -31,6 +32,7 @@ from workbench.models.output import has_linear_output, linear_cross_entropy, out
 from workbench.models.precision import (
     DEQUANTIZED,
     ORIGINAL,
+    SHIPPED,
     Precision,
     bfloat16_is_fast,
     computing_dtype,
@@ -43,6 +45,7 @@ __all__ = [
     "BITS",
     "DEQUANTIZED",
     "ORIGINAL",
+    "SHIPPED",
     "Precision",
     "Size",
     "attach",
@@ -58,6 +61,7 @@ __all__ = [
     "has_linear_output",
     "head_of",
     "head_settings",
+    "held_bytes",
     "keep_memory",
     "last_states",
     "linear_cross_entropy",
@@ -77,7 +81,7 @@ __all__ = [
     "require_weights",
     "size",
     "skip_what_is_there",
-    "weight_bytes",
+    "weight_shapes",
     "without_adapter",
     "without_head",
 ]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,6 @@ def require_sizes(path: Path) -> None:
     Raises:
         UserError: it does, or one of the files can't be read.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     shapes = _shapes(path)
     config, numbers = read_config(path), sum(math.prod(shape) for shape in shapes.values())
     layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
@@ -87,24 +84,39 @@ def require_sizes(path: Path) -> None:
         raise UserError(
             f"{path}: its config.json asks for {layers!r} layers, and its weights are {len(shapes)} tensors"
         )
-    try:
-        with torch.device("meta"):
-            planned = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # whatever transformers makes of a file that is another's
-        raise UserError(f"{path} can't be loaded as a causal language model: {first_line(error)}") from error
-    if (count := sum(weight.numel() for weight in planned.parameters())) > PACKED * numbers:
+    if (count := sum(map(math.prod, weight_shapes(path).values()))) > PACKED * numbers:
         raise UserError(f"{path}: its config.json asks for {count:,} parameters, and its weights have {numbers:,}")
 
 
-def weight_bytes(path: Path, bits: int) -> int:
-    """How much memory the weights in the folder `path` take when they are held at 32, 16, 8 or 4 bits.
+def weight_shapes(path: Path) -> dict[str, Sequence[int]]:
+    """The shapes of all weights of the model in the folder `path`, by name, however its files hold them.
+
+    Raises:
+        UserError: transformers can't make such a model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            planned: Any = AutoModelForCausalLM.from_config(read_config(path), trust_remote_code=False)
+    except Exception as error:  # whatever transformers makes of a file that is another's
+        raise UserError(f"{path} can't be loaded as a causal language model: {first_line(error)}") from error
+    return {name: tuple(weight.shape) for name, weight in planned.named_parameters()}
+
+
+def held_bytes(shapes: Mapping[str, Sequence[int]], bits: int) -> int:
+    """How much memory weights take when they are held at 32, 16, 8 or 4 bits.
 
     Of 8 and 4 bits are the matrices between embeddings and output layer; at 4 bits their scales take a sixteenth more.
+
+    Args:
+        shapes: of the weights, by name.
     """
     whole = 4 if bits == 32 else 2
     held = whole if bits >= 16 else bits / 8 * (17 / 16 if bits == 4 else 1)
     found = 0.0
-    for name, shape in _shapes(path).items():
+    for name, shape in shapes.items():
         quantized = len(shape) == 2 and not WHOLE.search(name)
         found += math.prod(shape) * (held if quantized else whole)
     return int(found)

@@ -125,12 +125,11 @@ def class_logits(
     Args:
         model, input_ids, attention_mask, read: see `last_states`.
     """
-    return read_by_head(model, last_states(model, input_ids, attention_mask, read))
+    return read_by_head(head_of(model), last_states(model, input_ids, attention_mask, read))
 
 
-def read_by_head(model: nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """What the head of `model` makes of hidden states (batch, width): (batch, classes) in float32."""
-    head: Any = head_of(model)
+def read_by_head(head: Any, states: torch.Tensor) -> torch.Tensor:
+    """What a head makes of hidden states (batch, width): (batch, classes) in float32."""
     with torch.autocast(states.device.type, enabled=False):
         logits: torch.Tensor = head(states.to(head.weight.dtype))
     return logits.float()

@@ -239,24 +239,30 @@ def _attention(path: Path, training: bool) -> str | None:
     return "eager" if training else None
 
 
-def load_dequantized(path: Path, bits: int, load: "Callable[..., PreTrainedModel]" = load_model) -> "PreTrainedModel":
-    """Load the model in the folder `path` in float32, with the weights that it computes with when held at `bits`.
+def load_dequantized(
+    path: Path, bits: int, load: "Callable[..., PreTrainedModel]" = load_model, shipped_bits: int = 32
+) -> "PreTrainedModel":
+    """Load the model in the folder `path` with the weights that it computes with when held at `bits`.
 
-    An adapter trained on a quantized base knows these weights and no others.
+    An adapter trained on a quantized base knows these weights and no others. Each quantized one is given back as soon
+    as it is read.
 
     Args:
         load: `load_model`, or what loads a classifier of the same arguments.
+        shipped_bits: 32 for float32, 16 for bfloat16.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
 
     from workbench.methods.peft_layers.precision import dequantized
 
-    model, held = load(path, 32), dict(load(path, bits, training=True).named_modules())
+    held = dict(load(path, bits, training=True).named_modules())
+    model = load(path, shipped_bits)
     with torch.no_grad():
         for name, module in model.named_modules():
             for part, parameter in module.named_parameters(recurse=False):
                 value = dequantized(held[name]) if part == "weight" else getattr(held[name], part)
+                held[name]._parameters[part] = None
                 # Where bitsandbytes takes the place of a Conv1D, it stores its weight as a linear layer does.
                 turned = isinstance(module, Conv1D) and part == "weight" and not isinstance(held[name], Conv1D)
                 parameter.copy_(value.t() if turned else value)

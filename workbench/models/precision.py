@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from workbench.methods import Method
 
+# In what a run is scored, merged and proven, and the bits of a number in it.
+SHIPPED = {"float32": 32, "bfloat16": 16}
 # Weights that a merge may go into.
 ORIGINAL, DEQUANTIZED = "original", "dequantized"
 # Rows and columns of the matrices by which bfloat16 and integers are chosen or not, and how often they are multiplied.
@@ -74,8 +76,9 @@ class Precision:
         trained_bits: how the base is held while training. The optimizer needs float32 for weights that it changes: a
             frozen base can be coarser, a trained one not.
         autocast: compute in bfloat16 whatever is kept in float32 while training.
-        scored_bits: how the base is held when the model is scored. What can be merged is scored as it ships, in
-            float32, in which batches don't change answers; what stays an adapter on a quantized base, on that.
+        scored_bits: how the base is held when the model is scored. What can be merged is scored as it ships: in
+            float32, in which batches don't change answers, or in bfloat16, in half the memory. What stays an adapter on
+            a quantized base is scored on that.
         bases: weights that a merge may go into, the better by validation loss: the original ones, and after a training
             at 8 or 4 bits those that training saw, dequantized. Empty where nothing is merged into a base.
     """
@@ -88,23 +91,22 @@ class Precision:
     @property
     def loading_dtype(self) -> "torch.dtype":
         """The dtype with which users load the base that the scores are of."""
-        import torch
-
-        return computing_dtype(self.scored_bits) if self.scored_bits < 16 else torch.float32
+        return computing_dtype(self.scored_bits)
 
 
-def precision_of(method: "Method", bits: int, mergeable: bool) -> Precision:
+def precision_of(method: "Method", bits: int, mergeable: bool, shipped_bits: int = 32) -> Precision:
     """The one place that says in what a method's model is trained, scored and shipped.
 
     Args:
         bits: what was asked for: 32, 16, 8 or 4.
         mergeable: a merged checkpoint can be made.
+        shipped_bits: of a number of what is scored, merged and proven, 32 or 16; see `SHIPPED`.
     """
     quantized = bits < 16
     merges = mergeable and method.trains and not method.trains_base
     return Precision(
         trained_bits=32 if method.trains_base else bits,
         autocast=bits < 32 and bfloat16_is_fast(),
-        scored_bits=bits if quantized and not mergeable and not method.trains_base else 32,
+        scored_bits=bits if quantized and not mergeable and not method.trains_base else shipped_bits,
         bases=(() if not merges else (ORIGINAL, DEQUANTIZED) if quantized else (ORIGINAL,)),
     )

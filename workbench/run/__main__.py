@@ -60,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
         help="how the frozen base is held while training: float32, bfloat16, int8, NF4 (default: 16 where the "
         "processor computes bfloat16, else 32)",
     )  # fmt: skip
+    p.add_argument(
+        "--precision", choices=("float32", "bfloat16"),
+        help="in what it is scored, merged and proven (default: float32; bfloat16 takes half the memory and disk, "
+        "and the same prompt may get another answer in another batch)",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
     p.add_argument("--seeds", type=positive, default=1, metavar="K", help="how many seeds (default: 1)")
     p.add_argument("--limit", type=positive, metavar="N", help="at most N examples in each split, for a quick look")
@@ -75,6 +80,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("--check", action="store_true", help="look at everything without training")
     return p
+
+
+# Options that say how a run is begun.
+IGNORED = ("model", "bits", "precision", "limit", "minutes", "out", "check")
 
 
 def positive(text: str) -> int:
@@ -102,7 +111,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     if (arguments.recipe is None) == (arguments.resume is None):
         raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, and not both")
-    ignored = [name for name in ("model", "bits", "limit", "minutes", "out", "check") if getattr(arguments, name)]
+    ignored = [name for name in IGNORED if getattr(arguments, name)]
     if arguments.resume and (ignored or arguments.seed or arguments.seeds > 1):
         raise UserError("--resume goes on as the run was begun: give it alone, or with --methods to add some")
     methods = arguments.methods.split(",") if arguments.methods else None
@@ -152,6 +161,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         methods=methods,
         model=arguments.model,
         bits=arguments.bits or default_bits(),
+        precision=arguments.precision or "float32",
         seed=arguments.seed,
         seeds=arguments.seeds,
         limit=arguments.limit,

@@ -112,6 +112,7 @@ def _record(
         method=name,
         seed=seed,
         bits=job.bits,
+        precision=job.shipped_in,
         status=DONE,
         baseline=True,
         reranks=reranks,

@@ -10,11 +10,13 @@ from workbench.console import bytes_text, count_text
 from workbench.data.render import Rendered, Renderer
 from workbench.export import FreshProcess
 from workbench.methods import Method, NotMergeable
+from workbench.models import weight_shapes
 from workbench.run.budget import fitted
 from workbench.run.folder import RunFolder
-from workbench.run.forecast import forecast_text
+from workbench.run.forecast import Costs, forecast_text
 from workbench.run.found import data_text, deduplicated
 from workbench.run.measure import measure
+from workbench.run.memory import stage_bytes
 from workbench.run.prepare import Job
 from workbench.run.run import prepare_run
 from workbench.training import steps_in
@@ -107,7 +109,25 @@ def _methods(job: Job, folder: RunFolder) -> str:
             f"{len(pairs)} of {len(job.pairs[split])} of {split}" for split, pairs in part.evaluated.items()
         )
         lines.append(f"to end within {minutes:g} minutes: {steps} of {job.steps} steps; scored are {scored}")
-    return "\n".join([*lines, "", "## Time", forecast_text(part, costs, Path.cwd())])
+    return "\n".join([*lines, "", *_memory(job, costs), "", "## Time", forecast_text(part, costs, Path.cwd())])
+
+
+def _memory(job: Job, costs: Costs) -> list[str]:
+    """What each stage of a method holds, told from the shapes of the weights."""
+    shapes = weight_shapes(job.checkpoint.path)
+    lines = [
+        f"## Memory of weights, gradients and optimizer (scored, merged and proven in {job.shipped_in})",
+        f"{'':14}{'training':>10}{'scoring':>10}{'merging':>10}{'proving':>10}{'disk':>10}",
+    ]
+    for entry in job.tuned:
+        cost = costs.entries[entry.name]
+        if cost.problem:
+            continue
+        precision = job.of(entry).precision(entry.method)
+        found = stage_bytes(shapes, entry.method, precision, cost.trainable, job.shipped_bits)
+        lines.append(f"{entry.name:14}" + "".join(f"{bytes_text(one):>10}" for one in vars(found).values()))
+    lines.append("activations and the cache of answers come on top; memory above was measured with them")
+    return lines
 
 
 def _ships(job: Job, method: Method) -> str:

@@ -53,6 +53,7 @@ class Options:
         neighbours: modules beside the recipe's file that it imports, with their checksums; None of older runs.
         base_sha256: of the base's weights and configuration; None until they were looked at.
         versions: of the libraries with which it was begun; None until it was.
+        precision: in what it is scored, merged and proven, one of `SHIPPED`.
         day: on which it was begun, as 2026-01-31: what chat templates are told that write the date.
     """
 
@@ -70,6 +71,7 @@ class Options:
     base_sha256: str | None = None
     versions: Mapping[str, str] | None = None
     neighbours: Mapping[str, str] | None = None
+    precision: str = "float32"
 
 
 def day_of(options: Options) -> date | None:

@@ -118,7 +118,9 @@ class _Base:
 
         def load() -> None:
             nonlocal model
-            model = load_model(job.checkpoint.path, 32)
+            model = None  # there may be no memory for two
+            release_memory()
+            model = load_model(job.checkpoint.path, job.shipped_bits)
 
         load()  # what is imported for it is not imported again
         self.loading = seconds_of(load)
@@ -141,9 +143,9 @@ class _Base:
         return [item for _, item in self.job.first_pairs(PROOF_PROMPTS)]
 
     def slower(self, model: nn.Module, bits: int) -> float:
-        """How many times as long as the base at 32 bits a model with an adapter takes to read."""
+        """How many times as long as the base, as it is scored, a model with an adapter takes to read."""
         item = self.first()[0]
-        if bits < 32:
+        if bits < self.job.shipped_bits:
             return reading_seconds([partial(_as_it_is, model)], item)[0] / self.reading
         tuned, plain = reading_seconds([partial(_as_it_is, model), partial(without_adapter, model)], item)
         return max(1.0, tuned / plain)
@@ -184,7 +186,7 @@ class _Base:
     @property
     def files_seconds(self) -> float:
         """To merge a checkpoint, write and read it."""
-        return 2 * self.loading + 2 * self.total * FLOAT32 / self.disk
+        return 2 * self.loading + 2 * self.total * self.job.shipped_bits / 8 / self.disk
 
     def proof_seconds(self, answers: np.ndarray) -> float:
         """To prove an export on all prompts that there are for it, given the lengths of answers."""
@@ -246,7 +248,7 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     if exports:
         writes = job.head.labels is None
         proof = slower * base.proof_seconds(references) if writes else base.class_proof_seconds(choosing)
-    adapter, merged = counted.trainable * FLOAT32, base.total * FLOAT32
+    adapter, merged = counted.trainable * FLOAT32, base.total * job.shipped_bits // 8
     return EntryCost(
         fixed=Forecast(
             training=base.loading + 4 * adapter / base.disk,

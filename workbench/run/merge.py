@@ -31,7 +31,7 @@ from workbench.export import (
 from workbench.generation.engine import LocalModel, generation_config
 from workbench.generation.sampling import Sampling
 from workbench.methods import Method, NotMergeable
-from workbench.models import last_states, load_model, plain_model, read_by_head, without_adapter
+from workbench.models import head_of, last_states, load_model, plain_model, read_by_head, without_adapter
 from workbench.models.checkpoint import read_config
 from workbench.results import ExportRecord, Score
 from workbench.run.cards import BASES, card, prompt_note, threshold_note
@@ -58,7 +58,6 @@ def merge(
     choosing: Mapping[str, Mapping[str, Any]],
     precision: torch.dtype = torch.float32,
     scored: str = "of what is shipped",
-    accept_rounding: bool = False,
 ) -> tuple[ExportRecord, Renderer]:
     """Make a merged checkpoint of what can become one, and prove it.
 
@@ -70,7 +69,6 @@ def merge(
         choosing: task -> how likelihoods become probabilities, of which the card says what a user needs.
         precision: of the saved weights.
         scored: what `scores` are of, for the card.
-        accept_rounding: of a checkpoint in bfloat16, hold single tokens to be the same and not whole texts.
 
     Returns:
         The record, and how examples are rendered for the merged checkpoint.
@@ -80,7 +78,7 @@ def merge(
     notes = {**({"Base of the merge": base} if base else {}), **threshold_note(choosing), "Scores": scored}
     examples, predictions = _proven(job.renderer, examples, predictions)
     expected = _expected(job, method, saved, examples, predictions)
-    generation = generation_config(job.renderer, saved.model) if job.head.labels is None else None
+    generation = generation_config(job.renderer, saved.model.generation_config) if job.head.labels is None else None
     merged: Any
     merged, tokenizer = method.merge(saved.model, job.renderer.tokenizer)
     if tokenizer is not job.renderer.tokenizer:
@@ -89,13 +87,21 @@ def merge(
     if generation is not None:
         generation.suppress_tokens = list(expected.new_entries) or None
     renderer = job.renderer.with_tokenizer(tokenizer)
+    held_out = [renderer.render(example) for example in examples]
     with nullcontext(process) if process is not None else FreshProcess() as reader:
         proof = write_proven(
-            merged.to(precision), tokenizer, generation, folder, [renderer.render(example) for example in examples],
-            expected, card(job, method, seed, scores, merged=True, notes=notes), reader, job.recipe.max_new_tokens,
-            precision, accept_rounding, _provenance(job, method, seed),
+            _rounded(merged, precision), tokenizer, generation, folder, held_out, expected,
+            card(job, method, seed, scores, merged=True, notes=notes), reader, job.recipe.max_new_tokens,
+            precision, provenance(job, method, seed),
         )  # fmt: skip
     return _record(proof, saved, base), renderer
+
+
+def _rounded(model: Any, precision: torch.dtype) -> Any:
+    """A model with its weights in a precision; what it only computes with stays as it is."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(precision)
+    return model
 
 
 def _base_config(job: Job, model: Any) -> Any:
@@ -109,7 +115,7 @@ def _new_entries(tokenizer: Any, before: Any) -> list[int]:
     return sorted(set(tokenizer.get_vocab().values()) - set(before.get_vocab().values()))
 
 
-def _provenance(job: Job, method: Method, seed: int) -> dict[str, Any]:
+def provenance(job: Job, method: Method, seed: int) -> dict[str, Any]:
     """From what a checkpoint is made."""
     return {
         "recipe": job.recipe.name,
@@ -141,7 +147,7 @@ def _base_note(job: Job, saved: SavedModel) -> str | None:
     """Of an adapter that was trained on a base of fewer bits: into what it was merged."""
     if job.bits == 32 or saved.base is None:
         return None
-    return f"trained on the base at {job.bits} bits, merged into {BASES[saved.base]}"
+    return f"trained on the base at {job.bits} bits, merged into {BASES[saved.base]} in {job.shipped_in}"
 
 
 def _record(proof: Proof, saved: SavedModel, base: str | None) -> ExportRecord:
@@ -171,10 +177,10 @@ def _expected(
     sequences = proof_sequences(rendered)
     logits = sequence_logits(model, sequences)
     if method.trains_base:
-        base_logits = sequence_logits(load_model(job.checkpoint.path, 32), sequences)
+        base_logits = partial(_base_logits, job, sequences)
     else:
         with model.disable_adapter():
-            base_logits = sequence_logits(model, sequences)
+            base_logits = partial(list, sequence_logits(model, sequences))
     if any(prediction.choices for prediction in predictions):  # which choice is likeliest is no greedy text
         sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
         predictions = predict(LocalModel(model, job.renderer), {"": examples}, sampling, f"{method.name}: texts")
@@ -186,6 +192,10 @@ def _expected(
         states=sequence_states(model, sequences[0]),
         source=source,
     )
+
+
+def _base_logits(job: Job, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    return sequence_logits(load_model(job.checkpoint.path, job.shipped_bits), sequences)
 
 
 @torch.inference_mode()
@@ -205,17 +215,22 @@ def _expected_classes(
     device = next(model.parameters()).device
 
     def states(of: nn.Module) -> list[torch.Tensor]:
-        return [last_states(of, ids.to(device), torch.ones_like(ids, device=device)) for ids in sequences]
+        return [last_states(of, ids.to(device), torch.ones_like(ids, device=device)).cpu() for ids in sequences]
 
-    if method.trains_base:
-        before = states(nn.Module.to(job.head.load(job.checkpoint.path, 32), device))
-    else:
+    head = copy.deepcopy(head_of(model)).cpu()
+    logits = [read_by_head(head, state) for state in states(model)]
+
+    def base_logits() -> list[torch.Tensor]:
+        before = nn.Module.to(job.head.load(job.checkpoint.path, job.shipped_bits), device)
+        return [read_by_head(head, state) for state in states(before)]
+
+    if not method.trains_base:
         with without_adapter(model) as base:
-            before = states(base)
-    logits = [read_by_head(model, state).cpu() for state in states(model)]
+            before = [read_by_head(head, state) for state in states(base)]
+        base_logits = partial(list, before)
     return Expected(
         logits=logits,
-        base_logits=[read_by_head(model, state).cpu() for state in before],
+        base_logits=base_logits,
         texts=[labels.names[int(one.argmax())] for one in logits],
         interface=interface,
         classes=True,

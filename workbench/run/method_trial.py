@@ -13,9 +13,9 @@ from workbench.data.labels import Labels
 from workbench.data.render import Renderer
 from workbench.errors import MethodError, without_places
 from workbench.evaluation import Prediction, write_predictions
-from workbench.export import FreshProcess, save_adapter, why_not_served
+from workbench.export import FreshProcess, rank_for_vllm, save_adapter, why_not_served
 from workbench.methods import Mergeability, Method, NotMergeable
-from workbench.models import Size, attach, size
+from workbench.models import Size, attach, computing_dtype, size
 from workbench.results import DONE, ExportRecord, RunRecord
 from workbench.run.cards import card, threshold_note
 from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
@@ -112,6 +112,7 @@ def _record(
         tuned_by=None if name == method.name else method.name,
         seed=seed,
         bits=job.precision(method).trained_bits,
+        precision=job.shipped_in,
         status=DONE,
         metrics=evaluated.scores,
         signatures=evaluated.signatures,
@@ -157,6 +158,7 @@ def _export(
             export, renderer = merge(
                 job, method, seed, folder.merged, saved, job.evaluated_examples, evaluated.predictions,
                 evaluated.scores, process, choosing=evaluated.choosing,
+                precision=computing_dtype(job.shipped_bits),
             )  # fmt: skip
         except (MethodError, ValueError, RuntimeError) as error:  # the training and its scores are no less worth
             reason = without_places(f"{type(error).__name__}: {error}")
@@ -181,7 +183,10 @@ def _export(
 def _served(folder: TrialFolder) -> str:
     """Whether a server can run the adapter as it is."""
     reason = why_not_served(folder.adapter)
-    return f"can't take it: {reason}" if reason else "can take it, where they know the architecture of its base"
+    if reason:
+        return f"can't take it: {reason}"
+    rank = f"; vLLM with `--max-lora-rank {rank_for_vllm(folder.adapter)}`"
+    return f"can take it, where they know the architecture of its base{rank}"
 
 
 def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> RunRecord:
@@ -196,6 +201,7 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
         method=method.name,
         seed=seed,
         bits=precision.trained_bits,
+        precision=job.shipped_in,
         status=DONE,
         metrics=evaluated.scores,
         signatures=evaluated.signatures,

@@ -13,11 +13,12 @@ from workbench.data.pairs import Pairs, Rendered
 from workbench.data.prepared import PreparedData, prepare_data
 from workbench.data.render import Renderer, make_renderer
 from workbench.data.store import Store
-from workbench.errors import MethodError, UserError, collected
+from workbench.errors import MethodError, UserError, collected, unknown
 from workbench.evaluation import Metric, find_metrics
 from workbench.methods import Mergeability, Mergeable, Method, NotMergeable, method_and_head
 from workbench.models import (
     BITS,
+    SHIPPED,
     Precision,
     check_attachment,
     context_length,
@@ -31,6 +32,7 @@ from workbench.recipe import LIKELIHOOD, Recipe
 from workbench.run.defaults import completed
 from workbench.run.entries import Entry, TunedEntry, entries_of, settings_of, tuned_entries
 from workbench.run.heads import Head, heads_of
+from workbench.run.memory import require_memory
 from workbench.run.remarks import remarks_on, require_metrics
 from workbench.sources import Checkpoint, fetch_checkpoint
 from workbench.training import TrainingRows, check_extra, find_objective, steps_in
@@ -48,6 +50,7 @@ class Job:
     Attributes:
         entries: what is compared, in the order of the table.
         bits: how the frozen base is held while training.
+        shipped_in: in what it is scored, merged and proven, one of `SHIPPED`.
         data: every split, ready for the checkpoint.
         heads: by name; see `workbench.run.heads`.
         head: of these, the one that the job is looked at for; see `of`.
@@ -67,6 +70,7 @@ class Job:
     head: Head
     mergeability: Mapping[str, Mergeability]
     parts: Mapping[str, Pairs] = field(default_factory=dict)
+    shipped_in: str = "float32"
     fetching_seconds: float = 0.0
 
     @property
@@ -82,6 +86,11 @@ class Job:
     def renderer(self) -> Renderer:
         """Of the prompts of the head."""
         return self.head.renderer
+
+    @property
+    def shipped_bits(self) -> int:
+        """Of a number of what is scored, merged and proven: 32 or 16."""
+        return SHIPPED[self.shipped_in]
 
     @property
     def rows(self) -> TrainingRows:
@@ -158,7 +167,7 @@ class Job:
             mergeability: of the model as it was attached; None for what is known before training.
         """
         known = mergeability or self.mergeability[self.name_of(method)]
-        return precision_of(method, self.bits, isinstance(known, Mergeable))
+        return precision_of(method, self.bits, isinstance(known, Mergeable), self.shipped_bits)
 
 
 def prepare(
@@ -167,6 +176,7 @@ def prepare(
     methods: Sequence[str] | None = None,
     model: str | None = None,
     bits: int,
+    precision: str = "float32",
     limit: int | None = None,
     store: Store | None = None,
     recipe_sha256: str | None = None,
@@ -178,6 +188,7 @@ def prepare(
         methods: other methods than the recipe's.
         model: another checkpoint than the recipe's.
         bits: how the frozen base is held.
+        precision: in what what was trained is scored, merged and proven, one of `SHIPPED`.
         limit: at most so many examples of each split.
         store: where the prepared data go, or lie from an earlier part of the same run; None takes a temporary one.
         day: what chat templates are told that write the date; None for that on which they are asked.
@@ -194,9 +205,9 @@ def prepare(
     check_extra(recipe.training)
     find_objective(recipe.training.objective)
     chosen = [entry for entry in entries if isinstance(entry, TunedEntry)]
-    _require_bits(bits, chosen)
+    _require_bits(bits, precision, chosen)
 
-    base = _Base(recipe, bits, chosen, day)
+    base = _Base(recipe, bits, precision, chosen, day)
     data = prepare_data(recipe, base.renderer, limit, store, recipe_sha256)
     renderer = base.renderer(data.thinking)
     writing = [entry.name for entry in entries if not isinstance(entry, TunedEntry) or entry.head == LIKELIHOOD]
@@ -210,6 +221,7 @@ def prepare(
         entries=entries,
         metrics=metrics,
         bits=bits,
+        shipped_in=precision,
         data=data,
         heads=heads,
         head=heads[recipe.heads[0]],
@@ -225,8 +237,10 @@ class _Base:
     That is when the rows have been looked at: their mistakes are told before anything is downloaded.
     """
 
-    def __init__(self, recipe: Recipe, bits: int, tuned: Sequence[TunedEntry], day: date | None) -> None:
-        self.recipe, self.bits, self.tuned, self.day = recipe, bits, tuned, day
+    def __init__(
+        self, recipe: Recipe, bits: int, precision: str, tuned: Sequence[TunedEntry], day: date | None
+    ) -> None:
+        self.recipe, self.bits, self.precision, self.tuned, self.day = recipe, bits, precision, tuned, day
         self.renderers: dict[bool, Renderer] = {}
         self.fetching_seconds = 0.0
 
@@ -235,7 +249,8 @@ class _Base:
         """Its folder and terms.
 
         Raises:
-            UserError: it can't be had, can't be held at so many bits, or can't read examples that are so long.
+            UserError: it can't be had, can't be held so, is larger than the memory, or can't read examples that are so
+                long.
         """
         began = time.perf_counter()
         found = fetch_checkpoint(self.recipe.checkpoint)
@@ -243,6 +258,7 @@ class _Base:
         require_causal(found.path)
         require_weights(found.path, self.bits)
         require_sizes(found.path)
+        require_memory(found.path, self.precision)
         _require_context(self.recipe, found, self.tuned)
         return found
 
@@ -255,12 +271,14 @@ class _Base:
         return self.renderers[thinking]
 
 
-def _require_bits(bits: int, tuned: Sequence[TunedEntry]) -> None:
-    """See that the base can be held so.
+def _require_bits(bits: int, precision: str, tuned: Sequence[TunedEntry]) -> None:
+    """See that the base can be held and shipped so.
 
     Raises:
         UserError: it can't.
     """
+    if precision not in SHIPPED:
+        raise unknown("precision of a run", precision, SHIPPED)
     if bits not in BITS:
         raise UserError(f"{bits} bits: the base can be held at {', '.join(map(str, BITS))}")
     if bits < 16 and (whole := [entry.name for entry in tuned if entry.method.trains_base]):

@@ -55,6 +55,7 @@ def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
         methods=options.methods,
         model=options.model,
         bits=options.bits,
+        precision=options.precision,
         limit=options.limit,
         store=store,
         recipe_sha256=options.recipe_sha256,

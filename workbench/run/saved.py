@@ -71,10 +71,10 @@ def open_saved(
 
 
 def load_base(job: Job, name: str) -> nn.Module:
-    """The base that an adapter is merged into: `ORIGINAL` or `DEQUANTIZED`, in float32."""
+    """The base that an adapter is merged into: `ORIGINAL` or `DEQUANTIZED`, in the precision of what is shipped."""
     if name == DEQUANTIZED:
-        return load_dequantized(job.checkpoint.path, job.bits, job.head.load)
-    return job.head.load(job.checkpoint.path, 32)
+        return load_dequantized(job.checkpoint.path, job.bits, job.head.load, job.shipped_bits)
+    return job.head.load(job.checkpoint.path, job.shipped_bits)
 
 
 def with_adapter(base: nn.Module, adapter: Path) -> nn.Module:

@@ -13,7 +13,7 @@ from workbench import files
 from workbench.console import bytes_text
 from workbench.errors import MethodError, UserError, without_places
 from workbench.export import FreshProcess
-from workbench.models import weight_bytes
+from workbench.models import held_bytes, weight_shapes
 from workbench.recipe import LIKELIHOOD
 from workbench.results import FAILED, ExportRecord, RunRecord
 from workbench.run.baselines import run_baseline, run_reranker
@@ -83,6 +83,7 @@ def run_trial(
         tuned_by=None if method == entry.name else method,
         seed=trial.seed,
         bits=job.bits,
+        precision=job.shipped_in,
         status=FAILED,
         error=reason,
         trainable_parameters=0,
@@ -128,11 +129,14 @@ def _out_of_memory(error: Exception, job: Job) -> str:
     if parts := next((number for number in more if training.batch_size % number == 0), None):
         less = [f"Training(gradient_accumulation_steps={parts}), which computes the rows of a step in smaller parts"]
     if fewer := [bits for bits in (16, 8, 4) if bits < job.bits]:
-        held = {bits: bytes_text(weight_bytes(job.checkpoint.path, bits)) for bits in (job.bits, *fewer)}
+        shapes = weight_shapes(job.checkpoint.path)
+        held = {bits: bytes_text(held_bytes(shapes, bits)) for bits in (job.bits, *fewer)}
         taken = ", ".join(f"{held[bits]} at {bits}" for bits in fewer)
         less.append(
             f"--bits {' or '.join(map(str, fewer))} (the base alone takes {held[job.bits]} at {job.bits} bits, {taken})"
         )
+    if job.shipped_bits == 32:
+        less.append("--precision bfloat16 (half of what scoring, merging and the proof take)")
     told = " ".join(str(error).split())[:200] or type(error).__name__
     return (
         f"out of memory: {told}. {bytes_text(free)} of {bytes_text(whole)} are free. What needs "

@@ -21,7 +21,7 @@ from workbench.generation.engine import LocalModel
 from workbench.generation.language_model import Conversation, Generated
 from workbench.generation.sampling import Sampling
 from workbench.methods import find_method
-from workbench.models import load_model, load_tokenizer, precision_of
+from workbench.models import SHIPPED, load_model, load_tokenizer, precision_of
 from workbench.recipe import CLASSES, LIKELIHOOD, Recipe
 from workbench.results import Results, RunRecord
 from workbench.run.defaults import as_it_was
@@ -160,7 +160,8 @@ def load_tuned(folder: RunFolder, name: str | None = None, seed: int | None = No
     method = find_method(record.method_name)
     files = folder.trial(record.method, record.seed)
     require_unchanged(files, record)
-    bits = precision_of(method, record.bits, record.export.merged).scored_bits
+    shipped = SHIPPED[folder.options.precision]
+    bits = precision_of(method, record.bits, record.export.merged, shipped).scored_bits
     labels = read_labels(files)
     whole = files.trained if method.trains_base else None
     if files.merged.is_dir() and (labels is not None or not _has_new_words(files.merged)):
@@ -217,7 +218,7 @@ def load_base(folder: RunFolder) -> TunedModel:
     thinking = data.thinking if data else bool(folder.recipe.enable_thinking)
     allow = folder.recipe.allow_control_tokens
     renderer = make_renderer(load_tokenizer(path), thinking, day_of(folder.options), allow)
-    model = LocalModel(load_model(path, 32).eval(), renderer)
+    model = LocalModel(load_model(path, SHIPPED[folder.options.precision]).eval(), renderer)
     recipe = as_it_was(folder.recipe, data)
     return TunedModel(recipe=recipe, record=None, language_model=model, calibrations={})
 
