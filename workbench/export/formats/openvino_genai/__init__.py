@@ -1,0 +1,1 @@
+"""OpenVINO GenAI, each time in a process of its own."""

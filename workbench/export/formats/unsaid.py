@@ -1,0 +1,48 @@
+"""A checkpoint that does not say the entries of a soft prompt, for runtimes that can't be forbidden to."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench.models import load_model, load_tokenizer, release_memory
+
+
+@contextmanager
+def unsaid(merged: Path, beside: Path) -> Iterator[Path]:
+    """The folder of a checkpoint whose output layer can't say what its `generation_config.json` suppresses.
+
+    transformers and llama.cpp heed `suppress_tokens`; onnxruntime-genai and OpenVINO don't. There the output layer is
+    made one of its own, in which those entries have a row of zeros: their logit is 0, the largest only where none is
+    above it. Whether that happens, the answers that are compared tell.
+
+    Args:
+        merged: the checkpoint; it is given as it is where nothing is suppressed.
+        beside: an empty folder for the other one.
+    """
+    generation = json.loads((merged / "generation_config.json").read_text(encoding="utf-8"))
+    entries = generation.get("suppress_tokens")
+    if not entries:
+        yield merged
+        return
+    model: Any = load_model(merged, 32)
+    before = model.get_output_embeddings()
+    output = nn.Linear(before.in_features, before.out_features, bias=before.bias is not None)
+    with torch.no_grad():
+        output.weight.copy_(before.weight)
+        output.weight[entries] = 0
+        if before.bias is not None:
+            output.bias.copy_(before.bias)
+            output.bias[entries] = 0
+    model.set_output_embeddings(output)
+    model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
+    folder = beside / "unsaid"
+    model.save_pretrained(folder)
+    load_tokenizer(merged).save_pretrained(folder)
+    del model, before, output  # what writes the format loads its own
+    release_memory()
+    yield folder
