@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tiny import write_recipe
-from workbench.export import proof as proof_module
 from workbench.export.__main__ import main
+from workbench.export.formats import verdict
 from workbench.run.__main__ import main as run_main
 
 
@@ -40,26 +40,21 @@ def test_it_exports_and_says_how_equal_it_is(
     assert ("dequantized" in recorded["export"]["base"]) == (losses["dequantized"] < losses["original"])
 
 
-def test_bfloat16_is_held_to_texts_or_to_tokens(
+def test_bfloat16_is_rounded_once_from_the_base_that_was_asked_for(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    arguments = [str(finished), "--method", "lora", "--precision", "bfloat16", "--base", "original", "--to"]
-    monkeypatch.setattr(proof_module, "ROUNDED_BASE_DISTANCE", 0)  # so small a model learned little
-    monkeypatch.setattr(proof_module, "GREEDY_TOLERANCE", 1.01)  # no text is equal enough
-    assert main([*arguments, str(tmp_path / "texts")]) == 1
-    assert "its greedy answers equal the trained model's" in capsys.readouterr().out
-    assert not (tmp_path / "texts").exists()
-    assert main([*arguments, str(tmp_path / "tokens"), "--accept-rounding"]) == 0
-    assert "the same likeliest token at" in capsys.readouterr().out
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "tokens").dtype == torch.bfloat16
-    monkeypatch.setattr(proof_module, "TOKEN_TOLERANCE", 1.01)
-    assert main([*arguments, str(tmp_path / "none"), "--accept-rounding"]) == 1
-    assert "its likeliest tokens equal the trained model's" in capsys.readouterr().out
-    assert main([str(finished), "--method", "lora", "--to", str(tmp_path / "x"), "--accept-rounding"]) == 2
-    assert "float32 is not rounded" in capsys.readouterr().err
+    monkeypatch.setattr(verdict, "BASE_TIMES", 0)  # so small a model learned little
+    arguments = [str(finished), "--method", "lora", "--base", "original", "--to"]
+    assert main([*arguments, str(tmp_path / "whole")]) == 0
+    assert main([*arguments, str(tmp_path / "half"), "--precision", "bfloat16", "--accept-loss"]) == 0
+    assert "beside what was trained" in capsys.readouterr().out
+    half = AutoModelForCausalLM.from_pretrained(tmp_path / "half")
+    assert half.dtype == torch.bfloat16
+    for name, weight in AutoModelForCausalLM.from_pretrained(tmp_path / "whole").state_dict().items():
+        assert torch.equal(half.state_dict()[name], weight.to(torch.bfloat16))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Other formats than that of transformers: written, read back by what runs them, and held against what was trained."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +15,16 @@ import numpy as np
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GenerationConfig
 
-from tiny import flip_a_bit, make_model, make_tokenizer, write_recipe
+from tiny import CHATML, flip_a_bit, make_model, make_tokenizer, write_recipe
 from workbench.compare import compare_methods
 from workbench.data import Example
 from workbench.data.render import make_renderer
 from workbench.errors import UserError
 from workbench.evaluation import Prediction, find_metric
+from workbench.export import rank_for_vllm
 from workbench.export.__main__ import main as export
 from workbench.export.__main__ import parser as export_parser
 from workbench.export.formats import Sources, find_format, known_formats, verdict
@@ -129,6 +135,12 @@ def test_adapters_that_servers_can_not_add_are_told(more: dict[str, Any] | None,
         write_adapter(tmp_path / "adapter", tmp_path / "hf", tmp_path / "adapter.gguf", "f32")
 
 
+@pytest.mark.parametrize(("rank", "asked"), [(4, 8), (16, 16), (17, 32), (128, 128), (320, 320), (600, 600)])
+def test_the_rank_that_vllm_must_be_told(rank: int, asked: int, tmp_path: Path) -> None:
+    LoraConfig(r=rank, target_modules=["q_proj"]).save_pretrained(tmp_path)
+    assert rank_for_vllm(tmp_path) == asked
+
+
 @pytest.mark.parametrize(
     ("kind", "more", "said"),
     [
@@ -163,6 +175,8 @@ ONNX_FILES = {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.j
         ("gguf", "q8_0", GGUF_FILES),
         ("gguf-lora", "f32", {"adapter.gguf"}),
         ("onnx", "fp32", ONNX_FILES),
+        ("openvino", "fp16", {"openvino_model.xml", "openvino_model.bin", "generation_config.json"}),
+        ("peft", "float32", {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"}),
     ],
 )
 def test_a_method_is_exported(
@@ -180,6 +194,98 @@ def test_a_method_is_exported(
     times = 2 if quantization == "q8_0" else 100
     assert times * manifest["proof"]["divergence"] < manifest["proof"]["base_divergence"]
     assert manifest["proof"]["comparison"]["items"] == 8
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_checkpoint_in_half_precision_is_scored_anew(
+    finished: Path, precision: str, tmp_path: Path, capsys: Any
+) -> None:
+    to = tmp_path / "bank"
+    asked = [str(finished), "--method", "prompt", "--to", str(to), "--precision", precision]
+    assert export(asked) == 0, capsys.readouterr()
+    assert "beside what was trained" in capsys.readouterr().out
+    model = AutoModelForCausalLM.from_pretrained(to)
+    assert model.dtype == getattr(torch, precision)
+    before = AutoModelForCausalLM.from_pretrained(finished / "prompt" / "merged")
+    for name, weight in before.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight.to(model.dtype)), name
+    assert model.generation_config.suppress_tokens == [320, 321, 322, 323]
+    assert export(["--verify", str(to)]) == 0
+
+
+def test_numbers_too_large_for_float16_are_no_checkpoint(tmp_path: Path) -> None:
+    model, _ = saved("llama", tmp_path / "hf")
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight")[3] = 1e5
+    model.save_pretrained(tmp_path / "hf")
+    (tmp_path / "rounded").mkdir()
+    hf, adapter = tmp_path / "hf", None
+    sources = Sources(merged=hf, base=hf, adapter=adapter, name="tiny", end_of_turn=2)
+    with pytest.raises(UserError, match=r"model.norm.weight holds numbers too large for float16"):
+        find_format("hf").write(sources, tmp_path / "rounded", "float16")
+    find_format("hf").write(sources, tmp_path / "rounded", "bfloat16")
+
+
+FAST = """
+recipe.settings["houlsby"]["learning_rate"] = recipe.settings["prefix"]["learning_rate"] = 0.05
+"""
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run at 8 bits of adapters that become no checkpoint."""
+    folder = tmp_path_factory.mktemp("adapters")
+    methods = ["--methods", "houlsby,prefix", "--bits", "8"]
+    assert run([str(write_recipe(folder, FAST)), *methods, "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("method", ["houlsby", "prefix"])
+def test_stock_peft_reads_what_becomes_no_checkpoint(adapters: Path, method: str, tmp_path: Path, capsys: Any) -> None:
+    """On the base at the bits that it was scored on."""
+    to = tmp_path / "bank"
+    assert export([str(adapters), "--method", method, "--to", str(to), "--format", "peft"]) == 0, capsys.readouterr()
+    card = (to / "README.md").read_text(encoding="utf-8")
+    assert "load_in_8bit=True" in card
+    assert ("import workbench.methods.bottleneck" in card) == (method == "houlsby")
+    assert GenerationConfig.from_pretrained(to).eos_token_id == [2]
+    proof = json.loads((to / "MANIFEST.json").read_text(encoding="utf-8"))["proof"]
+    assert 100 * proof["divergence"] < proof["base_divergence"]
+
+
+def test_another_adapter_is_not_what_was_trained(adapters: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    def other(sources: Sources, folder: Path, quantization: str) -> None:
+        known.write(sources, folder, quantization)
+        file = folder / "adapter_model.safetensors"
+        save_file({name: weight + 0.5 for name, weight in load_file(file).items()}, file)
+
+    known = find_format("peft")
+    monkeypatch.setattr(formats, "find_format", lambda name: replace(known, write=other))
+    asked = [str(adapters), "--method", "prefix", "--to", str(tmp_path / "bank"), "--format", "peft"]
+    assert export(asked) == 1
+    assert "nats from the trained model's" in capsys.readouterr().out
+    assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.parametrize(("name", "quantization"), [("onnx", "fp32"), ("openvino", "fp16")])
+def test_a_soft_prompt_is_not_said_where_nothing_forbids_it(
+    finished: Path, name: str, quantization: str, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(verdict, "LIKELIEST", 324)  # where a soft prompt's entries are as likely as any
+    to = tmp_path / "bank"
+    asked = [str(finished), "--method", "prompt", "--to", str(to), "--format", name, "--quantize", quantization]
+    assert export(asked) == 0, capsys.readouterr()
+    hf = finished / "prompt" / "merged"
+    sources = Sources(merged=hf, base=hf, adapter=None, name="tiny", end_of_turn=2)
+    with find_format(name).open(sources, to, 128) as runtime:
+        (prompt,) = runtime.prompt_ids([{"messages": [{"role": "user", "content": "a"}], "tools": None}])
+        prompts = [prompt[: n + 1] for n in range(len(prompt))]
+        answers = runtime.continued(prompts, 8)
+    assert prompt[:4] == [320, 321, 322, 323]
+    model = AutoModelForCausalLM.from_pretrained(hf)
+    for ids, answer in zip(prompts, answers, strict=True):
+        right = model.generate(torch.tensor([ids]), max_new_tokens=8)[0, len(ids) :].tolist()
+        assert list(answer.tokens) == [token for token in right if token != 2]
 
 
 def test_a_soft_prompt_is_exported_as_gguf(finished: Path, tmp_path: Path, capsys: Any) -> None:
@@ -297,6 +403,8 @@ def test_mistakes_are_told_in_a_line(finished: Path, tmp_path: Path, capsys: Any
     assert "q8_0" in said("--format", "gguf", "--quantize", "q8")
     assert "--precision" in said("--format", "gguf", "--precision", "bfloat16")
     assert "--precision" in said("--quantize", "q8_0")
+    assert "--accept-loss is for" in said("--accept-loss")
+    assert export([str(finished), "--method", "untuned", "--to", "x", "--format", "peft"]) == 2
     assert not (tmp_path / "x").exists()
 
 
@@ -314,6 +422,49 @@ def test_a_modelfile_says_what_the_chat_template_does(tmp_path: Path) -> None:
         return f"{len(messages)} turns: " + write(messages, add_generation_prompt)
 
     assert turns_of(counts) is None
+
+
+DEFAULT_SYSTEM = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+BRACKETS = (
+    "{{ '<|endoftext|>' }}{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{{ '[INST] ' + m['content'] + ' [/INST]' }}{% elif m['role'] == 'system' %}"
+    "{{ '<<SYS>>\n\"' + m['content'] + '\"\n' }}"
+    "{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="Go, in whose templates Ollama's are written, is not installed")
+@pytest.mark.parametrize("template", [CHATML, DEFAULT_SYSTEM, BRACKETS])
+def test_go_writes_from_a_modelfile_what_the_chat_template_does(template: str, tmp_path: Path) -> None:
+    saved("llama", tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    tokenizer.chat_template = template
+    turns = turns_of(make_renderer(tokenizer).template.text)
+    assert turns is not None
+    text = modelfile("model.gguf", turns, None, "<|im_end|>")
+    (found,) = re.findall(r'TEMPLATE """(.*?)"""', text, re.DOTALL)
+    contents = ['A {{ .Content }} with "quotes"\n  and `ticks`', "你好 €4", "yes", " spaces "]
+    roles = ["user", "assistant", "user"]
+    conversations = [
+        [{"role": role, "content": content} for role, content in zip(some, contents, strict=False)]
+        for some in (roles[:1], roles, ["system", *roles[:1]], ["system", *roles])
+    ]
+    asked = {
+        "Template": found,
+        "Conversations": [
+            [{"Role": m["role"], "Content": m["content"]} for m in messages] for messages in conversations
+        ],
+    }
+    command = ["go", "run", str(Path(__file__).with_name("modelfile.go"))]
+    environment = {**os.environ, "GOCACHE": str(tmp_path / "cache"), "GOFLAGS": "-mod=mod"}
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True, env=environment)
+    for written, messages in zip(json.loads(done.stdout), conversations, strict=True):
+        assert written == tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 
 def test_the_help_names_every_format_and_quantization() -> None:

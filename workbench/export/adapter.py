@@ -10,6 +10,9 @@ from torch import nn
 
 from workbench import files
 
+# What `--max-lora-rank` may be; vLLM takes 16 without it.
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
 
 def save_adapter(model: nn.Module, tokenizer: Any, folder: Path, checkpoint: str, card: str) -> int:
     """Save the adapter of a PEFT model so that PEFT loads it, with the tokenizer and template of its prompts.
@@ -59,3 +62,13 @@ def why_not_served(adapter: Path) -> str | None:
         if config.get(setting):
             return why
     return None
+
+
+def rank_for_vllm(adapter: Path) -> int:
+    """The least of the ranks that vLLM's `--max-lora-rank` takes which serves an adapter of LoRA.
+
+    Args:
+        adapter: folder of PEFT.
+    """
+    rank = int(json.loads((adapter / CONFIG_NAME).read_text(encoding="utf-8"))["r"])
+    return next((known for known in VLLM_RANKS if known >= rank), rank)

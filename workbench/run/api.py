@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 from workbench.compare import compare_methods, table
 from workbench.console import quiet_libraries
@@ -81,14 +82,11 @@ class Run:
         to: str | Path,
         *,
         seed: int | None = None,
-        precision: str = "float32",
+        precision: str | None = None,
         base: str | None = None,
-        accept_rounding: bool = False,
     ) -> ExportRecord:
         """Make a merged checkpoint of a method, and prove it; see `workbench.run.export.export_method`."""
-        return export_method(
-            self.folder, method, Path(to), seed=seed, precision=precision, base=base, accept_rounding=accept_rounding
-        )
+        return export_method(self.folder, method, Path(to), seed=seed, precision=precision, base=base)
 
     def export_as(
         self,
@@ -99,11 +97,11 @@ class Run:
         quantization: str | None = None,
         seed: int | None = None,
         accept_loss: bool = False,
+        base: str | None = None,
     ) -> Verdict:
         """Write a method in another format, such as "gguf"; see `workbench.run.formats.export_format`."""
-        return export_format(
-            self.folder, method, Path(to), kind, quantization=quantization, seed=seed, accept_loss=accept_loss
-        )
+        how: dict[str, Any] = {"quantization": quantization, "seed": seed, "accept_loss": accept_loss, "base": base}
+        return export_format(self.folder, method, Path(to), kind, **how)
 
 
 def run_recipe(
@@ -112,6 +110,7 @@ def run_recipe(
     methods: Sequence[str] | None = None,
     model: str | None = None,
     bits: int | None = None,
+    precision: str = "float32",
     seed: int = 0,
     seeds: int = 1,
     limit: int | None = None,
@@ -125,6 +124,8 @@ def run_recipe(
         model: another checkpoint than the recipe's.
         bits: how the frozen base is held while training: 32, 16, 8 or 4; None takes 16 where the processor computes
             bfloat16, else 32.
+        precision: in what what was trained is scored, merged and proven: "float32", or "bfloat16", which takes half the
+            memory.
         seed: the first seed.
         seeds: how many.
         limit: at most so many examples of each split.
@@ -150,6 +151,7 @@ def run_recipe(
         methods=list(methods) if methods is not None else None,
         model=model,
         bits=bits or default_bits(),
+        precision=precision,
         seed=seed,
         seeds=seeds,
         limit=limit,

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from workbench.console import markdown
 from workbench.export.card import model_card
+from workbench.export.loading import adapter_loading
 from workbench.methods import Method
 from workbench.models import DEQUANTIZED, ORIGINAL
 from workbench.models.head import HEAD_NAMES
@@ -16,18 +15,17 @@ from workbench.run.resources import versions
 from workbench.sources import base_sha256, public_name
 
 BASES = {
-    ORIGINAL: "its original weights in float32",
-    DEQUANTIZED: "the weights that training saw, dequantized to float32",
+    ORIGINAL: "its original weights",
+    DEQUANTIZED: "the weights that training saw, dequantized",
 }
 # Of all libraries those that decide what a file means.
 MADE_WITH = ("workbench", "torch", "transformers", "peft")
-NF4_ARGUMENTS = 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True'
 MERGED_LOADING = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("merged")
 tokenizer = AutoTokenizer.from_pretrained("merged")
 chat = [{{"role": "user", "content": "..."}}]
-inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
+inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")
 answer = model.generate(**inputs, max_new_tokens={max_new_tokens})"""
 CLASSIFIER_LOADING = """from transformers import AutoTokenizer, pipeline
 
@@ -59,7 +57,7 @@ def card(
         bits=job.precision(method).trained_bits,
         examples=len(job.pairs["train"]),
         scores=[(name, f"{s.value:.2f} ({s.low:.2f} to {s.high:.2f})") for name, s in scores.items()],
-        loading=_loading(job) if merged else adapter_loading(job, method),
+        loading=_loading(job) if merged else _adapter_loading(job, method),
         notes={
             "Base, configuration, weights and tokenizer": f"sha256 `{base_sha256(job.checkpoint.path)}`",
             **_class_notes(job),
@@ -107,32 +105,22 @@ def threshold_note(choosing: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {"Thresholds": f"a label is taken where its probability is above: {', '.join(found)}"}
 
 
-def adapter_loading(job: Job, method: Method) -> str:
+def _adapter_loading(job: Job, method: Method) -> str:
     """Python that loads the adapter on the base that its scores are of."""
-    precision = job.precision(method)
-    dtype = "bfloat16" if precision.loading_dtype == torch.bfloat16 else "float32"
-    lines = ["from peft import PeftModel", "", ""]
-    arguments, kind = f'"PATH OF THE BASE", dtype="{dtype}"', "AutoModelForCausalLM"
+    precision, arguments, whole = job.precision(method), "", ""
     if job.head.labels is not None:
-        kind = "AutoModelForSequenceClassification"
         pad_id = job.renderer.tokenizer.pad_token_id
-        arguments += f", num_labels={len(job.head.labels.names)}, pad_token_id={pad_id}"
-    lines[1] = f"from transformers import {kind}, AutoTokenizer"
-    if precision.scored_bits < 16:
-        lines[1] += ", BitsAndBytesConfig"
-        asked = "load_in_8bit=True" if precision.scored_bits == 8 else NF4_ARGUMENTS
-        if job.head.labels is not None:
-            asked += f", llm_int8_skip_modules={list(HEAD_NAMES)}"
-        lines.append(f"held = BitsAndBytesConfig({asked})")
-        arguments += ", quantization_config=held"
-    if method.loads_with:
-        lines.insert(2, f"import {method.loads_with}  # makes PEFT know the method")
-    lines += [
-        f"base = {kind}.from_pretrained({arguments})",
-        'tokenizer = AutoTokenizer.from_pretrained("adapter")',
-        'model = PeftModel.from_pretrained(base, "adapter")',
-    ]
-    return "\n".join(lines)
+        arguments = f", num_labels={len(job.head.labels.names)}, pad_token_id={pad_id}"
+        whole = f", llm_int8_skip_modules={list(HEAD_NAMES)}"
+    return adapter_loading(
+        "adapter",
+        str(precision.loading_dtype).removeprefix("torch."),
+        precision.scored_bits,
+        kind="AutoModelForCausalLM" if job.head.labels is None else "AutoModelForSequenceClassification",
+        loads_with=method.loads_with,
+        arguments=arguments,
+        whole=whole,
+    )
 
 
 def prompt_note(count: int) -> str:

@@ -29,18 +29,17 @@ def export_method(
     to: Path,
     *,
     seed: int | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     base: str | None = None,
-    accept_rounding: bool = False,
 ) -> ExportRecord:
     """Make a merged checkpoint of the method called `name` of a run, and prove it.
 
     Args:
         to: where it goes; must not exist.
+        precision: of the saved weights, "float32", "bfloat16" or "float16"; None for that in which the run was scored.
+            A language model that is rounded behind its scoring is for `workbench.run.formats` to score anew.
         seed: of a run with several; None takes the first.
-        precision: of the saved weights, "float32", "bfloat16" or "float16".
         base: for a run at 8 or 4 bits, "original" or "dequantized" weights; None takes the better.
-        accept_rounding: of the coarser ones, hold single tokens to be the same and not whole texts.
 
     Returns:
         How it went. If it is not merged, there is nothing at `to`.
@@ -49,32 +48,48 @@ def export_method(
         UserError: the run has no such method or seed, the method failed, it can't become a merged checkpoint, or
             what it left was changed since, another process works in the run, or `to` exists.
     """
+    precision = precision or folder.options.precision
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     require_new_folder(to)
     with folder.locked(reading=True):
-        return _export(folder, name, to, seed, precision, base, accept_rounding)
+        record = mergeable_record(folder, name, seed)
+        if is_rounded(record, precision):
+            raise UserError(f'{precision} is coarser than what was scored: take export_as("hf", ...), which scores it')
+        return export_record(folder, record, to, precision, base)
 
 
-def _export(
-    folder: RunFolder,
-    name: str,
-    to: Path,
-    seed: int | None,
-    precision: str,
-    base: str | None,
-    accept_rounding: bool,
-) -> ExportRecord:
+def is_rounded(record: RunRecord, precision: str) -> bool:
+    """Whether an export in a precision would be a coarser language model than what the run scored and proved."""
+    return precision not in ("float32", record.precision) and record.head is None
+
+
+def mergeable_record(folder: RunFolder, name: str, seed: int | None) -> RunRecord:
+    """The record of a method that can become a merged checkpoint, whose files are as the run left them.
+
+    Raises:
+        UserError: it can't, they aren't, or it was not carried to its end.
+    """
     record = finished_record(folder, name, seed)
     require_unchanged(folder.trial(name, record.seed), record)
     if record.baseline:
         raise UserError(f"{name} can't become a plain checkpoint: {record.export.reason}")
-    method = find_method(record.method_name)
-    if isinstance(known := method.mergeability(), NotMergeable):
+    if isinstance(known := find_method(record.method_name).mergeability(), NotMergeable):
         raise UserError(f"{name} can't become a plain checkpoint: {known.reason}")
+    return record
+
+
+def export_record(folder: RunFolder, record: RunRecord, to: Path, precision: str, base: str | None) -> ExportRecord:
+    """See `export_method`; of a record of `mergeable_record`, in a folder that is locked."""
+    name, method = record.method, find_method(record.method_name)
     if base is not None and (record.bits >= 16 or method.trains_base):
         raise UserError(f"--base is for adapters trained at 8 or 4 bits; this is {name} at {record.bits} bits")
-    folder = RunFolder(folder.path, replace(folder.options, methods=[name]), folder.recipe)
+    if method.trains_base and precision == "float32" != record.precision:
+        raise UserError(f"{name} was kept in {record.precision}: in float32 it would be the same numbers")
+    # A run in bfloat16 has no float32 to be exported in: that needs its base in float32.
+    held = record.precision if precision == record.precision else "float32"
+    options = replace(folder.options, methods=[name], precision=held)
+    folder = RunFolder(folder.path, options, folder.recipe)
     job = prepare_run(folder)
     job = job.of(_entry(job, name))
     mergeability = job.mergeability[name]
@@ -87,11 +102,11 @@ def _export(
     sampling = Sampling(max_new_tokens=job.recipe.max_new_tokens)
     answers = f"{name}: answers"
     predictions = [] if record.head else predict(job.head.language_model(saved.model), {"": some}, sampling, answers)
-    same = precision == "float32" and BASES.get(saved.base or "", "") in (record.export.base or "")
-    scored = "of what is shipped" if same else "of the run's own checkpoint, in float32 and on the base chosen there"
+    same = precision == record.precision and BASES.get(saved.base or "", "") in (record.export.base or "")
+    scored = "of what is shipped" if same else f"of the run's own checkpoint, in {record.precision}, on its base"
     exported, _ = merge(
         job, method, record.seed, to, saved, some, predictions, record.metrics, choosing=record.choosing,
-        precision=PRECISIONS[precision], scored=scored, accept_rounding=accept_rounding,
+        precision=PRECISIONS[precision], scored=scored,
     )  # fmt: skip
     return exported
 

@@ -10,15 +10,12 @@ from workbench.errors import unknown
 from workbench.export.formats.format import Continued, Format, Runtime, Sources
 from workbench.plugins import registered
 
-__all__ = ["HF", "Continued", "Format", "Runtime", "Sources", "find_format", "known_formats"]
-
-# The folder that transformers loads, which every other format is made from.
-HF = "hf"
+__all__ = ["Continued", "Format", "Runtime", "Sources", "find_format", "known_formats"]
 
 
 @cache
 def known_formats() -> dict[str, Format]:
-    """All formats beside `HF`, by name; those of other packages behind them.
+    """All formats by name; those of other packages behind them.
 
     Raises:
         UserError: another package's format can't be loaded, or has a name that is taken.
@@ -34,5 +31,5 @@ def find_format(name: str) -> Format:
     """
     formats = known_formats()
     if name not in formats:
-        raise unknown("format", name, [HF, *formats])
+        raise unknown("format", name, formats)
     return formats[name]

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 # Of a position: ids of the likeliest tokens and their log-probabilities in nats, the likeliest first.
 Likeliest = Sequence[tuple[int, float]]
@@ -61,6 +64,10 @@ class Sources:
         base, adapter: folders of the base, and of the adapter that was merged into it; none where there is no adapter.
         name: of the model, for whoever looks into a file.
         end_of_turn: id of the token that ends an answer.
+        base_arguments: with which transformers loads the base that the adapter was scored on: `dtype`, and `bits` where
+            bitsandbytes is to quantize it.
+        loads_with: a module that makes PEFT know the method, where it doesn't by itself.
+        generation: how answers were written; of an adapter, whose folder does not say so by itself.
     """
 
     merged: Path
@@ -68,6 +75,9 @@ class Sources:
     adapter: Path | None
     name: str
     end_of_turn: int
+    base_arguments: Mapping[str, Any] = field(default_factory=lambda: {"dtype": "float32"})
+    loads_with: str | None = None
+    generation: "GenerationConfig | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +88,14 @@ class Format:
         name: as users write it.
         summary: what runs it, in half a sentence.
         quantizations: how its weights can be held, the usual one first.
-        rounded: of these, those that are no float: they need a verdict of their own.
+        rounded: of these, those that are coarser than what was scored: how far they are is for their score to say.
         write: sources, folder to write into, quantization. Raises UserError where the format can't hold the model, or
             what writes it is not installed.
         open: sources, the folder that `write` made, tokens of the longest prompt and its answer -> what runs it. Raises
             UserError where that is not installed.
-        usage: of the folder's name, how a user runs it, for the card, in `language`.
+        usage: the folder's name and sources -> how a user runs it, for the card, in `language`.
+        library: as hubs call what runs it; None for the format's name.
+        adapter: it is the adapter alone, and not what that was merged into.
         packages: what reads it back, of which the manifest says the versions.
     """
 
@@ -93,6 +105,8 @@ class Format:
     rounded: frozenset[str]
     write: Callable[[Sources, Path, str], None]
     open: Callable[[Sources, Path, int], AbstractContextManager[Runtime]]
-    usage: Callable[[str], str]
+    usage: Callable[[str, Sources], str]
     language: str = "python"
+    library: str | None = None
+    adapter: bool = False
     packages: tuple[str, ...] = ()

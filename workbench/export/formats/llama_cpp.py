@@ -37,7 +37,7 @@ def _open(sources: Sources, folder: Path, longest: int) -> Iterator[LlamaCpp]:
         yield runtime
 
 
-def _usage(folder: str) -> str:
+def _usage(folder: str, sources: Sources) -> str:
     return f"llama-server -m {folder}/{MODEL_FILE}\nollama create my-model -f {folder}/{MODELFILE}"
 
 
@@ -51,14 +51,15 @@ def _write_adapter(sources: Sources, folder: Path, quantization: str) -> None:
 @contextmanager
 def _open_adapter(sources: Sources, folder: Path, longest: int) -> Iterator[LlamaCpp]:
     """The adapter on the base, which is written for it and not kept: users have their own."""
+    assert sources.adapter is not None
     with files.temporary_folder(folder.parent, "base") as beside:
         base = beside / MODEL_FILE
-        write_gguf(sources.base, base, "f32", "base", sources.end_of_turn, tokenizer=sources.merged)
+        write_gguf(sources.base, base, "f32", "base", sources.end_of_turn, tokenizer=sources.adapter)
         with opened(base, longest + ROOM, adapter=folder / ADAPTER_FILE) as runtime:
             yield runtime
 
 
-def _use_adapter(folder: str) -> str:
+def _use_adapter(folder: str, sources: Sources) -> str:
     return f"llama-server -m BASE.gguf --lora {folder}/{ADAPTER_FILE}"
 
 
@@ -83,6 +84,7 @@ FORMATS = (
         open=_open_adapter,
         usage=_use_adapter,
         language="sh",
+        adapter=True,
         packages=("xllamacpp",),
     ),
 )

@@ -5,14 +5,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import UserError
-from workbench.export.formats.format import Continued, Format, Likeliest, Sources
-from workbench.export.formats.runtime import ask_in_lots
+from workbench.export.formats.format import Format, Sources
+from workbench.export.formats.runtime import ScriptRuntime
+from workbench.export.formats.unsaid import unsaid
 from workbench.export.process import ALONE
 from workbench.script import Script
 
@@ -27,9 +27,9 @@ def _require_installed() -> None:
 
 def _write(sources: Sources, folder: Path, quantization: str) -> None:
     _require_installed()
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, unsaid(sources.merged, Path(cache)) as merged:
         command = [
-            sys.executable, "-m", BUILDER, "-m", str(sources.merged), "-o", str(folder), "-p", quantization,
+            sys.executable, "-m", BUILDER, "-m", str(merged), "-o", str(folder), "-p", quantization,
             "-e", "cpu",
             "-c", cache,
         ]  # fmt: skip
@@ -39,45 +39,17 @@ def _write(sources: Sources, folder: Path, quantization: str) -> None:
         raise UserError(f"onnxruntime-genai can't write this model: {last[:300]}; take --format hf or gguf")
 
 
-class OnnxRuntime:
-    """onnxruntime-genai in a process of its own; implements `Runtime`."""
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-
-    def prompt_ids(self, conversations: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-        """See `Runtime`."""
-        return ask_in_lots(self._script, conversations, lambda some: {"conversations": some})
-
-    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Runtime`."""
-        return ask_in_lots(self._script, texts, lambda some: {"texts": some})
-
-    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, title: str = "") -> list[Continued]:
-        """See `Runtime`."""
-        given = [list(ids) for ids in prompts]
-        settings = {"max_new_tokens": max_new_tokens}
-        answers = ask_in_lots(self._script, given, lambda some: {"prompts": some, **settings}, title)
-        return [Continued(**answer) for answer in answers]
-
-    def likeliest(self, prefixes: Sequence[Sequence[int]], count: int, title: str = "") -> list[Likeliest]:
-        """See `Runtime`."""
-        given = [list(ids) for ids in prefixes]
-        found = ask_in_lots(self._script, given, lambda some: {"prefixes": some, "count": count}, title)
-        return [[(token, log) for token, log in one] for one in found]
-
-
 @contextmanager
-def _open(sources: Sources, folder: Path, longest: int) -> Iterator[OnnxRuntime]:
+def _open(sources: Sources, folder: Path, longest: int) -> Iterator[ScriptRuntime]:
     _require_installed()
     script = Script(Path(__file__).parent / "genai" / "serve.py", str(folder.resolve()))
     try:
-        yield OnnxRuntime(script)
+        yield ScriptRuntime(script)
     finally:
         script.close()
 
 
-def _usage(folder: str) -> str:
+def _usage(folder: str, sources: Sources) -> str:
     return (
         "import onnxruntime_genai as genai\n\n"
         f'model = genai.Model("{folder}")\n'

@@ -1,9 +1,10 @@
 """A runtime in a process of its own, asked in lots so that a progress bar moves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workbench.console import progress_bar
+from workbench.export.formats.format import Continued, Likeliest
 from workbench.script import Script
 
 TOGETHER = 16
@@ -32,3 +33,35 @@ def ask_in_lots(
             found += answer["answers"]
             bar.update(len(some))
     return found
+
+
+class ScriptRuntime:
+    """A script with a model, in a process of its own; implements `Runtime`.
+
+    Its requests hold `conversations`, `texts`, `prompts` with `max_new_tokens`, or `prefixes` with `count`; see
+    `stock/serve.py`.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def prompt_ids(self, conversations: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+        """See `Runtime`."""
+        return ask_in_lots(self._script, conversations, lambda some: {"conversations": some})
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Runtime`."""
+        return ask_in_lots(self._script, texts, lambda some: {"texts": some})
+
+    def continued(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, title: str = "") -> list[Continued]:
+        """See `Runtime`."""
+        given = [list(ids) for ids in prompts]
+        settings = {"max_new_tokens": max_new_tokens}
+        answers = ask_in_lots(self._script, given, lambda some: {"prompts": some, **settings}, title)
+        return [Continued(**answer) for answer in answers]
+
+    def likeliest(self, prefixes: Sequence[Sequence[int]], count: int, title: str = "") -> list[Likeliest]:
+        """See `Runtime`."""
+        given = [list(ids) for ids in prefixes]
+        found = ask_in_lots(self._script, given, lambda some: {"prefixes": some, "count": count}, title)
+        return [[(token, log) for token, log in one] for one in found]

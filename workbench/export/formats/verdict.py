@@ -82,7 +82,7 @@ def read_back(runtime: Runtime, trained: Trained, rounded: bool) -> Verdict:
     """Ask a file what the trained model was asked, all but the score.
 
     Args:
-        rounded: its weights are no floats: how far it may be from the trained model is for its score to say.
+        rounded: it is coarser than what was scored: how far it may be is for its score to say.
     """
     before = trained.interface()
     try:
