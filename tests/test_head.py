@@ -296,7 +296,7 @@ def test_both_heads_stand_in_one_table(tmp_path: Path, capsys: pytest.CaptureFix
     assert names == ["untuned", "lora", "lora-classes", "ia3-classes"]
     assert main([str(path), "--methods", "full", "--bits", "32", "--check"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("full-classes") == 2
+    assert shown.count("full-classes") == 3
 
 
 def test_names_of_entries(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def adapter_loading(
         whole: more of the quantization.
     """
     lines = ["from peft import PeftModel", f"from transformers import {kind}, AutoTokenizer"]
-    given = f'"FOLDER OF THE BASE", dtype="{dtype}"{arguments}'
+    given = f'"PATH OF THE BASE", dtype="{dtype}"{arguments}'
     if bits < 16:
         lines[1] += ", BitsAndBytesConfig"
         nf4 = f'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, {COMPUTE}="{dtype}"'
