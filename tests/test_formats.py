@@ -87,15 +87,17 @@ def test_onnxruntime_computes_the_same_from_an_onnx(kind: str, more: dict[str, A
     hf = tmp_path / "hf"
     sources = Sources(merged=hf, base=hf, adapter=None, name="tiny", end_of_turn=2)
     onnx.write(sources, tmp_path / "onnx", "fp32")
-    ids: list[int] = tokenizer(TEXTS[0])["input_ids"]
+    padding: int = tokenizer.pad_token_id  # which in many models ends turns
+    ids: list[int] = [*tokenizer(TEXTS[0])["input_ids"], padding, 9, padding]
     with torch.inference_mode():
         right = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
     messages = [{"role": "user", "content": TEXTS[1]}]
     with onnx.open(sources, tmp_path / "onnx", 128) as runtime:
         found = runtime.likeliest([ids[: n + 1] for n in range(len(ids))], model.config.vocab_size)
+        found += runtime.likeliest([ids], model.config.vocab_size)
         (prompt,) = runtime.prompt_ids([{"messages": messages, "tools": None}])
         texts = runtime.text_ids(TEXTS)
-    for logs, one in zip(right, found, strict=True):
+    for logs, one in zip([*right, right[-1]], found, strict=True):
         assert np.allclose([dict(one)[n] for n in range(len(logs))], logs.numpy(), atol=1e-4)
     assert prompt == tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert texts == [tokenizer(text)["input_ids"] for text in TEXTS]

@@ -469,7 +469,7 @@ def test_killed_at_random_nothing_is_lost_or_repeated(tmp_path: Path) -> None:
         before = (killed / "state.json").stat().st_mtime_ns
         while (killed / "state.json").stat().st_mtime_ns == before and process.poll() is None:
             time.sleep(0.002)
-        time.sleep(float(random.uniform(0, 0.25)))
+        time.sleep(float(random.uniform(0, 0.5)))
         if process.poll() is not None:
             break
         os.kill(process.pid, signal.SIGKILL)

@@ -464,7 +464,17 @@ def test_resume_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_a_console_prints_what_it_can(recipe_file: Path, encoding: str) -> None:
-    command = [sys.executable, "-m", "workbench.run", str(recipe_file), "--check"]
+    command = [
+        sys.executable,
+        "-m",
+        "workbench.run",
+        str(recipe_file),
+        "--check",
+        "--limit",
+        "4",
+        "--methods",
+        "untuned",
+    ]
     done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding})
     assert done.returncode == 0, done.stderr
     shown = done.stdout.decode(encoding)

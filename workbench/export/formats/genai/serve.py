@@ -72,7 +72,11 @@ class Server:
         for prefix in prefixes:
             if len(prefix) <= len(read) or prefix[: len(read)] != read:
                 generator, read = self.started(longest), []
-            generator.append_tokens(np.array(prefix[len(read) :], dtype=np.int32))
+            # The last by itself: at the end of a text it takes the token of padding, which may be that of the end of a
+            # turn, for padding.
+            for part in (prefix[len(read) : -1], prefix[-1:]):
+                if part:
+                    generator.append_tokens(np.array(part, dtype=np.int32))
             read = prefix
             logits = np.asarray(generator.get_logits(), dtype=np.float64).reshape(-1)
             logs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
