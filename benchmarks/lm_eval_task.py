@@ -57,7 +57,8 @@ def main() -> None:
         raise UserError(f"{arguments.split} is no split of choices with a system message and a question")
     found = harness(arguments.lm_eval, trial.merged, examples)
     known = {one.id: one for one in read_predictions(trial.path) if one.split == arguments.split}
-    calibrated = {task for task, how in read_calibrations(trial).items() if how.summary()["prior"]}
+    asked = {example.task for example in examples}
+    calibrated = {task for task, how in read_calibrations(trial).items() if how.summary().get("prior")} & asked
     pairs = [
         (known[example.id].prediction == example.completion, right)
         for example, right in zip(examples, found, strict=True)
