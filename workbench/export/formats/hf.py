@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from safetensors.torch import save_file
 from workbench import files
 from workbench.errors import UserError
 from workbench.export.formats.format import Format, Sources
-from workbench.export.formats.runtime import ScriptRuntime
+from workbench.export.formats.runtime import ScriptRuntime, served
 from workbench.export.loading import adapter_loading
 from workbench.export.process import ALONE
 from workbench.export.verify import MANIFEST_FILE
-from workbench.script import Script
 
 ASK = (
     'chat = [{"role": "user", "content": "..."}]',
@@ -60,31 +59,21 @@ def _write_adapter(sources: Sources, folder: Path, quantization: str) -> None:
         sources.generation.save_pretrained(folder)
 
 
-@contextmanager
-def _served(settings: Mapping[str, Any]) -> Iterator[ScriptRuntime]:
-    script = Script(Path(__file__).parent / "stock" / "serve.py", json.dumps(settings), environment=ALONE)
-    try:
-        yield ScriptRuntime(script)
-    finally:
-        script.close()
+def _served(settings: Mapping[str, Any]) -> AbstractContextManager[ScriptRuntime]:
+    return served(Path(__file__).parent / "stock" / "serve.py", json.dumps(settings), environment=ALONE)
 
 
-@contextmanager
-def _open(sources: Sources, folder: Path, longest: int) -> Iterator[ScriptRuntime]:
-    with _served({"folder": str(folder.resolve())}) as runtime:
-        yield runtime
+def _open(sources: Sources, folder: Path, longest: int) -> AbstractContextManager[ScriptRuntime]:
+    return _served({"folder": str(folder.resolve())})
 
 
-@contextmanager
-def _open_adapter(sources: Sources, folder: Path, longest: int) -> Iterator[ScriptRuntime]:
-    settings = {
+def _open_adapter(sources: Sources, folder: Path, longest: int) -> AbstractContextManager[ScriptRuntime]:
+    return _served({
         "folder": str(folder.resolve()),
         "base": str(sources.base.resolve()),
         "arguments": sources.base_arguments,
         "import": sources.loads_with,
-    }
-    with _served(settings) as runtime:
-        yield runtime
+    })  # fmt: skip
 
 
 def _usage(folder: str, sources: Sources) -> str:

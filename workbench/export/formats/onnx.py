@@ -5,16 +5,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from workbench.errors import UserError
 from workbench.export.formats.format import Format, Sources
-from workbench.export.formats.runtime import ScriptRuntime
+from workbench.export.formats.runtime import ScriptRuntime, served
 from workbench.export.formats.unsaid import unsaid
 from workbench.export.process import ALONE
-from workbench.script import Script
 
 NEEDED = ("onnxruntime_genai", "onnx", "onnx_ir")
 BUILDER = "onnxruntime_genai.models.builder"
@@ -39,14 +37,9 @@ def _write(sources: Sources, folder: Path, quantization: str) -> None:
         raise UserError(f"onnxruntime-genai can't write this model: {last[:300]}; take --format hf or gguf")
 
 
-@contextmanager
-def _open(sources: Sources, folder: Path, longest: int) -> Iterator[ScriptRuntime]:
+def _open(sources: Sources, folder: Path, longest: int) -> AbstractContextManager[ScriptRuntime]:
     _require_installed()
-    script = Script(Path(__file__).parent / "genai" / "serve.py", str(folder.resolve()))
-    try:
-        yield ScriptRuntime(script)
-    finally:
-        script.close()
+    return served(Path(__file__).parent / "genai" / "serve.py", str(folder.resolve()))
 
 
 def _usage(folder: str, sources: Sources) -> str:

@@ -8,8 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from workbench import files
@@ -17,12 +16,11 @@ from workbench.errors import UserError
 from workbench.export.formats.format import Format, Sources
 from workbench.export.formats.gguf.runtime import require_llama_cpp
 from workbench.export.formats.gguf.write import MODEL_FILE, write_gguf
-from workbench.export.formats.runtime import ScriptRuntime
+from workbench.export.formats.runtime import ScriptRuntime, served
 from workbench.export.formats.unsaid import unsaid
 from workbench.export.process import ALONE
 from workbench.models import load_tokenizer
 from workbench.models.checkpoint import first_line
-from workbench.script import Script
 
 SCRIPTS = Path(__file__).parent / "openvino_genai"
 # How a GGUF holds the weights of which OpenVINO makes those.
@@ -70,14 +68,9 @@ def _write_tokenizer(merged: Path, folder: Path) -> None:
         openvino.save_model(model, folder / f"openvino_{name}.xml")
 
 
-@contextmanager
-def _open(sources: Sources, folder: Path, longest: int) -> Iterator[ScriptRuntime]:
+def _open(sources: Sources, folder: Path, longest: int) -> AbstractContextManager[ScriptRuntime]:
     _require_installed()
-    script = Script(SCRIPTS / "serve.py", str(folder.resolve()))
-    try:
-        yield ScriptRuntime(script)
-    finally:
-        script.close()
+    return served(SCRIPTS / "serve.py", str(folder.resolve()))
 
 
 def _usage(folder: str, sources: Sources) -> str:

@@ -1,6 +1,8 @@
 """A runtime in a process of its own, asked in lots so that a progress bar moves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from workbench.console import progress_bar
@@ -65,3 +67,13 @@ class ScriptRuntime:
         given = [list(ids) for ids in prefixes]
         found = ask_in_lots(self._script, given, lambda some: {"prefixes": some, "count": count}, title)
         return [[(token, log) for token, log in one] for one in found]
+
+
+@contextmanager
+def served(path: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[ScriptRuntime]:
+    """A script that serves a model, until the block ends; see `Script`."""
+    script = Script(path, *arguments, environment=environment)
+    try:
+        yield ScriptRuntime(script)
+    finally:
+        script.close()
