@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   %(prog)s RUN --method lora --to bank-model
-  %(prog)s RUN --method lora --to bank-model --precision bfloat16                 half the size
-  %(prog)s RUN --method lora --to bank-model --base original           for a run at 8 or 4 bits
+  %(prog)s RUN --method lora --to bank-model --precision bfloat16     half the size
+  %(prog)s RUN --method lora --to bank-model --base original          for a run at 8 or 4 bits
   %(prog)s --verify bank-model                                         later, on another machine
   %(prog)s --verify bank-model --push my-company/bank-model            what was proven, on a hub
-  %(prog)s RUN --method lora --to bank-gguf --format gguf --quantize q8_0     for llama.cpp and Ollama
-  %(prog)s RUN --method houlsby --to bank-adapter --format peft               the adapter, read by stock PEFT
+  %(prog)s RUN --method lora --to bank-gguf --format gguf --quantize q8_0    for llama.cpp
+  %(prog)s RUN --method houlsby --to bank-adapter --format peft           for PEFT
 
 The checkpoint is read from disk in a process with transformers alone. It must have the settings of its base and the
 tokens of the training, and end its answers at the end of the turn. In float32 its logits must be the trained
