@@ -120,15 +120,18 @@ def _best(found: Likeliest, known: int) -> int:
 def divergence(logs: torch.Tensor, found: Sequence[Likeliest]) -> float:
     """Kullback-Leibler divergence from what a file finds likeliest, in nats per position, at least.
 
+    Of a file whose vocabulary holds a soft prompt it is that among its likeliest tokens alone.
+
     Args:
         logs: log-probabilities of the trained model, (positions, vocabulary).
     """
     total = 0.0
     for right, one in zip(logs.double(), found, strict=True):
         known = [(token, log) for token, log in one if token < len(right)]  # the others stand for a soft prompt
-        may_be_said = 1.0 - sum(math.exp(log) for token, log in one if token >= len(right))
-        given = torch.tensor([log for _, log in known], dtype=torch.float64) - math.log(max(may_be_said, 1e-12))
+        given = torch.tensor([log for _, log in known], dtype=torch.float64)
         named = right[[token for token, _ in known]]
+        if len(known) < len(one):  # how likely the others are hangs on what those of the prompt leave: next to nothing
+            given = given + named.logsumexp(dim=0) - given.logsumexp(dim=0)
         rest, given_rest = (max(1.0 - float(part.exp().sum()), 1e-12) for part in (named, given))
         total += float((named.exp() * (named - given)).sum()) + rest * math.log(rest / given_rest)
     return max(total / len(found), 0.0)
