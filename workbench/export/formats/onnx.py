@@ -11,7 +11,7 @@ from pathlib import Path
 from workbench.errors import UserError
 from workbench.export.formats.format import Format, Sources
 from workbench.export.formats.runtime import ScriptRuntime, served
-from workbench.export.formats.unsaid import unsaid
+from workbench.export.formats.suppressed import unable_to_say_them
 from workbench.export.process import ALONE
 
 NEEDED = ("onnxruntime_genai", "onnx", "onnx_ir")
@@ -25,7 +25,7 @@ def _require_installed() -> None:
 
 def _write(sources: Sources, folder: Path, quantization: str) -> None:
     _require_installed()
-    with tempfile.TemporaryDirectory() as cache, unsaid(sources.merged, Path(cache)) as merged:
+    with tempfile.TemporaryDirectory() as cache, unable_to_say_them(sources.merged, Path(cache)) as merged:
         command = [
             sys.executable, "-m", BUILDER, "-m", str(merged), "-o", str(folder), "-p", quantization,
             "-e", "cpu",

@@ -17,7 +17,7 @@ from workbench.export.formats.format import Format, Sources
 from workbench.export.formats.gguf.runtime import require_llama_cpp
 from workbench.export.formats.gguf.write import MODEL_FILE, write_gguf
 from workbench.export.formats.runtime import ScriptRuntime, served
-from workbench.export.formats.unsaid import unsaid
+from workbench.export.formats.suppressed import unable_to_say_them
 from workbench.export.process import ALONE
 from workbench.models import load_tokenizer
 from workbench.models.checkpoint import first_line
@@ -37,7 +37,10 @@ def _require_installed() -> None:
 
 def _write(sources: Sources, folder: Path, quantization: str) -> None:
     _require_installed()
-    with files.temporary_folder(folder.parent, "openvino") as beside, unsaid(sources.merged, beside) as merged:
+    with (
+        files.temporary_folder(folder.parent, "openvino") as beside,
+        unable_to_say_them(sources.merged, beside) as merged,
+    ):
         model = beside / MODEL_FILE
         write_gguf(merged, model, HELD[quantization], sources.name, sources.end_of_turn)
         command = [sys.executable, "-E", "-P", str(SCRIPTS / "convert.py"), str(model)]

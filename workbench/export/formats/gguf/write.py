@@ -1,6 +1,5 @@
 """Write a checkpoint as a GGUF file, one weight after the other."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from workbench.export.diagnosis import weights_of
 from workbench.export.formats.gguf.quantized import FILE_TYPES, as_held, bytes_of, held_as
 from workbench.export.formats.gguf.settings import architecture_of, tensor_names, write_settings
 from workbench.export.formats.gguf.vocabulary import write_vocabulary
+from workbench.export.formats.suppressed import suppressed_entries
 from workbench.models import load_tokenizer
 from workbench.models.checkpoint import read_config
 
@@ -46,8 +46,8 @@ def write_gguf(
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     write_settings(writer, config)
     write_vocabulary(writer, load_tokenizer(tokenizer or checkpoint), config.vocab_size, end_of_turn)
-    if unsaid := _unsaid(checkpoint):
-        writer.add_array(SUPPRESSED, unsaid)
+    if entries := suppressed_entries(checkpoint):
+        writer.add_array(SUPPRESSED, entries)
     with ExitStack() as opened:
         parts = {named(key): (key, part) for key, part in weights_of(checkpoint, opened)}
         held = {}
@@ -69,13 +69,6 @@ def write_gguf(
         for tensor in extra.values():
             writer.write_tensor_data(tensor.numpy())
     writer.close()
-
-
-def _unsaid(checkpoint: Path) -> list[int]:
-    """Entries of the vocabulary that the model may not write, such as those that stand for a soft prompt."""
-    file = checkpoint / "generation_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return list(settings.get("suppress_tokens") or ())
 
 
 def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], held: GGMLQuantizationType) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint that does not say the entries of a soft prompt, for runtimes that can't be forbidden to."""
+"""What a checkpoint may not write, and one that can't, for runtimes that can't be forbidden to."""
 
 import json
 from collections.abc import Iterator
@@ -12,8 +12,15 @@ from torch import nn
 from workbench.models import load_model, load_tokenizer, release_memory
 
 
+def suppressed_entries(checkpoint: Path) -> list[int]:
+    """Entries of the vocabulary that the model may not write, such as those that stand for a soft prompt."""
+    file = checkpoint / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return list(settings.get("suppress_tokens") or ())
+
+
 @contextmanager
-def unsaid(merged: Path, beside: Path) -> Iterator[Path]:
+def unable_to_say_them(merged: Path, beside: Path) -> Iterator[Path]:
     """The folder of a checkpoint whose output layer can't say what its `generation_config.json` suppresses.
 
     transformers and llama.cpp heed `suppress_tokens`; onnxruntime-genai and OpenVINO don't. There the output layer is
@@ -24,8 +31,7 @@ def unsaid(merged: Path, beside: Path) -> Iterator[Path]:
         merged: the checkpoint; it is given as it is where nothing is suppressed.
         beside: an empty folder for the other one.
     """
-    generation = json.loads((merged / "generation_config.json").read_text(encoding="utf-8"))
-    entries = generation.get("suppress_tokens")
+    entries = suppressed_entries(merged)
     if not entries:
         yield merged
         return
@@ -40,7 +46,7 @@ def unsaid(merged: Path, beside: Path) -> Iterator[Path]:
             output.bias[entries] = 0
     model.set_output_embeddings(output)
     model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
-    folder = beside / "unsaid"
+    folder = beside / "unable"
     model.save_pretrained(folder)
     load_tokenizer(merged).save_pretrained(folder)
     del model, before, output  # what writes the format loads its own
