@@ -7,8 +7,9 @@ from tiny import metric_info, run_record, tiny_results
 from workbench.compare import compare_methods
 from workbench.compare.charts import confusion_matrix, figure_of, svg
 from workbench.compare.paired import pareto_front
-from workbench.compare.report import _markdown, conclude
+from workbench.compare.report import _markdown
 from workbench.compare.tables import head, rows, table
+from workbench.compare.verdict import conclude
 from workbench.console import markdown
 from workbench.evaluation import Prediction, find_metric, score_all
 from workbench.export.card import model_card
@@ -130,7 +131,7 @@ def test_the_conclusion_knows_which_way_is_better() -> None:
     text = conclude(results({"lora": 2.0, "prefix": 50.0}, 0.001))
     assert text.startswith("Best by perplexity on test: lora")
     assert "more than luck" in text
-    assert "prefix may be luck" in conclude(results({"lora": 2.0, "prefix": 2.1}, 0.6))
+    assert "among lora and prefix" in conclude(results({"lora": 2.0, "prefix": 2.1}, 0.6))
     assert "more than luck" in conclude(results({"lora": 2.0, "prefix": 50.0}, 0.001, items=None))
     for items in (1, 5):
         text = conclude(results({"lora": 2.0, "prefix": 50.0}, 0.06, items))

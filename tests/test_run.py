@@ -129,13 +129,34 @@ def test_the_same_seed_gives_the_same_predictions(
     assert a == b
 
 
-def test_several_seeds_stand_beside_each_other(
+def test_several_seeds_are_compared_together(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And what no seed changes is carried through once."""
     out = tmp_path / "out"
-    assert run(recipe_file, "--methods", "lora", "--seeds", 2, "--limit", 8, "--out", out, capsys=capsys)[0] == 0
-    assert {path.name for path in out.iterdir() if path.is_dir()} == {"lora-seed0", "lora-seed1"}
-    assert [record["seed"] for record in json.loads((out / "results.json").read_text())["runs"]] == [0, 1]
+    code, printed, _ = run(
+        recipe_file, "--methods", "untuned,lora", "--seeds", 2, "--limit", 8, "--out", out, capsys=capsys
+    )
+    assert code == 0
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"untuned-seed0", "lora-seed0", "lora-seed1"}
+    found = json.loads((out / "results.json").read_text())
+    assert [(one["method"], one["seed"]) for one in found["runs"]] == [("untuned", 0), ("lora", 0), ("lora", 1)]
+    untuned, lora = found["over_seeds"]
+    assert (untuned["seeds"], lora["seeds"]) == ([0], [0, 1])
+    label = f"{found['headline']}[test]"
+    each = [one["metrics"][label]["value"] for one in found["runs"] if one["method"] == "lora"]
+    assert lora["metrics"][label]["value"] == pytest.approx(sum(each) / 2)
+    (pair,) = found["comparisons"]
+    assert pair["seeds"] == 2
+    assert printed.count("| lora ") == 1
+    page = (out / "report.html").read_text()
+    assert "Each seed" in page
+    assert "Means of 2 seeds" in page
+    code, printed, _ = run("--resume", out, "--methods", "prefix", capsys=capsys)
+    assert code == 0
+    assert [one["method"] for one in json.loads((out / "results.json").read_text())["over_seeds"]] == [
+        "untuned", "lora", "prefix",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("checkpoint_kind", ["gpt2", "llama"])

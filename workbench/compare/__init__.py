@@ -2,6 +2,7 @@
 
 from workbench.compare.paired import compare_methods
 from workbench.compare.report import write_report
+from workbench.compare.seeds import over_seeds
 from workbench.compare.tables import budget_text, table
 
-__all__ = ["budget_text", "compare_methods", "table", "write_report"]
+__all__ = ["budget_text", "compare_methods", "over_seeds", "table", "write_report"]

@@ -45,13 +45,12 @@ def quality_against_costs(runs: Sequence[RunRecord], metric: str, title: str, hi
         for run in runs:
             score = run.metrics[metric]
             x, y = getattr(run, key) * factor, score.value
-            points[f"{run.method} {run.seed}"] = (x, y)
+            points[run.method] = (x, y)
             error = [[y - score.low], [score.high - y]]
             axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run.method), zorder=3)
         for run in runs:
-            name = f"{run.method} {run.seed}"
-            offset = (7, -13) if _label_above(name, points) else (7, 6)
-            axis.annotate(run.method, points[name], xytext=offset, textcoords="offset points", fontsize=9)
+            offset = (7, -13) if _label_above(run.method, points) else (7, 6)
+            axis.annotate(run.method, points[run.method], xytext=offset, textcoords="offset points", fontsize=9)
         sign = 1 if higher else -1
         better = pareto_front({name: (x, sign * y) for name, (x, y) in points.items()})
         front = sorted(points[name] for name in better)
@@ -65,24 +64,38 @@ def quality_against_costs(runs: Sequence[RunRecord], metric: str, title: str, hi
 
 
 def learning_curves(runs: Sequence[RunRecord]) -> str:
-    """Training loss, smoothed, and validation loss by optimizer step, of the runs that were trained."""
+    """Training loss, smoothed, and validation loss by optimizer step, of the runs that were trained.
+
+    Of several seeds their mean, and a band from the lowest to the highest.
+    """
     methods = list(dict.fromkeys(run.method for run in runs))
     figure, axes = figure_of(1, 2, (11, 3.6))
-    for run in runs:
-        if not run.curve:
+    for method in methods:
+        curves = [run.curve for run in runs if run.method == method and run.curve]
+        if not curves:
             continue
-        hue = colour(methods, run.method)
-        training = [(point["step"], point["loss"]) for point in run.curve if "loss" in point]
-        validation = [(p["step"], p["validation_loss"]) for p in run.curve if "validation_loss" in p]
-        steps, losses = zip(*training, strict=True)
-        axes[0].plot(steps, losses, color=hue, alpha=0.2, linewidth=0.8)
-        axes[0].plot(steps, _smoothed(losses), color=hue, label=run.method)
-        axes[1].plot(*zip(*validation, strict=True), color=hue, marker="o", markersize=3.5, label=run.method)
+        hue = colour(methods, method)
+        steps, losses = _together(curves, "loss")
+        smooth = np.array([_smoothed(of_seed) for of_seed in losses])
+        if len(losses) == 1:
+            axes[0].plot(steps, losses[0], color=hue, alpha=0.2, linewidth=0.8)
+        validated, validation = _together(curves, "validation_loss")
+        for axis, at, values, marker in ((axes[0], steps, smooth, None), (axes[1], validated, validation, "o")):
+            axis.plot(at, values.mean(axis=0), color=hue, marker=marker, markersize=3.5, label=method)
+            if len(values) > 1:
+                axis.fill_between(at, values.min(axis=0), values.max(axis=0), color=hue, alpha=0.15, linewidth=0)
     for axis, label in zip(axes, ("training loss (nats per token)", "validation loss (nats per token)"), strict=True):
         axis.set_xlabel("optimizer step")
         axis.set_ylabel(label)
     axes[1].legend(frameon=False, fontsize=9)
     return svg(figure, "Learning curves")
+
+
+def _together(curves: Sequence[Sequence[Mapping[str, float]]], key: str) -> tuple[list[float], np.ndarray]:
+    """A loss of several seeds at the steps that all of them have: (steps,) and (seeds, steps)."""
+    of_seeds = [{point["step"]: point[key] for point in curve if key in point} for curve in curves]
+    steps = sorted(set.intersection(*(set(points) for points in of_seeds)))
+    return steps, np.array([[points[step] for step in steps] for points in of_seeds])
 
 
 def confusion_matrix(matrix: np.ndarray, names: Sequence[str], method: str) -> str:

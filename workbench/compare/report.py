@@ -7,8 +7,8 @@ from typing import Any
 
 from workbench import files
 from workbench.compare import charts
-from workbench.compare.paired import least_p
 from workbench.compare.tables import budget_text, forecasts, head, rows, score_text, table, time_text
+from workbench.compare.verdict import conclude, would_tell
 from workbench.console import markdown
 from workbench.evaluation import Prediction
 from workbench.evaluation.metrics.choice import confusion
@@ -17,8 +17,6 @@ from workbench.results import Results, RunRecord
 QUESTIONS = 20
 # More classes than these make no readable confusion matrix.
 CLASSES_SHOWN = 20
-# Above this p-value a difference is not told from luck.
-LUCK = 0.05
 
 
 def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[Prediction]], description: str) -> None:
@@ -32,7 +30,8 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
     done = [run for run in results.runs if run.done]
     split, compared = results.compared_split, results.compared_label
     primary = results.metrics[results.headline]
-    scored = [run for run in done if compared in run.metrics]
+    entries = [run for run in results.entries if run.done]
+    scored = [run for run in entries if compared in run.metrics]
     conclusion = conclude(results)
     page = template("workbench.compare", "report.html.jinja").render(
         results=results,
@@ -43,9 +42,11 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         time=time_text(results),
         budget=budget_text(results),
         forecasts=forecasts(results),
-        done=done,
+        done=entries,
+        intervals=interval_text(results),
+        each_seed=_each_seed(results),
         exports=[(run.method, run.seed, export_text(run)) for run in done],
-        details=_details(done),
+        details=_details(entries),
         quality=charts.quality_against_costs(scored, compared, f"{primary.title} on {split}", primary.higher_is_better)
         if scored
         else "",
@@ -54,36 +55,12 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         questions=_questions(answers, split),
         signatures={name: text for run in reversed(done) for name, text in run.signatures.items()},
         # A score between 0 and 1, such as AUC, differs in its third digit.
+        would_tell=would_tell,
         difference="%+.3f" if primary.best == 1 else "%+.1f",
         several=results.several_seeds,
     )
     files.write_text(folder / "report.html", page)
     files.write_text(folder / "report.md", _markdown(results, conclusion, description))
-
-
-def conclude(results: Results) -> str:
-    """What the run showed, in one or two sentences."""
-    compared, primary = results.compared_label, results.metrics[results.headline]
-    done = [run for run in results.runs if run.done and compared in run.metrics]
-    if not done:
-        return "No method was carried to its end."
-    sign = 1 if primary.higher_is_better else -1
-    best = max(done, key=lambda run: sign * run.metrics[compared].value)
-    title = f"{primary.title} on {results.compared_split}"
-    text = f"Best by {title}: {best.method}, {score_text(best.metrics[compared])}. "
-    pairs = [pair for pair in results.comparisons if best.method in (pair.a, pair.b)]
-    if not pairs:
-        return text + "Nothing to compare it with."
-    few = [pair.items for pair in pairs if pair.items is not None and least_p(pair.items) > LUCK]
-    if few:
-        return text + (
-            f"{min(few)} independent test examples are too few to tell methods apart: even if one were better on all "
-            "of them, that could be luck."
-        )
-    rivals = [pair.b if pair.a == best.method else pair.a for pair in pairs if pair.p_adjusted > LUCK]
-    if rivals:
-        return text + f"The difference to {', '.join(rivals)} may be luck (approximate randomization, 5 %)."
-    return text + "Every other method is behind it by more than luck explains (approximate randomization, 5 %)."
 
 
 def export_text(run: RunRecord) -> str:
@@ -109,6 +86,34 @@ def _shipped(run: RunRecord) -> str:
             f"{run.validation_loss_as_shipped:.3f} as shipped; the scores are of what is shipped."
         )
     return text
+
+
+def interval_text(results: Results) -> str:
+    """What the intervals of scores cover, in a sentence or two."""
+    if results.over_seeds:
+        return (
+            f"Means of {results.seeds} seeds with 95 % intervals, which cover the choice of test examples (bootstrap) "
+            "and of seeds; costs are means, too."
+        )
+    if all(run.fixed or run.baseline for run in results.runs):
+        return "Scores with 95 % bootstrap intervals over the test examples."
+    return (
+        "Scores with 95 % bootstrap intervals over the test examples. Seeds are not in them: each method was trained "
+        "with one (--seeds 3 puts them in)."
+    )
+
+
+def _each_seed(results: Results) -> list[tuple[str, str, list[str]]]:
+    """Of every entry with several seeds its compared score: name, standard deviation and the score of each seed."""
+    label = results.compared_label
+    found = []
+    for entry in results.entries:
+        of_seeds = [run for run in results.runs if run.method == entry.method and label in run.metrics]
+        score = entry.metrics.get(label)
+        if len(of_seeds) > 1 and score is not None and score.sd is not None:
+            each = [f"{run.seed}: {score_text(run.metrics[label])}" for run in of_seeds]
+            found.append((entry.method, f"{score.sd:.2g}", each))
+    return found
 
 
 def _details(done: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
@@ -168,7 +173,7 @@ def _markdown(results: Results, conclusion: str, description: str) -> str:
 
 {table(results, markdown)}
 
-Scores with 95 % bootstrap intervals. Checkpoint: `{base}`. {times}
+{interval_text(results)} Checkpoint: `{base}`. {times}
 
 {_remarks(results)}## What ships
 

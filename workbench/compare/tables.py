@@ -30,8 +30,16 @@ def head(results: Results) -> list[str]:
 
 
 def rows(results: Results, written: Callable[[str], str] = str) -> list[list[str]]:
-    """A row of cells for each run; see `table`."""
-    return [cells(run, list(score_columns(results)), results.several_seeds, written) for run in results.runs]
+    """A row of cells for each entry; see `table`."""
+    names = list(score_columns(results))
+    return [cells(run, names, _label(results, run), written) for run in results.entries]
+
+
+def _label(results: Results, run: RunRecord) -> str:
+    """The name of an entry, and how many of its seeds failed, if some did."""
+    of_entry = [one for one in results.runs if one.method == run.method]
+    done = sum(one.done for one in of_entry)
+    return f"{run.method} ({done} of {len(of_entry)} seeds)" if 0 < done < len(of_entry) else run.method
 
 
 def time_text(results: Results) -> str:
@@ -81,9 +89,8 @@ def forecasts(results: Results) -> list[tuple[str, list[str]]]:
     ]
 
 
-def cells(run: RunRecord, names: Sequence[str], several_seeds: bool, written: Callable[[str], str] = str) -> list[str]:
+def cells(run: RunRecord, names: Sequence[str], label: str, written: Callable[[str], str] = str) -> list[str]:
     """One row: scores with their intervals, then costs; see `table`."""
-    label = f"{run.method} (seed {run.seed})" if several_seeds else run.method
     if not run.done:
         reason = " ".join(str(run.error).replace("|", "/").split())
         return [label, f"failed: {written(reason)}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]

@@ -80,7 +80,9 @@ def run_reranker(
     files.write_json(folder.reranker, weights)
     count = sum(len(values["weights"]) for values in weights.values())
     reason = f"a reranker of {count} numbers in {folder.reranker.name}, on top of {name}"
-    return _record(job, entry.name, seed, folder, predictions, reason, count, began, memory, reranks=name)
+    return _record(
+        job, entry.name, seed, folder, predictions, reason, count, began, memory, reranks=name, fixed=entry.fixed
+    )
 
 
 def _record(
@@ -94,6 +96,7 @@ def _record(
     began: float,
     memory: Memory,
     reranks: str | None = None,
+    fixed: bool = True,
 ) -> RunRecord:
     """Score and write `predictions`, and return the record of what is no language model.
 
@@ -102,6 +105,7 @@ def _record(
         parameters: numbers that were fitted.
         began: when, by `time.perf_counter`.
         reranks: name of the entry whose choices were ranked anew.
+        fixed: no seed changes it.
     """
     seconds = time.perf_counter() - began
     keys = [(split, example.id) for split, pairs in job.evaluated.items() for example, _ in pairs]
@@ -116,6 +120,7 @@ def _record(
         status=DONE,
         baseline=True,
         reranks=reranks,
+        fixed=fixed,
         metrics=score_all(job.metrics, predictions, job.recipe.report_groups),
         signatures=signatures(job.metrics, predictions),
         evaluation_seconds=0.0,

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Container
 from dataclasses import replace
 
@@ -24,10 +25,9 @@ def deadline_of(folder: RunFolder, began: float) -> float | None:
     return None if minutes is None or folder.options.plan is not None else began + 60 * minutes
 
 
-def pending(job: Job, folder: RunFolder, done: Container[Key]) -> Job:
-    """`job` with the entries that are still to be carried out, those that are not `done`."""
-    names = {trial.entry for trial in trials_of(job, folder.options) if (trial.entry, trial.seed) not in done}
-    return replace(job, entries=[entry for entry in job.entries if entry.name in names])
+def pending_times(job: Job, folder: RunFolder, done: Container[Key] = ()) -> dict[str, int]:
+    """Entry -> with how many seeds it is still to be carried out, of those that are not `done` with all."""
+    return Counter(trial.entry for trial in trials_of(job, folder.options) if (trial.entry, trial.seed) not in done)
 
 
 def fitted(job: Job, folder: RunFolder, costs: Costs, began: float) -> Job:

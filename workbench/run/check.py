@@ -11,7 +11,7 @@ from workbench.data.render import Rendered, Renderer
 from workbench.export import FreshProcess
 from workbench.methods import Method, NotMergeable
 from workbench.models import weight_shapes
-from workbench.run.budget import fitted
+from workbench.run.budget import fitted, pending_times
 from workbench.run.folder import RunFolder
 from workbench.run.forecast import Costs, forecast_text
 from workbench.run.found import data_text, deduplicated
@@ -89,7 +89,7 @@ def marked(renderer: Renderer, item: Rendered) -> str:
 
 def _methods(job: Job, folder: RunFolder) -> str:
     with tempfile.TemporaryDirectory() as beside, FreshProcess() as process:  # a check makes no folder of a run
-        costs = measure(job, folder.options.seeds, Path(beside), process)
+        costs = measure(job, pending_times(job, folder), Path(beside), process)
     minutes = folder.options.minutes
     began = time.perf_counter()
     part = fitted(job, folder, costs, began)

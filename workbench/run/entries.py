@@ -23,6 +23,11 @@ class TunedEntry:
     head: str
     name: str
 
+    @property
+    def fixed(self) -> bool:
+        """Whether no seed changes it."""
+        return not self.method.trains
+
 
 @dataclass(frozen=True)
 class BaselineEntry:
@@ -30,6 +35,11 @@ class BaselineEntry:
 
     name: str
     function: Baseline
+
+    @property
+    def fixed(self) -> bool:
+        """Whether no seed changes it: a baseline is given none."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,11 @@ class RerankerEntry:
     def name(self) -> str:
         """As the table has it."""
         return f"ranker-{self.reranked.name}"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether no seed changes it."""
+        return self.reranked.fixed
 
 
 Entry = TunedEntry | BaselineEntry | RerankerEntry

@@ -31,6 +31,7 @@ class EntryCost:
         memory_bytes, disk_bytes: at most, and of what stays.
         trainable, total: numbers that are trained, and in all; 0 for what is no language model.
         problem: why it can't be measured, and perhaps not be carried out; else empty.
+        times: how often it is carried out, with as many seeds.
     """
 
     fixed: Forecast
@@ -42,11 +43,12 @@ class EntryCost:
     trainable: int = 0
     total: int = 0
     problem: str = ""
+    times: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What every entry of a job takes on this machine; `seeds` of each.
+    """What every entry of a job takes on this machine.
 
     Attributes:
         validation_rows: by which the validation loss is measured, of all entries.
@@ -54,7 +56,6 @@ class Costs:
     """
 
     entries: Mapping[str, EntryCost]
-    seeds: int
     validation_rows: int
     busy: float = 0.0
 
@@ -79,20 +80,21 @@ class Costs:
 
     def seconds(self, job: Job) -> float:
         """What all entries take with all seeds."""
-        return self.seeds * sum(self.forecast(job, name).total for name in self.entries)
+        return sum(cost.times * self.forecast(job, name).total for name, cost in self.entries.items())
 
     def amounts(self, job: Job) -> Amounts:
         """The same as what a plan shares out."""
-        trained = [cost.training for cost in self.entries.values() if cost.training is not None]
+        costs = list(self.entries.values())
+        trained = [(cost.times, cost.training) for cost in costs if cost.training is not None]
         return Amounts(
-            fixed=self.seeds * sum(cost.fixed.total for cost in self.entries.values()),
-            step=self.seeds * sum(cost.step for cost in trained),
+            fixed=sum(cost.times * cost.fixed.total for cost in costs),
+            step=sum(times * training.step for times, training in trained),
             steps=job.steps,
-            validation=self.seeds * sum(cost.validation for cost in trained),
+            validation=sum(times * training.validation for times, training in trained),
             validations=validations(job),
             validation_rows=len(job.rows.validation),
-            evaluation=self.seeds * sum(cost.evaluation for cost in self.entries.values()),
-            proof=self.seeds * sum(cost.proof for cost in self.entries.values()),
+            evaluation=sum(cost.times * cost.evaluation for cost in costs),
+            proof=sum(cost.times * cost.proof for cost in costs),
             proven=PROOF_PROMPTS,
             examples={split: len(pairs) for split, pairs in job.evaluated.items()},
         )
@@ -105,7 +107,7 @@ class Costs:
     @property
     def disk_bytes(self) -> int:
         """What stays of all entries."""
-        return self.seeds * sum(cost.disk_bytes for cost in self.entries.values())
+        return sum(cost.times * cost.disk_bytes for cost in self.entries.values())
 
 
 def validations(job: Job) -> int:
@@ -123,12 +125,12 @@ def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0) -> s
         spent: seconds that have gone by.
     """
     lines = [f"{'expected':14}{'training':>10}{'evaluation':>12}{'export':>10}{'in all':>10}"]
-    times = f" x {costs.seeds} seeds" if costs.seeds > 1 else ""
     for name, cost in costs.entries.items():
         one = costs.forecast(job, name)
         if cost.problem:
             lines.append(f"{name:14}can't be measured: {cost.problem}")
             continue
+        times = f" x {cost.times} seeds" if cost.times > 1 else ""
         parts = [duration_text(part) for part in (one.training, one.evaluation, one.export, one.total)]
         lines.append(f"{name:14}{parts[0]:>10}{parts[1]:>12}{parts[2]:>10}{parts[3]:>10}{times}")
     whole = spent + costs.seconds(job)

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -49,11 +50,11 @@ PROVEN_TOGETHER, COMPARED = 34, 3 * 16
 FLOAT32 = 4
 
 
-def measure(job: Job, seeds: int, folder: Path, process: FreshProcess) -> Costs:
+def measure(job: Job, times: Mapping[str, int], folder: Path, process: FreshProcess) -> Costs:
     """Time what each entry does, on a few of its examples.
 
     Args:
-        seeds: with how many of them every entry is carried through.
+        times: entry -> with how many seeds it is to be carried through.
         folder: on the disk that the run writes to.
         process: in which exports will be read; it is started, so that no forecast has to say what that takes.
     """
@@ -63,13 +64,13 @@ def measure(job: Job, seeds: int, folder: Path, process: FreshProcess) -> Costs:
     own = psutil.Process().cpu_times()
     began = time.perf_counter()
     base = cache(lambda: _Base(job, folder))
-    entries = {entry.name: _cost(job, entry, base) for entry in job.entries}
+    entries = {entry.name: replace(_cost(job, entry, base), times=times[entry.name]) for entry in job.entries}
     seconds = time.perf_counter() - began
     now = psutil.Process().cpu_times()
     used = now.user + now.system + now.children_user - own.user - own.system - own.children_user
     everything = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
     busy = max(0.0, everything - used / seconds)
-    return Costs(entries=entries, seeds=seeds, validation_rows=len(job.rows.validation), busy=busy)
+    return Costs(entries=entries, validation_rows=len(job.rows.validation), busy=busy)
 
 
 def _cost(job: Job, entry: Entry, base: "Callable[[], _Base]") -> EntryCost:

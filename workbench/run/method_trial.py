@@ -200,6 +200,7 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
     return RunRecord(
         method=method.name,
         seed=seed,
+        fixed=True,
         bits=precision.trained_bits,
         precision=job.shipped_in,
         status=DONE,

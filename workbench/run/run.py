@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from workbench.compare import compare_methods, write_report
+from workbench.compare import compare_methods, over_seeds, write_report
 from workbench.console import showing_time_left
 from workbench.data.columns import ByColumns
 from workbench.data.store import Store
@@ -23,9 +23,10 @@ from workbench.results import (
     Results,
     RunRecord,
     Seconds,
+    SeedsRecord,
     SplitInfo,
 )
-from workbench.run.budget import budget_of, deadline_of, fitted, pending
+from workbench.run.budget import budget_of, deadline_of, fitted, pending_times
 from workbench.run.clock import Key, RunClock, noting_seconds, seconds_noted
 from workbench.run.folder import Options, RunFolder, day_of
 from workbench.run.forecast import Costs, forecast_text
@@ -86,7 +87,9 @@ def begin_run(folder: RunFolder, began: float) -> Results:
             deadline = deadline_of(folder, began)
             skip_what_is_there()
             done = finished_before(folder)
-            costs = measure(pending(job, folder, done), folder.options.seeds, folder.path, process)
+            times = pending_times(job, folder, done)
+            still = replace(job, entries=[entry for entry in job.entries if entry.name in times])
+            costs = measure(still, times, folder.path, process)
             job = fitted(job, folder, costs, began)
         except UserError:
             if folder.is_new:
@@ -227,9 +230,15 @@ def _finished(
     job: Job, folder: RunFolder, results: Results, predictions: Mapping[Key, list[Prediction]], began: float
 ) -> Results:
     """Compare what was carried through, and write results and report."""
-    comparisons = _comparisons(job, predictions)
-    seconds = Seconds.of(results.runs, time.perf_counter() - began)
-    results = replace(results, comparisons=comparisons, seconds=seconds)
+    answers: dict[str, dict[int, list[Prediction]]] = {}
+    for (name, seed), given in predictions.items():
+        answers.setdefault(name, {})[seed] = given
+    results = replace(
+        results,
+        comparisons=_comparisons(job, answers),
+        over_seeds=_over_seeds(job, answers) if folder.options.seeds > 1 else (),
+        seconds=Seconds.of(results.runs, time.perf_counter() - began),
+    )
     folder.write_results(results)
     first = {name: given for (name, seed), given in predictions.items() if seed == folder.options.seed}
     write_report(folder.path, results, first, job.recipe.description)
@@ -320,18 +329,22 @@ def _describe(metric: Metric) -> MetricInfo:
     )
 
 
-def _comparisons(job: Job, predictions: Mapping[tuple[str, int], list[Prediction]]) -> list[Comparison]:
-    """Compare the entries that were carried through with the same seeds."""
-    seeds: dict[str, list[int]] = {}
-    for name, seed in predictions:
-        seeds.setdefault(name, []).append(seed)
-    most = max(seeds.values(), key=len, default=[])
-    by_entry = {name: [predictions[name, seed] for seed in given] for name, given in seeds.items() if given == most}
-    if len(by_entry) < 2:
-        return []
-    metric = job.primary_metric
-    scored = {name: {p.split for seed in given for p in seed if metric.applies(p)} for name, given in by_entry.items()}
-    splits = job.recipe.evaluated_splits
+def _comparisons(job: Job, answers: Mapping[str, Mapping[int, list[Prediction]]]) -> list[Comparison]:
+    """Compare the entries that were carried through, each with the seeds that were: entry -> seed -> answers."""
+    metric, splits = job.primary_metric, job.recipe.evaluated_splits
+    scored = {
+        name: {p.split for given in of_seeds.values() for p in given if metric.applies(p)}
+        for name, of_seeds in answers.items()
+    }
     split = next((split for split in splits if any(split in found for found in scored.values())), "")
-    comparable = {name: given for name, given in by_entry.items() if split in scored[name]}
-    return compare_methods(metric, split, comparable) if len(comparable) > 1 else []
+    comparable = {name: list(of_seeds.values()) for name, of_seeds in answers.items() if split in scored[name]}
+    return compare_methods(metric, split, comparable, _fixed(job)) if len(comparable) > 1 else []
+
+
+def _over_seeds(job: Job, answers: Mapping[str, Mapping[int, list[Prediction]]]) -> list[SeedsRecord]:
+    return over_seeds(job.metrics, answers, _fixed(job), job.recipe.report_groups)
+
+
+def _fixed(job: Job) -> set[str]:
+    """The entries that no seed changes."""
+    return {entry.name for entry in job.entries if entry.fixed}

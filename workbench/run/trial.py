@@ -47,9 +47,14 @@ class Trial:
 
 
 def trials_of(job: Job, options: Options) -> list[Trial]:
-    """Everything that a run carries through, in the order of the table."""
+    """Everything that a run carries through, in the order of the table; what no seed changes, with the first only."""
     seeds = range(options.seed, options.seed + options.seeds)
-    return [Trial(entry=entry.name, seed=seed) for seed in seeds for entry in job.entries]
+    return [
+        Trial(entry=entry.name, seed=seed)
+        for seed in seeds
+        for entry in job.entries
+        if seed == options.seed or not entry.fixed
+    ]
 
 
 def run_trial(

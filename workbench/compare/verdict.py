@@ -1,0 +1,85 @@
+"""What a run showed, in words."""
+
+from collections.abc import Sequence
+
+from workbench.compare.paired import LUCK, least_p
+from workbench.compare.tables import score_text
+from workbench.results import Comparison, Results
+
+
+def best_set(results: Results) -> list[str]:
+    """The entries among which the best is, in 95 of 100 such runs, by the compared score; the highest first.
+
+    These are the ones that no other is better than by more than luck explains, at a level of 5 % for all pairs
+    together: that the truly best entry is called worse than another happens in fewer runs than that.
+    """
+    scores, label = results.scores, results.compared_label
+    sign = 1 if results.metrics[results.headline].higher_is_better else -1
+    behind = {
+        pair.a if sign * pair.difference > 0 else pair.b for pair in results.comparisons if pair.p_adjusted <= LUCK
+    }
+    names = [name for name in scores if label in scores[name] and name not in behind]
+    return sorted(names, key=lambda name: -sign * scores[name][label].value)
+
+
+def conclude(results: Results) -> str:
+    """What the run showed, in a few sentences."""
+    label, scores = results.compared_label, results.scores
+    scored = [name for name in scores if label in scores[name]]
+    if not scored:
+        return "No method was carried to its end."
+    among = best_set(results)
+    best, title = among[0], f"{results.metrics[results.headline].title} on {results.compared_split}"
+    text = f"Best by {title}: {best}, {score_text(scores[best][label])}. "
+    if len(scored) == 1 or not results.comparisons:
+        return text + "Nothing to compare it with."
+    few = [pair.items for pair in results.comparisons if pair.items is not None and least_p(pair.items) > LUCK]
+    if few:
+        return text + (
+            f"{min(few)} independent test examples are too few to tell methods apart: even if one were better on all "
+            "of them, that could be luck."
+        )
+    behind = [name for name in scored if name not in among]
+    if len(among) == 1:
+        return text + "Every other method is behind it by more than luck explains (95 % confidence). " + _seeds(results)
+    of_all = "" if behind else ", which are all"
+    text += f"With 95 % confidence the best is among {_listed(among)}{of_all}: their differences may be luck. "
+    if behind:
+        text += f"Behind by more than luck explains: {_listed(behind)}. "
+    return text + _more(results, among) + _seeds(results)
+
+
+def would_tell(pair: Comparison) -> str:
+    """How many examples or seeds would tell two entries apart whose difference may be luck; empty where it is none."""
+    if pair.p_adjusted <= LUCK or pair.detectable is None or not pair.difference:
+        return ""
+    ways = []
+    if pair.items_to_tell is not None:
+        ways.append(f"{pair.items_to_tell:,} test examples ({pair.items} here)")
+    if pair.seeds_to_tell is not None:
+        ways.append(f"{pair.seeds_to_tell} seeds ({pair.seeds} here)")
+    if ways:
+        return " or ".join(ways)
+    return "more examples and more seeds together" if pair.seeds > 1 else "more examples than can be had"
+
+
+def _more(results: Results, among: Sequence[str]) -> str:
+    """What would tell the best two apart."""
+    pair = next((pair for pair in results.comparisons if {pair.a, pair.b} == set(among[:2])), None)
+    told = would_tell(pair) if pair else ""
+    if not told:
+        return ""
+    return f"If the difference between {among[0]} and {among[1]} is as large as it looks, {told} would tell it. "
+
+
+def _seeds(results: Results) -> str:
+    """Whether what is said holds for other seeds."""
+    if any(pair.seeds > 1 for pair in results.comparisons):
+        return f"This holds for other seeds, too: {results.seeds} were carried through."
+    if all(run.fixed for run in results.runs):
+        return ""
+    return "This is said of the models that were trained, with one seed each: another seed may change it (--seeds 3)."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,122 @@
+"""Under what a run was carried out: its data, metrics, checkpoint, time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from workbench.results.records import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricInfo:
+    """What a metric says; `worst` and `best` are None where it has no bound."""
+
+    title: str
+    summary: str
+    higher_is_better: bool
+    worst: float | None
+    best: float | None
+    chance: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitInfo:
+    """One split: its size, the ids of examples that were too long, and the fingerprint of its rows.
+
+    Attributes:
+        examples_sha256: of the examples made of them, which may hang on a document, too; "" of older versions.
+        remarks: what else the reader of its scores should know, in sentences.
+    """
+
+    examples: int
+    tokens: int
+    trained_tokens: int
+    too_long: Sequence[str]
+    sha256: str
+    examples_sha256: str = ""
+    remarks: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """All splits, and how many training examples were left out: repeated ones, and ones of another split.
+
+    Attributes:
+        split_seed: by which one source was divided into the splits; None where each has a source.
+        columns: of the text, its label or answer, and the choices, where rows became examples by these.
+        thinking: whether prompts let the model think aloud before it answers.
+        template: what a person should know of the chat template, in sentences.
+    """
+
+    splits: Mapping[str, SplitInfo]
+    repeated: int
+    leaked: int
+    split_seed: int | None = None
+    columns: Mapping[str, str | Sequence[str] | None] | None = None
+    thinking: bool = False
+    template: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """The base: its name as given, its terms, and the checksum of the file it was made from, where that is pinned.
+
+    Attributes:
+        base_sha256: of its weights and configuration, by which every later command knows it again.
+    """
+
+    name: str
+    licence: str
+    sha256: str | None
+    base_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a run was expected to take, and what of the recipe's job it carried out to end in time.
+
+    Attributes:
+        minutes: that it was given; None without a limit.
+        seconds: that the whole was expected to take, from the command's beginning.
+        memory_bytes, disk_bytes: that it was expected to need.
+        steps: optimizer steps of every method.
+        full_steps: of the recipe as it stands.
+        train_tokens: that every method reads in them, by an average row.
+        evaluated: split -> examples that were scored.
+        evaluated_of: split -> examples that there are.
+    """
+
+    minutes: float | None
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    steps: int
+    full_steps: int
+    train_tokens: int
+    evaluated: Mapping[str, int]
+    evaluated_of: Mapping[str, int]
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the run carried out a part only."""
+        return self.steps < self.full_steps or dict(self.evaluated) != dict(self.evaluated_of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """Where the wall-clock time of a run went."""
+
+    total: float
+    training: float
+    evaluation: float
+    export: float
+    other: float
+
+    @classmethod
+    def of(cls, runs: Sequence[RunRecord], total: float) -> "Seconds":
+        """The parts of a run that has taken `total` seconds so far."""
+        training = sum(run.train_seconds for run in runs)
+        evaluation = sum(run.evaluation_seconds for run in runs)
+        export = sum(run.export_seconds for run in runs)
+        parts = training + evaluation + export
+        total = max(total, parts)  # a training that was finished before an interruption brings its time along
+        return cls(total=total, training=training, evaluation=evaluation, export=export, other=total - parts)
