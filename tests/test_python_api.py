@@ -29,7 +29,7 @@ def test_every_example_of_the_documentation_runs(
     printed = capsys.readouterr().out
     assert "| lora " in printed
     assert "lora done" in printed
-    assert "runs/first/lora runs/second/untuned" in printed
+    assert "first/lora second/untuned" in printed
     assert (tmp_path / "support-model" / "config.json").is_file()
     run, again = names["run"], names["again"]
     assert again.results == run.results or again.results.runs[0].metrics == run.results.runs[0].metrics

@@ -6,6 +6,7 @@ import sys
 COMMANDS = {
     "new": "look at a data file and write a recipe to begin with",
     "run": "adapt a checkpoint with several methods, compare them, ship the result",
+    "compare": "set finished runs beside each other: which entry is better, and is it luck?",
     "export": "make a plain checkpoint of a method of a finished run, and prove it",
     "chat": "talk to a tuned model in the terminal",
     "monitor": "watch a stream of texts with a tuned model, and tell when opinion turns",

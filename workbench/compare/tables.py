@@ -129,7 +129,11 @@ def table(results: Results, written: Callable[[str], str] = str) -> str:
     Args:
         written: what is done to texts of others, such as `markdown` for a file.
     """
-    lines = [head(results), *rows(results, written)]
+    return aligned([head(results), *rows(results, written)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a table in Markdown, the first its head."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from workbench.compare.paired import LUCK, least_p
-from workbench.compare.tables import score_text
+from workbench.compare.tables import aligned, score_text
 from workbench.results import Comparison, Results
 
 
@@ -61,6 +61,25 @@ def would_tell(pair: Comparison) -> str:
     if ways:
         return " or ".join(ways)
     return "more examples and more seeds together" if pair.seeds > 1 else "more examples than can be had"
+
+
+def pairs_table(results: Results) -> str:
+    """Every pair in Markdown: difference, p-values, and what would tell it; empty where there are none."""
+    if not results.comparisons:
+        return ""
+    digits = 3 if results.metrics[results.headline].best == 1 else 1
+    lines = [["methods", f"difference in {results.compared_label}", "p", "adjusted", "would tell"]]
+    lines += [
+        [
+            f"{pair.b} against {pair.a}",
+            f"{pair.difference:+.{digits}f} [{pair.low:+.{digits}f}, {pair.high:+.{digits}f}]",
+            f"{pair.p:.3f}",
+            f"{pair.p_adjusted:.3f}",
+            would_tell(pair),
+        ]
+        for pair in results.comparisons
+    ]
+    return aligned(lines)
 
 
 def _more(results: Results, among: Sequence[str]) -> str:

@@ -7,10 +7,10 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from workbench.compare import compare_methods, table
+from workbench.compare import table
 from workbench.console import quiet_libraries
 from workbench.errors import UserError
-from workbench.evaluation import Prediction, find_metric, read_predictions
+from workbench.evaluation import Prediction, read_predictions
 from workbench.export.formats.verdict import Verdict
 from workbench.methods import method_and_head
 from workbench.models import default_bits
@@ -21,6 +21,7 @@ from workbench.run.folder import Options, RunFolder
 from workbench.run.formats import export_format
 from workbench.run.manifest import require_unchanged
 from workbench.run.run import begin_run
+from workbench.run.side_by_side import side_by_side
 from workbench.run.tuned import TunedModel, load_base, load_tuned
 
 
@@ -184,33 +185,11 @@ def compare_runs(*paths: str | Path) -> list[Comparison]:
 
     Returns:
         As `results.json` has them, by the primary metric on the first evaluated split; entries are called
-        `<folder>/<entry>`.
+        `<name of the folder>/<entry>`. `python -m workbench.compare` shows them.
 
     Raises:
-        UserError: runs that can't be compared: of other data, another primary metric, or without results.
+        UserError: runs that can't be compared, see `workbench.run.side_by_side`.
     """
-    folders = [RunFolder.open(Path(path)) for path in paths]
-    results = [folder.read_results() for folder in folders]
-    if len(folders) < 2:
+    if len(set(map(str, paths))) < 2:
         raise UserError("give two runs or more to compare")
-    for folder, found in zip(folders[1:], results[1:], strict=True):
-        if found.compared_label != results[0].compared_label:
-            raise UserError(
-                f"{folder.path} is compared by {found.compared_label}, {folders[0].path} by {results[0].compared_label}"
-            )
-        split = found.compared_split
-        if found.data.splits[split].sha256 != results[0].data.splits[split].sha256:
-            raise UserError(f"{folder.path} was scored on another {split} split than {folders[0].path}")
-    predictions: dict[str, list[list[Prediction]]] = {}
-    for folder, found in zip(folders, results, strict=True):
-        for run in found.runs:
-            if run.done and found.compared_label in run.metrics:
-                require_unchanged(folder.trial(run.method, run.seed), run)
-                given = read_predictions(folder.trial(run.method, run.seed).path)
-                predictions.setdefault(f"{folder.path}/{run.method}", []).append(given)
-    own = folders[0].recipe.metrics if folders[0].options.recipe else ()
-    metric = find_metric(results[0].headline, own)
-    counts = {len(seeds) for seeds in predictions.values()}
-    if len(counts) > 1:
-        raise UserError(f"the runs have {' and '.join(map(str, sorted(counts)))} seeds: compare runs of as many")
-    return compare_methods(metric, results[0].compared_split, predictions)
+    return list(side_by_side(paths).results.comparisons)

@@ -175,11 +175,12 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: Path, recipe: Recipe | None = None) -> "RunFolder":
+    def open(cls, path: Path, recipe: Recipe | None = None, *, its_code: bool = True) -> "RunFolder":
         """The folder of a run that was begun before.
 
         Args:
             recipe: of a run whose recipe is no file.
+            its_code: whether the recipe's file will be run, which must be what it was, then.
 
         Raises:
             UserError: it is none, its recipe has changed since, or its results are of another version or damaged.
@@ -193,7 +194,7 @@ class RunFolder:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             wrong = " ".join(str(error).split())[:300]
             raise UserError(f"{file} can't be read as the options of a run: {wrong}; begin a new run") from error
-        if options.recipe is not None:
+        if its_code and options.recipe is not None:
             _require_same_code(Path(options.recipe), options, path)
             logger.info("the recipe of %s is %s, which is run", path, options.recipe)
         folder = cls(path, options, recipe)
