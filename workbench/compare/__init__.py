@@ -1,9 +1,19 @@
 """From records to conclusions: paired tests, the Pareto front, the table and the report."""
 
+from workbench.compare.entries import disturbed_text
 from workbench.compare.paired import compare_methods
 from workbench.compare.report import write_report
 from workbench.compare.seeds import over_seeds
 from workbench.compare.tables import budget_text, table
 from workbench.compare.verdict import conclude, pairs_table
 
-__all__ = ["budget_text", "compare_methods", "conclude", "over_seeds", "pairs_table", "table", "write_report"]
+__all__ = [
+    "budget_text",
+    "compare_methods",
+    "conclude",
+    "disturbed_text",
+    "over_seeds",
+    "pairs_table",
+    "table",
+    "write_report",
+]

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -31,8 +31,14 @@ def colour(methods: Sequence[str], method: str) -> str:
     return COLOURS[methods.index(method) % len(COLOURS)]
 
 
-def quality_against_costs(runs: Sequence[RunRecord], metric: str, title: str, higher: bool) -> str:
-    """One panel for each cost: trainable parameters, training time, memory."""
+def quality_against_costs(
+    runs: Sequence[RunRecord], metric: str, title: str, higher: bool, disturbed: Collection[str] = ()
+) -> str:
+    """One panel for each cost: trainable parameters, training time, memory.
+
+    Args:
+        disturbed: methods whose times are not to be compared: they are drawn hollow, and no front goes by their times.
+    """
     methods = list(dict.fromkeys(run.method for run in runs))
     costs = (
         ("trainable_parameters", "trainable parameters", 1.0),
@@ -47,14 +53,19 @@ def quality_against_costs(runs: Sequence[RunRecord], metric: str, title: str, hi
             x, y = getattr(run, key) * factor, score.value
             points[run.method] = (x, y)
             error = [[y - score.low], [score.high - y]]
-            axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run.method), zorder=3)
+            hollow = {"markerfacecolor": "white"} if key == "train_seconds" and run.method in disturbed else {}
+            axis.errorbar(x, y, yerr=error, fmt="o", capsize=3, color=colour(methods, run.method), zorder=3, **hollow)
         for run in runs:
             offset = (7, -13) if _label_above(run.method, points) else (7, 6)
             axis.annotate(run.method, points[run.method], xytext=offset, textcoords="offset points", fontsize=9)
         sign = 1 if higher else -1
-        better = pareto_front({name: (x, sign * y) for name, (x, y) in points.items()})
+        told = {
+            name: (x, sign * y) for name, (x, y) in points.items() if key != "train_seconds" or name not in disturbed
+        }
+        better = pareto_front(told)
         front = sorted(points[name] for name in better)
-        axis.plot(*zip(*front, strict=True), color="#bbbbbb", linestyle="--", linewidth=1, zorder=1)
+        if front:
+            axis.plot(*zip(*front, strict=True), color="#bbbbbb", linestyle="--", linewidth=1, zorder=1)
         if key == "trainable_parameters":
             axis.set_xscale("symlog", linthresh=1e4)
         axis.set_xlabel(label)

@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench import files
 from workbench.compare import charts
+from workbench.compare.entries import disturbance, disturbed_text, entries
 from workbench.compare.tables import budget_text, forecasts, head, rows, score_text, table, time_text
 from workbench.compare.verdict import conclude, would_tell
 from workbench.console import markdown
@@ -30,8 +31,8 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
     done = [run for run in results.runs if run.done]
     split, compared = results.compared_split, results.compared_label
     primary = results.metrics[results.headline]
-    entries = [run for run in results.entries if run.done]
-    scored = [run for run in entries if compared in run.metrics]
+    together = [run for run in entries(results) if run.done]
+    scored = [run for run in together if compared in run.metrics]
     conclusion = conclude(results)
     page = template("workbench.compare", "report.html.jinja").render(
         results=results,
@@ -42,12 +43,20 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         time=time_text(results),
         budget=budget_text(results),
         forecasts=forecasts(results),
-        done=entries,
+        done=together,
         intervals=interval_text(results),
+        disturbed=disturbed_text(results),
+        usage=usage_table(results),
         each_seed=_each_seed(results),
         exports=[(run.method, run.seed, export_text(run)) for run in done],
-        details=_details(entries),
-        quality=charts.quality_against_costs(scored, compared, f"{primary.title} on {split}", primary.higher_is_better)
+        details=_details(together),
+        quality=charts.quality_against_costs(
+            scored,
+            compared,
+            f"{primary.title} on {split}",
+            primary.higher_is_better,
+            {run.method for run in scored if disturbance(results, run)},
+        )
         if scored
         else "",
         confusions=_confusions(answers, split),
@@ -103,11 +112,28 @@ def interval_text(results: Results) -> str:
     )
 
 
+def usage_table(results: Results) -> list[list[str]]:
+    """What every trial took of the machine and others meanwhile: rows of cells, of those that noted it."""
+    cores = results.environment.get("cores")
+    found = []
+    for run in results.runs:
+        usage = [run.training_usage, run.evaluation_usage]
+        if not any(usage):
+            continue
+        name = f"{run.method} (seed {run.seed})" if results.several_seeds else run.method
+        cells = [f"{one.processor_seconds:.0f} s, {one.others:.1f} of {cores} cores" if one else "-" for one in usage]
+        joules = [one.joules for one in usage if one and one.joules is not None]
+        energy = f"{sum(joules) / 3600:.2f} Wh" if joules else "-"
+        product = " / ".join(f"{1000 * seconds:.1f}" for seconds in run.product_seconds) or "-"
+        found.append([name, *cells, product, energy, disturbance(results, run) or "nothing"])
+    return found
+
+
 def _each_seed(results: Results) -> list[tuple[str, str, list[str]]]:
     """Of every entry with several seeds its compared score: name, standard deviation and the score of each seed."""
     label = results.compared_label
     found = []
-    for entry in results.entries:
+    for entry in entries(results):
         of_seeds = [run for run in results.runs if run.method == entry.method and label in run.metrics]
         score = entry.metrics.get(label)
         if len(of_seeds) > 1 and score is not None and score.sd is not None:
@@ -162,7 +188,7 @@ def _remarks(results: Results) -> str:
 def _markdown(results: Results, conclusion: str, description: str) -> str:
     done = [run for run in results.runs if run.done]
     exports = "\n".join(f"- **{run.method}**, seed {run.seed}: {markdown(export_text(run))}" for run in done)
-    times = " ".join(filter(None, (time_text(results), budget_text(results))))
+    times = " ".join(filter(None, (disturbed_text(results), time_text(results), budget_text(results))))
     failed = "".join(f"- **{run.method}** failed: {markdown(str(run.error))}\n" for run in results.runs if not run.done)
     base = results.checkpoint.name.replace("`", "'")
     return f"""# {markdown(results.recipe)}

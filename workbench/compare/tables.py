@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from workbench.compare.entries import disturbance, entries
 from workbench.console import bytes_text, count_text, duration_text
 from workbench.results import Results, RunRecord, Score
 
@@ -32,7 +33,10 @@ def head(results: Results) -> list[str]:
 def rows(results: Results, written: Callable[[str], str] = str) -> list[list[str]]:
     """A row of cells for each entry; see `table`."""
     names = list(score_columns(results))
-    return [cells(run, names, _label(results, run), written) for run in results.entries]
+    return [
+        cells(run, names, _label(results, run), written, "*" if disturbance(results, run) else "")
+        for run in entries(results)
+    ]
 
 
 def _label(results: Results, run: RunRecord) -> str:
@@ -89,8 +93,14 @@ def forecasts(results: Results) -> list[tuple[str, list[str]]]:
     ]
 
 
-def cells(run: RunRecord, names: Sequence[str], label: str, written: Callable[[str], str] = str) -> list[str]:
-    """One row: scores with their intervals, then costs; see `table`."""
+def cells(
+    run: RunRecord, names: Sequence[str], label: str, written: Callable[[str], str] = str, mark: str = ""
+) -> list[str]:
+    """One row: scores with their intervals, then costs; see `table`.
+
+    Args:
+        mark: behind times that are not to be compared.
+    """
     if not run.done:
         reason = " ".join(str(run.error).replace("|", "/").split())
         return [label, f"failed: {written(reason)}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]
@@ -101,9 +111,9 @@ def cells(run: RunRecord, names: Sequence[str], label: str, written: Callable[[s
         label,
         *scores,
         count_text(run.trainable_parameters),
-        f"{run.train_seconds:.0f}{', resumed' if run.resumed else ''}",
-        f"{speed:.0f}" if speed else "-",
-        seconds_text(run.seconds_per_1000_texts),
+        f"{run.train_seconds:.0f}{mark}{', resumed' if run.resumed else ''}",
+        f"{speed:.0f}{mark}" if speed else "-",
+        f"{seconds_text(run.seconds_per_1000_texts)}{mark}",
         bytes_text(run.peak_memory_bytes),
         bytes_text(run.adapter_bytes) if run.adapter_bytes else "-",
         ships,

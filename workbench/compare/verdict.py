@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from workbench.compare.entries import scores_of
 from workbench.compare.paired import LUCK, least_p
 from workbench.compare.tables import aligned, score_text
 from workbench.results import Comparison, Results
@@ -13,7 +14,7 @@ def best_set(results: Results) -> list[str]:
     These are the ones that no other is better than by more than luck explains, at a level of 5 % for all pairs
     together: that the truly best entry is called worse than another happens in fewer runs than that.
     """
-    scores, label = results.scores, results.compared_label
+    scores, label = scores_of(results), results.compared_label
     sign = 1 if results.metrics[results.headline].higher_is_better else -1
     behind = {
         pair.a if sign * pair.difference > 0 else pair.b for pair in results.comparisons if pair.p_adjusted <= LUCK
@@ -24,7 +25,7 @@ def best_set(results: Results) -> list[str]:
 
 def conclude(results: Results) -> str:
     """What the run showed, in a few sentences."""
-    label, scores = results.compared_label, results.scores
+    label, scores = results.compared_label, scores_of(results)
     scored = [name for name in scores if label in scores[name]]
     if not scored:
         return "No method was carried to its end."
@@ -46,7 +47,16 @@ def conclude(results: Results) -> str:
     text += f"With 95 % confidence the best is among {_listed(among)}{of_all}: their differences may be luck. "
     if behind:
         text += f"Behind by more than luck explains: {_listed(behind)}. "
-    return text + _more(results, among) + _seeds(results)
+    return text + _worth_tuning(results, among) + _more(results, among) + _seeds(results)
+
+
+def _worth_tuning(results: Results, among: Sequence[str]) -> str:
+    """That training has not been shown to help, where what needs none is among the best."""
+    trained = {run.method for run in results.runs if not run.fixed and not run.baseline}
+    free = [name for name in among if name not in trained]
+    if not free or not trained:
+        return ""
+    return f"No training was shown to be worth its cost: {_listed(free)} may be as good. "
 
 
 def would_tell(pair: Comparison) -> str:

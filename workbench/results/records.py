@@ -66,6 +66,23 @@ class Forecast:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a stage took of the machine.
+
+    Attributes:
+        seconds: wall-clock time.
+        processor_seconds: of all cores, by this program.
+        others: cores' worth of time that other programs took meanwhile, and the host of a virtual machine.
+        joules: that the machine used, with everything that ran on it; None where it doesn't tell.
+    """
+
+    seconds: float
+    processor_seconds: float
+    others: float
+    joules: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One entry of the comparison with one seed.
 
@@ -96,6 +113,8 @@ class RunRecord:
         curve: `{"step", "loss"}` and `{"step", "validation_loss"}`, in order.
         choosing: task -> how likelihoods of choices became probabilities.
         forecast: what it was expected to take.
+        training_usage, evaluation_usage: what was used of the machine, and by others.
+        product_seconds: what a reference product of two matrices took before and after it.
         manifest: the checksums of what it left stand in its `manifest.json`.
     """
 
@@ -133,6 +152,9 @@ class RunRecord:
     curve: Sequence[Mapping[str, float]] = ()
     choosing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     forecast: Forecast | None = None
+    training_usage: Usage | None = None
+    evaluation_usage: Usage | None = None
+    product_seconds: Sequence[float] = ()
     manifest: bool = False
 
     @property

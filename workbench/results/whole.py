@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
+from dataclasses import dataclass
 from typing import Any
 
 from workbench.results.comparison import Comparison, SeedsRecord
 from workbench.results.conditions import Budget, CheckpointInfo, DataInfo, MetricInfo, Seconds
-from workbench.results.records import RunRecord, Score
+from workbench.results.records import RunRecord
 
 # Of the file's form. 1 was version 0.1: it has no `schema`, and labels of groups are without the group's name.
 SCHEMA = 2
@@ -56,22 +55,6 @@ class Results:
         return max(counts.values(), default=0)
 
     @property
-    def entries(self) -> list[RunRecord]:
-        """One record for each entry, in the order of the table: of several seeds their scores and their mean costs."""
-        scores = {one.method: one.metrics for one in self.over_seeds}
-        found = []
-        for name in dict.fromkeys(run.method for run in self.runs):
-            runs = [run for run in self.runs if run.method == name]
-            done = [run for run in runs if run.done]
-            found.append(_mean(done, scores.get(name)) if done else runs[0])
-        return found
-
-    @property
-    def scores(self) -> dict[str, Mapping[str, Score]]:
-        """Of each entry that was carried to its end, with all its seeds: label -> score."""
-        return {run.method: run.metrics for run in self.entries if run.done}
-
-    @property
     def compared_split(self) -> str:
         """The split by whose primary metric entries are compared: the first that has a score."""
         scored = {label for run in self.runs for label in run.metrics}
@@ -82,23 +65,3 @@ class Results:
     def compared_label(self) -> str:
         """The score by which entries are compared, such as `bleu[test]`."""
         return f"{self.headline}[{self.compared_split}]"
-
-
-def _mean(done: Sequence[RunRecord], scores: Mapping[str, Score] | None) -> RunRecord:
-    """The record of an entry with all its seeds."""
-    first = done[0]
-    if len(done) == 1:
-        return first if scores is None else replace(first, metrics=scores)
-    speeds = [run.train_tokens_per_second for run in done if run.train_tokens_per_second is not None]
-    texts = [run.seconds_per_1000_texts for run in done if run.seconds_per_1000_texts is not None]
-    return replace(
-        first,
-        metrics=scores or first.metrics,
-        train_seconds=fmean(run.train_seconds for run in done),
-        evaluation_seconds=fmean(run.evaluation_seconds for run in done),
-        export_seconds=fmean(run.export_seconds for run in done),
-        train_tokens_per_second=fmean(speeds) if speeds else None,
-        seconds_per_1000_texts=fmean(texts) if texts else None,
-        peak_memory_bytes=max(run.peak_memory_bytes for run in done),
-        resumed=any(run.resumed for run in done),
-    )

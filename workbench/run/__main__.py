@@ -124,7 +124,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(printable(check(folder)))
         return 0
 
-    from workbench.compare import budget_text, table
+    from workbench.compare import budget_text, disturbed_text, table
     from workbench.run.folder import RunFolder
     from workbench.run.run import begin_run
 
@@ -132,7 +132,8 @@ def main(arguments: argparse.Namespace) -> int:
         folder = RunFolder.create(folder.path, folder.options, folder.recipe)
     results = begin_run(folder, began)
     print(printable(table(results)))
-    print(printable(budget_text(results)), file=sys.stderr)
+    for said in filter(None, (disturbed_text(results), budget_text(results))):
+        print(printable(said), file=sys.stderr)
     print(f"report: {folder.path / 'report.html'}", file=sys.stderr)
     return 0 if all(run.done for run in results.runs) else 1
 

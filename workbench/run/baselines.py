@@ -14,7 +14,7 @@ from workbench.results import DONE, ExportRecord, RunRecord
 from workbench.run.entries import BaselineEntry, RerankerEntry
 from workbench.run.folder import TrialFolder
 from workbench.run.prepare import Job
-from workbench.run.resources import Memory, peak_memory
+from workbench.run.resources import Watched, watched
 from workbench.run.scoring import signatures
 
 
@@ -25,7 +25,7 @@ def run_baseline(job: Job, entry: BaselineEntry, seed: int, folder: TrialFolder)
     predictions: list[Prediction] = []
     parameters = 0
     began = time.perf_counter()
-    with peak_memory() as memory:
+    with watched() as memory:
         for task in tasks:
             train, validation = (
                 [e for e, _ in job.pairs[split] if e.choices and e.task == task] for split in ("train", "validation")
@@ -71,7 +71,7 @@ def run_reranker(
         examples = [e for e, _ in job.pairs[split] if e.choices and e.task == task]
         return examples, [given[split, example.id] for example in examples]
 
-    with peak_memory() as memory:
+    with watched() as memory:
         for task in dict.fromkeys(e.task for e, _ in job.pairs["validation"] if e.choices):
             reranker = fit_reranker(*of_task(task, "validation"), features)
             weights[task] = asdict(reranker)
@@ -94,7 +94,7 @@ def _record(
     reason: str,
     parameters: int,
     began: float,
-    memory: Memory,
+    memory: Watched,
     reranks: str | None = None,
     fixed: bool = True,
 ) -> RunRecord:
@@ -130,6 +130,7 @@ def _record(
         total_parameters=parameters,
         train_seconds=seconds,
         peak_memory_bytes=memory.peak_bytes,
+        training_usage=memory.usage,
     )
 
 

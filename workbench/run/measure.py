@@ -1,7 +1,6 @@
 """What every entry of a job takes on this machine, from a few of its own steps and answers."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -9,7 +8,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import psutil
 from torch import nn
 
 from workbench.data import Example
@@ -28,7 +26,7 @@ from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
 from workbench.run.forecast import Costs, EntryCost
 from workbench.run.merge import PROOF_PROMPTS
 from workbench.run.prepare import Job
-from workbench.run.resources import peak_memory
+from workbench.run.resources import watched
 from workbench.run.scoring import may_prune
 from workbench.run.timing import (
     disk_rate,
@@ -37,6 +35,7 @@ from workbench.run.timing import (
     training_cost,
     writing_cost,
 )
+from workbench.run.usage import Meter
 from workbench.training.rows import lengths
 
 logger = logging.getLogger(__name__)
@@ -60,16 +59,10 @@ def measure(job: Job, times: Mapping[str, int], folder: Path, process: FreshProc
     """
     if any(isinstance(job.mergeability[entry.name], Mergeable) for entry in job.tuned):
         process.start()
-    psutil.cpu_percent()
-    own = psutil.Process().cpu_times()
-    began = time.perf_counter()
+    meter = Meter()
     base = cache(lambda: _Base(job, folder))
     entries = {entry.name: replace(_cost(job, entry, base), times=times[entry.name]) for entry in job.entries}
-    seconds = time.perf_counter() - began
-    now = psutil.Process().cpu_times()
-    used = now.user + now.system + now.children_user - own.user - own.system - own.children_user
-    everything = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
-    busy = max(0.0, everything - used / seconds)
+    busy = meter.read().others
     return Costs(entries=entries, validation_rows=len(job.rows.validation), busy=busy)
 
 
@@ -127,7 +120,7 @@ class _Base:
         self.loading = seconds_of(load)
         assert model is not None
         self.total = size(model).total
-        with peak_memory() as memory, fast_evaluation(model):
+        with watched() as memory, fast_evaluation(model):
             (self.reading,) = reading_seconds([partial(_as_it_is, model)], self.first()[0])
             self.together = self._together(model)
             self.writing = writing_cost(job, model, self.written or self.first(), self.together)
@@ -229,7 +222,7 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
             total=base.total,
         )
     precision = job.precision(method)
-    with peak_memory() as memory:
+    with watched() as memory:
         model = _attached(job, method, precision.trained_bits, training=True)
         counted = size(model)
         training = training_cost(job, model, precision.autocast)

@@ -22,7 +22,7 @@ from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
 from workbench.run.folder import TrialFolder
 from workbench.run.merge import merge
 from workbench.run.prepare import Job
-from workbench.run.resources import Memory, peak_memory
+from workbench.run.resources import Watched, watched
 from workbench.run.saved import SavedModel, open_saved
 from workbench.run.scoring import Evaluated, evaluate
 from workbench.sources import public_name
@@ -63,11 +63,11 @@ def run_method(
             return _run_untuned(job, method, seed, folder)
     if job.head.labels is not None:
         write_labels(folder, job.head.labels)
-    with clock.stage(name, seed, TRAINING), peak_memory() as training_memory:
+    with clock.stage(name, seed, TRAINING), watched() as training:
         fitted = _fit(job, method, seed, settings, folder, clock.limit())
         if fitted.trained.stopped_at is not None:
             clock.stopped_at(fitted.trained.stopped_at)
-    with clock.stage(name, seed, EVALUATION), peak_memory() as memory:
+    with clock.stage(name, seed, EVALUATION), watched() as scoring:
         saved = open_saved(job, method, folder, fitted.mergeability)
         warning = _warning(name, saved.loss, fitted.trained)
         evaluated = evaluate(job, name, saved.model, folder)
@@ -83,8 +83,8 @@ def run_method(
         evaluated,
         export=export,
         export_seconds=seconds,
-        training_memory=training_memory,
-        evaluation_memory=memory,
+        training=training,
+        evaluation=scoring,
         shipped_loss=saved.loss,
         warning=warning,
     )
@@ -99,8 +99,8 @@ def _record(
     *,
     export: ExportRecord,
     export_seconds: float,
-    training_memory: Memory,
-    evaluation_memory: Memory,
+    training: Watched,
+    evaluation: Watched,
     shipped_loss: float,
     warning: str | None,
 ) -> RunRecord:
@@ -124,8 +124,10 @@ def _record(
         seconds_per_1000_texts=evaluated.seconds_per_1000_texts,
         export_seconds=export_seconds,
         train_tokens_per_second=trained.tokens_per_second,
-        peak_memory_bytes=training_memory.peak_bytes,
-        evaluation_peak_memory_bytes=evaluation_memory.peak_bytes,
+        peak_memory_bytes=training.peak_bytes,
+        evaluation_peak_memory_bytes=evaluation.peak_bytes,
+        training_usage=training.usage,
+        evaluation_usage=evaluation.usage,
         adapter_bytes=fitted.saved_bytes,
         learning_rate=trained.learning_rate,
         steps=trained.steps,
@@ -194,7 +196,7 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
     mergeability = job.mergeability[method.name]
     assert isinstance(mergeability, NotMergeable)
     precision = job.precision(method)
-    with peak_memory() as memory:
+    with watched() as memory:
         model = job.head.load(job.checkpoint.path, precision.scored_bits)
         evaluated = evaluate(job, method.name, model, folder)
     return RunRecord(
@@ -213,6 +215,7 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
         seconds_per_1000_texts=evaluated.seconds_per_1000_texts,
         peak_memory_bytes=memory.peak_bytes,
         evaluation_peak_memory_bytes=memory.peak_bytes,
+        evaluation_usage=memory.usage,
         adapter_bytes=0,
         choosing=evaluated.choosing,
         export=ExportRecord(merged=False, reason=mergeability.reason),

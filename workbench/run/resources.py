@@ -15,44 +15,55 @@ import psutil
 import torch
 
 from workbench.models import bfloat16_is_fast, device, release_memory
+from workbench.results import Usage
+from workbench.run.usage import Meter
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "sacrebleu")
 SAMPLING_SECONDS = 0.05
 
 
 @dataclass
-class Memory:
-    """The highest use seen, in bytes: of the accelerator if there is one, else of this process."""
+class Watched:
+    """What a block took.
+
+    Attributes:
+        peak_bytes: the highest use of memory: of the accelerator if there is one, else of this process.
+        usage: of the processor, and by others; None until the block has ended.
+    """
 
     peak_bytes: int = 0
+    usage: Usage | None = None
 
 
 @contextmanager
-def peak_memory() -> Iterator[Memory]:
-    """Watch the memory of this process, or of the accelerator, while the block runs."""
+def watched() -> Iterator[Watched]:
+    """Watch what is used of memory, of the processor and by others, while the block runs."""
     release_memory()
-    memory = Memory()
-    if device().type == "cuda":
+    found, meter = Watched(), Meter()
+    on_gpu = device().type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-        yield memory
-        memory.peak_bytes = torch.cuda.max_memory_allocated()
-        return
     process = psutil.Process()
     done = threading.Event()
 
     def watch() -> None:
         while True:
-            memory.peak_bytes = max(memory.peak_bytes, process.memory_info().rss)
+            if not on_gpu:
+                found.peak_bytes = max(found.peak_bytes, process.memory_info().rss)
+            meter.note()
             if done.wait(SAMPLING_SECONDS):
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield memory
+        yield found
     finally:
         done.set()
         thread.join()
+        if on_gpu:
+            found.peak_bytes = torch.cuda.max_memory_allocated()
+        found.usage = meter.read()
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from workbench.generation.sampling import Sampler, Sampling
 from workbench.models import device, fast_training, has_linear_output
 from workbench.recipe import Training
 from workbench.run.prepare import Job
-from workbench.run.resources import peak_memory
+from workbench.run.resources import watched
 from workbench.training.activations import ROW, KeptActivations, Place, with_places
 from workbench.training.configuration import VALIDATED_TOGETHER, rows_together
 from workbench.training.rows import lengths
@@ -84,9 +84,9 @@ def training_cost(job: Job, model: nn.Module, autocast: bool) -> TrainingCost:
     with tempfile.TemporaryDirectory() as kept_in, fast_training(model):
         step = _Step(job, model, autocast, multiple, Place(Path(kept_in), "timed"))
         step(batches[warm])  # of about the shape of the usual one: in a training, too, a shape is new only once
-        with peak_memory() as before:
+        with watched() as before:
             seconds = {usual: seconds_of(lambda: step(batches[usual]))}
-        with peak_memory() as memory:
+        with watched() as memory:
             if large != usual:
                 seconds[large] = seconds_of(lambda: step(batches[large]))
         again = seconds_of(lambda: step(batches[usual])) if step.kept.splits else seconds[usual]

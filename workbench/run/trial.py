@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -22,6 +22,7 @@ from workbench.run.entries import BaselineEntry, Entry, RerankerEntry, TunedEntr
 from workbench.run.folder import Options, RunFolder
 from workbench.run.method_trial import run_method
 from workbench.run.prepare import Job
+from workbench.run.usage import product_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +72,10 @@ def run_trial(
         OSError: the disk is full.
     """
     entry = find_entry(job.entries, trial.entry)
+    before = product_seconds()
     try:
-        return _run(entry, trial, job, folder, process, clock or RunClock())
+        record = _run(entry, trial, job, folder, process, clock or RunClock())
+        return replace(record, product_seconds=[before, product_seconds()])
     except (MethodError, UserError) as error:
         reason = str(error)
     except Exception as error:  # the traceback goes to the log, the other entries go on
