@@ -203,9 +203,12 @@ def test_the_verdict_names_those_among_which_the_best_is() -> None:
     ("seeds", "more", "text"),
     [
         (1, {"items_to_tell": 90}, "90 test examples (50 here)"),
-        (3, {"items_to_tell": 90, "seeds_to_tell": 9}, "90 test examples (50 here) or 9 seeds (3 here)"),
-        (3, {}, "more examples and more seeds together"),
-        (1, {}, "more examples than can be had"),
+        (
+            3,
+            {"items_to_tell": 90, "seeds_to_tell": 5},
+            "90 test examples (50 here) with 5 seeds (3 here)",
+        ),
+        (3, {}, "more than can be had"),
     ],
 )
 def test_what_would_tell_two_methods_apart_is_said(seeds: int, more: dict[str, int], text: str) -> None:

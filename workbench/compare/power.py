@@ -121,14 +121,15 @@ def plan(one: Comparison, spread: Spread, level: float, told: bool) -> Compariso
     one = replace(one, detectable=detectable if math.isfinite(detectable) else None)
     if told or not one.difference:
         return one
-    wanted = abs(one.difference)
-    seeds = spread.seeds
+    wanted, items, seeds = abs(one.difference), spread.items, spread.seeds
+    if not seeds:
+        return replace(one, items_to_tell=_least(lambda n: spread.detectable(level, n) <= wanted, items, MOST_ITEMS))
+    # More of both at once: whatever of the variance is due to which, it becomes smaller.
+    both = _least(lambda n: spread.detectable(level, -(-items * n // seeds), n) <= wanted, seeds, MOST_SEEDS)
     return replace(
         one,
-        items_to_tell=_least(lambda n: spread.detectable(level, items=n) <= wanted, spread.items, MOST_ITEMS),
-        seeds_to_tell=_least(lambda n: spread.detectable(level, seeds=n) <= wanted, seeds, MOST_SEEDS)
-        if seeds
-        else None,
+        seeds_to_tell=both,
+        items_to_tell=None if both is None else -(-items * both // seeds),
     )
 
 

@@ -60,17 +60,13 @@ def _worth_tuning(results: Results, among: Sequence[str]) -> str:
 
 
 def would_tell(pair: Comparison) -> str:
-    """How many examples or seeds would tell two entries apart whose difference may be luck; empty where it is none."""
+    """How many examples and seeds would tell two entries apart whose difference may be luck; empty where it is none."""
     if pair.p_adjusted <= LUCK or pair.detectable is None or not pair.difference:
         return ""
-    ways = []
-    if pair.items_to_tell is not None:
-        ways.append(f"{pair.items_to_tell:,} test examples ({pair.items} here)")
-    if pair.seeds_to_tell is not None:
-        ways.append(f"{pair.seeds_to_tell} seeds ({pair.seeds} here)")
-    if ways:
-        return " or ".join(ways)
-    return "more examples and more seeds together" if pair.seeds > 1 else "more examples than can be had"
+    if pair.items_to_tell is None:
+        return "more than can be had"
+    seeds = f" with {pair.seeds_to_tell} seeds ({pair.seeds} here)" if pair.seeds_to_tell is not None else ""
+    return f"{pair.items_to_tell:,} test examples ({pair.items} here){seeds}"
 
 
 def pairs_table(results: Results) -> str:

@@ -17,8 +17,9 @@ class Comparison:
         seeds: of the one that has more of them. Where it is above 1, interval and p-value cover the choice of the
             seeds, too.
         detectable: the smallest difference that 80 of 100 such comparisons would tell from luck; None where none is.
-        items_to_tell, seeds_to_tell: where it may be luck, of how many examples, or of how many seeds, 80 of 100
-            comparisons would tell a difference as large as this one; None where no number would that can be had.
+        items_to_tell, seeds_to_tell: where it may be luck, of how many examples and seeds together 80 of 100
+            comparisons would tell a difference as large as this one; None where no numbers would that can be had. Of
+            examples alone, where there is one seed.
     """
 
     a: str

@@ -8,6 +8,7 @@ python -m workbench.run recipes/finserve.py --check
 import argparse
 import sys
 import time
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ examples:
   %(prog)s --resume runs/finserve/2026-01-31-0900  go on where a run was interrupted
   %(prog)s --resume runs/finserve/2026-01-31-0900 --methods dora,prompt
                                                    add two methods to its comparison
+  %(prog)s --repeat runs/finserve/2026-01-31-0900  carry it out once more, and tell what came out the same
 
 The comparison table goes to stdout, progress to stderr. The output folder holds results.json, report.html,
 report.md, and for each method adapter/, merged/ (where it can become a plain checkpoint) and predictions.jsonl.
@@ -78,6 +80,11 @@ def parser() -> argparse.ArgumentParser:
         "--resume", type=Path, metavar="DIR",
         help="go on with the interrupted run in DIR, as it was begun; with --methods, add these to it",
     )  # fmt: skip
+    p.add_argument(
+        "--repeat", type=Path, metavar="DIR",
+        help="carry out the finished run in DIR once more, with the same options, and write repeat.md: what came out "
+        "the same, bit for bit or within what",
+    )  # fmt: skip
     p.add_argument("--check", action="store_true", help="look at everything without training")
     return p
 
@@ -109,15 +116,13 @@ def main(arguments: argparse.Namespace) -> int:
     from workbench.errors import UserError
     from workbench.methods import method_and_head
 
-    if (arguments.recipe is None) == (arguments.resume is None):
-        raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, and not both")
-    ignored = [name for name in IGNORED if getattr(arguments, name)]
-    if arguments.resume and (ignored or arguments.seed or arguments.seeds > 1):
-        raise UserError("--resume goes on as the run was begun: give it alone, or with --methods to add some")
+    if [arguments.recipe, arguments.resume, arguments.repeat].count(None) != 2:
+        raise UserError("give a recipe, such as recipes/finserve.py, or --resume DIR, or --repeat DIR: one of them")
+    _require_alone(arguments)
     methods = arguments.methods.split(",") if arguments.methods else None
     for name in methods or ():
         method_and_head(name)
-    folder = _resumed(arguments.resume, methods) if arguments.resume else _begun(arguments, methods)
+    folder = _folder(arguments, methods)
     if arguments.check:
         from workbench.run.check import check
 
@@ -135,7 +140,55 @@ def main(arguments: argparse.Namespace) -> int:
     for said in filter(None, (disturbed_text(results), budget_text(results))):
         print(printable(said), file=sys.stderr)
     print(f"report: {folder.path / 'report.html'}", file=sys.stderr)
+    if arguments.repeat:
+        _tell_repeated(arguments.repeat, folder)
     return 0 if all(run.done for run in results.runs) else 1
+
+
+def _require_alone(arguments: argparse.Namespace) -> None:
+    """See that a run that goes on, or is repeated, is not asked to be another one.
+
+    Raises:
+        UserError: it is.
+    """
+    from workbench.errors import UserError
+
+    given = [name for name in IGNORED if getattr(arguments, name)]
+    given += ["seed"] * bool(arguments.seed) + ["seeds"] * (arguments.seeds > 1)
+    if arguments.resume and given:
+        raise UserError("--resume goes on as the run was begun: give it alone, or with --methods to add some")
+    if arguments.repeat and (arguments.methods or set(given) - {"out"}):
+        raise UserError("--repeat carries out the same once more: give it alone, or with --out")
+
+
+def _folder(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFolder":
+    """The folder of the run that is asked for; nothing is written yet."""
+    if arguments.resume:
+        return _resumed(arguments.resume, methods)
+    if not arguments.repeat:
+        return _begun(arguments, methods)
+    from workbench.run.folder import RunFolder
+    from workbench.run.repeat import again
+
+    before = again(arguments.repeat)
+    out = arguments.out or Path("runs", Path(str(before.options.recipe)).stem, now_text())
+    return RunFolder(out, before.options, before.recipe)
+
+
+def _tell_repeated(before: Path, folder: "RunFolder") -> None:
+    """Write what came out the same as before, and print it."""
+    from workbench import files
+    from workbench.run.folder import RunFolder
+    from workbench.run.repeat import repeated_text
+
+    text = repeated_text(RunFolder.open(before), folder)
+    files.write_text(folder.path / "repeat.md", text)
+    print(printable(text), file=sys.stderr)
+
+
+def now_text() -> str:
+    """The time, for the name of a folder."""
+    return datetime.now().strftime("%Y-%m-%d-%H%M%S")
 
 
 def _resumed(path: Path, methods: "list[str] | None") -> "RunFolder":
@@ -155,8 +208,9 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
     from workbench.files import sha256_of
     from workbench.models import default_bits
     from workbench.run.folder import Options, RunFolder
+    from workbench.run.origin import command_of, git_state
 
-    options = Options(
+    asked = Options(
         recipe=str(arguments.recipe.resolve()),
         recipe_sha256=sha256_of(arguments.recipe),
         methods=methods,
@@ -169,7 +223,8 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         minutes=arguments.minutes or recipe.training.minutes,
         day=date.today().isoformat(),
     )
-    out = arguments.out or Path("runs", arguments.recipe.stem, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
+    options = replace(asked, command=command_of(asked), git=git_state(arguments.recipe.resolve().parent))
+    out = arguments.out or Path("runs", arguments.recipe.stem, now_text())
     return RunFolder(out, options, recipe)
 
 

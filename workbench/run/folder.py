@@ -53,6 +53,9 @@ class Options:
         neighbours: modules beside the recipe's file that it imports, with their checksums; None of older runs.
         base_sha256: of the base's weights and configuration; None until they were looked at.
         versions: of the libraries with which it was begun; None until it was.
+        code: text of the recipe's file and of what it imports beside it, by name; None of older runs.
+        command: that does the same.
+        git: of the recipe's folder, the commit, and whether something was changed since; None where there is none.
         precision: in what it is scored, merged and proven, one of `SHIPPED`.
         day: on which it was begun, as 2026-01-31: what chat templates are told that write the date.
     """
@@ -72,6 +75,9 @@ class Options:
     versions: Mapping[str, str] | None = None
     neighbours: Mapping[str, str] | None = None
     precision: str = "float32"
+    code: Mapping[str, str] | None = None
+    command: str | None = None
+    git: Mapping[str, str | bool] | None = None
 
 
 def day_of(options: Options) -> date | None:
@@ -239,8 +245,10 @@ class RunFolder:
     def keep_options(self) -> None:
         """Write the options down, and what the recipe has imported of what lies beside it."""
         if self.options.recipe is not None and self._is_loaded:
-            known, now = self.options.neighbours or {}, imported_beside(Path(self.options.recipe))
-            self.options = replace(self.options, neighbours={**now, **known})
+            file, options = Path(self.options.recipe), self.options
+            now = imported_beside(file)
+            neighbours = {**now, **(options.neighbours or {})}
+            self.options = replace(options, neighbours=neighbours, code={**_texts(file, now), **(options.code or {})})
         files.write_json(self.path / OPTIONS_FILE, asdict(self.options))
 
     @property
@@ -331,6 +339,12 @@ class RunFolder:
             if lock.is_locked:
                 owner.unlink(missing_ok=True)
                 lock.release()
+
+
+def _texts(recipe: Path, neighbours: Mapping[str, str]) -> dict[str, str]:
+    """The texts of a recipe's file and of modules beside it, by their path from its folder."""
+    names = [recipe.name, *(name for name in neighbours if name.endswith(".py"))]
+    return {name: (recipe.parent / name).read_text(encoding="utf-8", errors="replace") for name in names}
 
 
 def _require_same_code(recipe: Path, options: Options, run: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from workbench.compare import compare_methods, over_seeds, write_report
 from workbench.console import showing_time_left
@@ -310,9 +311,15 @@ def _header(job: Job, options: Options) -> Results:
         headline=job.recipe.primary_metric,
         evaluated_splits=list(job.recipe.evaluated_splits),
         metrics={metric.name: _describe(metric) for metric in job.metrics},
-        environment=environment(options.versions),
+        environment={**environment(options.versions), **_origin(options)},
         data=data_of(job),
     )
+
+
+def _origin(options: Options) -> dict[str, Any]:
+    """From what a run comes, as far as it is known."""
+    known = {"command": options.command, "git": options.git, "day": options.day}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _describe(metric: Metric) -> MetricInfo:
