@@ -1,6 +1,7 @@
 """`results.json`: typed, of a known form, and one line for any other."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,10 @@ def test_another_form_is_one_line(tmp_path: Path, change: object, said: str) -> 
     file.write_text("{")
     with pytest.raises(UserError, match="can't be read as results"):
         read_results(file)
+
+
+def test_the_documentation_of_the_file_is_that_of_the_code() -> None:
+    root = Path(__file__).parent.parent
+    made = runpy.run_path(str(root / "tools" / "results_doc.py"))["page"]()
+    assert made.count("| `") > 60
+    assert made == (root / "docs" / "results.md").read_text(encoding="utf-8"), "python tools/results_doc.py writes it"

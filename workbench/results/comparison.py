@@ -11,6 +11,10 @@ class Comparison:
     """Two entries beside each other on the same examples: the score of `b` minus that of `a`.
 
     Attributes:
+        a, b: the entries.
+        metric, split: by which score they are compared.
+        difference: of the score of `b` to that of `a`, with all seeds of both.
+        low, high: its 95 % interval.
         p: two-sided p-value, see `workbench.compare.paired`.
         p_adjusted: for the number of pairs, by Holm's method.
         items: independent examples that both are scored on; turns of one conversation are one. None in older files.

@@ -8,7 +8,14 @@ from workbench.results.records import RunRecord
 
 @dataclass(frozen=True, kw_only=True)
 class MetricInfo:
-    """What a metric says; `worst` and `best` are None where it has no bound."""
+    """What a metric says.
+
+    Attributes:
+        title, summary: as the report prints it, and what it says.
+        higher_is_better: its direction.
+        worst, best: its range; None where it has no bound.
+        chance: its value for a model that guesses, where that is known.
+    """
 
     title: str
     summary: str
@@ -23,6 +30,10 @@ class SplitInfo:
     """One split: its size, the ids of examples that were too long, and the fingerprint of its rows.
 
     Attributes:
+        examples: that there are, those too long left out.
+        tokens, trained_tokens: of prompts and answers, and of answers alone.
+        too_long: ids of examples that were left out.
+        sha256: of its rows.
         examples_sha256: of the examples made of them, which may hang on a document, too; "" of older versions.
         remarks: what else the reader of its scores should know, in sentences.
     """
@@ -41,6 +52,8 @@ class DataInfo:
     """All splits, and how many training examples were left out: repeated ones, and ones of another split.
 
     Attributes:
+        splits: name -> what is in it.
+        repeated, leaked: training examples that were left out since they stood there before, or in another split.
         split_seed: by which one source was divided into the splits; None where each has a source.
         columns: of the text, its label or answer, and the choices, where rows became examples by these.
         thinking: whether prompts let the model think aloud before it answers.
@@ -61,6 +74,9 @@ class CheckpointInfo:
     """The base: its name as given, its terms, and the checksum of the file it was made from, where that is pinned.
 
     Attributes:
+        name: as it was given; of a local one the last part of its path.
+        licence: its terms, as far as they are known.
+        sha256: of the file that it came in, where that is pinned.
         base_sha256: of its weights and configuration, by which every later command knows it again.
     """
 
@@ -103,7 +119,13 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """Where the wall-clock time of a run went."""
+    """Where the wall-clock time of a run went.
+
+    Attributes:
+        total: from the command's beginning, of all parts of a run that was interrupted.
+        training, evaluation, export: of all entries.
+        other: the rest: loading, preparing data, measuring, comparing.
+    """
 
     total: float
     training: float

@@ -13,6 +13,8 @@ class Score:
     """A value with its 95 % interval.
 
     Attributes:
+        value: of the metric, in its own unit.
+        low, high: the interval's bounds.
         sd: standard deviation between the scores of single seeds, where the value is their mean.
     """
 
@@ -53,7 +55,11 @@ class ExportRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What an entry was expected to take, in seconds, by what this machine showed before anything was trained."""
+    """What an entry was expected to take, in seconds, by what this machine showed before anything was trained.
+
+    Attributes:
+        training, evaluation, export: its three stages.
+    """
 
     training: float = 0.0
     evaluation: float = 0.0
@@ -98,10 +104,14 @@ class RunRecord:
         baseline: it is no language model, but stands beside them.
         fixed: no seed changes it, so that one stands for all.
         reranks: of a reranker, the name of the entry whose choices it ranks anew.
+        trainable_parameters, total_parameters: numbers that were trained, and of the whole model with them.
         train_seconds, evaluation_seconds, export_seconds: wall-clock time; of training, of all its parts.
         resumed: its training was interrupted, and gone on with.
         train_tokens_per_second: tokens of the rows trained on, without padding.
         peak_memory_bytes: while training; of what isn't trained, while scoring.
+        evaluation_peak_memory_bytes: while scoring.
+        learning_rate: the highest one of the training; None where nothing was trained.
+        export: what can be shipped.
         adapter_bytes: of the adapter's weights, or of all trained weights where there is no adapter.
         seconds_per_1000_texts: wall-clock time in which it answers 1,000 of what is asked, chosen or written; of a
             baseline that fits and answers in one go, with the fitting.

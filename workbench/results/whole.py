@@ -20,11 +20,16 @@ class Results:
     Attributes:
         schema: of the file's form.
         recipe, recipe_sha256: the recipe's name and its file's checksum; None where it is no file.
+        checkpoint: the base.
         headline: the recipe's primary metric.
         evaluated_splits: in the recipe's order.
         metrics: by name.
         environment: machine and versions.
         over_seeds: each entry with all its seeds, where a run has several.
+        data: what was trained and scored on.
+        runs: of each entry with each seed.
+        comparisons: every two entries beside each other, by the headline.
+        seconds: where the time went.
         budget: what the run was expected to take, and what was cut to end in time.
     """
 
