@@ -5,7 +5,7 @@ import pytest
 
 from tiny import metric_info, run_record, tiny_results
 from workbench.compare import compare_methods
-from workbench.compare.charts import confusion_matrix, figure_of, svg
+from workbench.compare.charts import confusion_matrix, figure_of, quality_against_costs, svg
 from workbench.compare.paired import pareto_front
 from workbench.compare.report import _markdown
 from workbench.compare.tables import head, rows, table
@@ -142,6 +142,17 @@ def test_the_conclusion_knows_which_way_is_better() -> None:
 def test_a_pictures_description_stands_inside_its_attribute() -> None:
     figure, _ = figure_of(1, 1, (1, 1))
     assert 'aria-label="Share of &quot;no&quot; texts"' in svg(figure, 'Share of "no" texts')
+
+
+def test_no_picture_shows_the_source_of_a_formula() -> None:
+    score = {"figures[test]": Score(value=20, low=10, high=30)}
+    runs = [
+        run_record(name, score, trainable_parameters=count) for name, count in (("untuned", 0), ("lora", 6_270_000))
+    ]
+    picture = quality_against_costs(runs, "figures[test]", "figures on test", higher=True)
+    assert "mathdefault" not in picture
+    assert "$" not in picture
+    assert ">1M<" in picture
 
 
 @pytest.mark.parametrize("name", ["$", "a $ b", "$\\frac{$", "100 % of $5 and $6"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from workbench.compare.paired import pareto_front
+from workbench.console import count_text
 from workbench.results import RunRecord
 
 # Told apart by people who see red and green alike (Okabe and Ito 2008).
@@ -68,6 +69,8 @@ def quality_against_costs(
             axis.plot(*zip(*front, strict=True), color="#bbbbbb", linestyle="--", linewidth=1, zorder=1)
         if key == "trainable_parameters":
             axis.set_xscale("symlog", linthresh=1e4)
+            # Matplotlib writes powers of ten as formulas, which are not set here.
+            axis.xaxis.set_major_formatter(lambda value, _: count_text(int(value)))
         axis.set_xlabel(label)
         axis.margins(x=0.22, y=0.12)
     axes[0].set_ylabel(title)
