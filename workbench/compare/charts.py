@@ -70,7 +70,7 @@ def quality_against_costs(
         if key == "trainable_parameters":
             axis.set_xscale("symlog", linthresh=1e4)
             # Matplotlib writes powers of ten as formulas, which are not set here.
-            axis.xaxis.set_major_formatter(lambda value, _: count_text(int(value)))
+            axis.xaxis.set_major_formatter(lambda value, _: count_text(int(value)) if value >= 0 else "")
         axis.set_xlabel(label)
         axis.margins(x=0.22, y=0.12)
     axes[0].set_ylabel(title)
