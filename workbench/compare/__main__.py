@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 @command(parser)
 def main(arguments: argparse.Namespace) -> int:
     """Compare; return the exit code."""
-    from workbench.compare import pairs_table, table, write_report
+    from workbench.compare import disturbed_text, pairs_table, table, write_report
     from workbench.compare.verdict import conclude
     from workbench.errors import UserError
     from workbench.results import write_results
@@ -51,12 +51,16 @@ def main(arguments: argparse.Namespace) -> int:
     out = arguments.out
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: give a new folder with --out")
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"can't write to {out}: {error.strerror}") from error
     found = side_by_side(arguments.runs, metric=arguments.metric, split=arguments.split)
-    said = [conclude(found.results), *found.remarks]
-    parts = [table(found.results), pairs_table(found.results), "\n".join(said)]
+    said = [conclude(found.results), disturbed_text(found.results), *found.remarks]
+    parts = [table(found.results), pairs_table(found.results), "\n".join(filter(None, said))]
     print(printable("\n\n".join(filter(None, parts))))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         write_results(out / "results.json", found.results)
         runs = ", ".join(map(str, arguments.runs))
         write_report(out, found.results, found.answers, " ".join([f"Compared: {runs}.", *found.remarks]))

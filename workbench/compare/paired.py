@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from workbench.compare.power import Spread, plan
+from workbench.compare.power import Spread, least_p, plan
 from workbench.compare.seeds import Between, between_seeds, resampled_scores, seed_scores
 from workbench.evaluation import Metric, Prediction
 from workbench.evaluation.intervals import RESAMPLES, TOGETHER, bounds_of, by_source
@@ -121,8 +121,10 @@ def _p_of_exchanges(metric: Metric, a: np.ndarray, b: np.ndarray, difference: fl
         a, b: statistics of the same items, (seeds, items, k).
         moved: by what other seeds might move the difference, of each exchange.
     """
+    if not math.isfinite(difference):
+        return 1.0  # a score that can't be had tells nothing
     generator = np.random.default_rng(0)
-    # Each seed of one with each of the other, where they have different numbers of them.
+    # Of different numbers of seeds, so many pairs that each seed stands in as many as its like.
     seeds = [(n % len(a), n % len(b)) for n in range(math.lcm(len(a), len(b)))]
     least = abs(difference) * (1 - ROUNDING)
     items = a.shape[1]
@@ -140,11 +142,6 @@ def _p_of_exchanges(metric: Metric, a: np.ndarray, b: np.ndarray, difference: fl
         as_large += int((np.abs(seen) >= least).sum())
     # The answers as they were given are one of the exchanges: a p-value of zero can't be shown by some of them.
     return (as_large + 1) / (len(moved) + 1)
-
-
-def least_p(items: int) -> float:
-    """The p-value of all differences of so many examples having one sign: none is smaller."""
-    return min(1.0, 2.0 ** (1 - items))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -55,6 +55,8 @@ class Spread:
         cls, metric: Metric, statistics: tuple[np.ndarray, np.ndarray], between: tuple[Between | None, Between | None]
     ) -> "Spread":
         """Of two methods' statistics, (seeds, items, k) each, and how each varies between seeds, where it does."""
+        from scipy.stats import chi2
+
         items = statistics[0].shape[1]
         sides = tuple(
             Side(
@@ -66,9 +68,13 @@ class Spread:
             for rows, one in zip(statistics, between, strict=True)
             if one is not None
         )
-        a, b = (jackknifed(metric, rows).mean(axis=0) for rows in statistics)
-        blocks = len(a)
-        whole = float((b - a).var(ddof=1)) / blocks * items if blocks > 1 else 0.0
+        whole = 0.0
+        if items > 1:
+            a, b = (jackknifed(metric, rows).mean(axis=0) for rows in statistics)
+            blocks = len(a)
+            # As of seeds, at the upper end of what so many allow: half of all plain estimates are too small.
+            upper = (blocks - 1) / float(chi2.ppf(1 - POWER, blocks - 1))
+            whole = upper * float((b - a).var(ddof=1)) / blocks * items
         shared = sum(side.by_both / side.seeds for side in sides)
         return cls(items=items, by_items=max(0.0, whole - shared), sides=sides)
 
@@ -88,6 +94,8 @@ class Spread:
         from scipy.stats import norm
 
         items = items or self.items
+        if least_p(items) > level:
+            return math.inf
         sides = [replace(side, seeds=seeds or side.seeds) for side in self.sides]
         generator = np.random.default_rng(0)
         by_chance = generator.normal(size=DRAWS)
@@ -108,6 +116,11 @@ class Spread:
             if found - before <= 0.001 * found:
                 return found
         return math.inf
+
+
+def least_p(items: int) -> float:
+    """The p-value of all differences of so many examples having one sign: none is smaller."""
+    return min(1.0, 2.0 ** (1 - items))
 
 
 def plan(one: Comparison, spread: Spread, level: float, told: bool) -> Comparison:

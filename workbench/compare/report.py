@@ -48,6 +48,7 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         disturbed=disturbed_text(results),
         usage=usage_table(results),
         each_seed=_each_seed(results),
+        seeds_compared=any(pair.seeds > 1 for pair in results.comparisons),
         exports=[(run.method, run.seed, export_text(run)) for run in done],
         details=_details(together),
         quality=charts.quality_against_costs(
@@ -99,7 +100,7 @@ def _shipped(run: RunRecord) -> str:
 
 def interval_text(results: Results) -> str:
     """What the intervals of scores cover, in a sentence or two."""
-    if results.over_seeds:
+    if results.over_seeds and results.seeds > 1:
         return (
             f"Means of {results.seeds} seeds with 95 % intervals, which cover the choice of test examples (bootstrap) "
             "and of seeds; costs are means, too."

@@ -97,10 +97,10 @@ def _is_apart(variance: float, others: float, degrees: int, degrees_of_others: i
 
 def _by_items(metric: Metric, statistics: np.ndarray) -> float:
     """The variance of seeds' scores that is there since each answers some items otherwise: interaction over items."""
+    if statistics.shape[1] < 2:
+        return 0.0
     values = jackknifed(metric, statistics)
     seeds, blocks = values.shape
-    if blocks < 2:
-        return 0.0
     rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
     return float((rest**2).sum() / ((blocks - 1) * (seeds - 1)) / blocks)
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from workbench.compare.entries import scores_of
-from workbench.compare.paired import LUCK, least_p
+from workbench.compare.paired import LUCK
+from workbench.compare.power import least_p
 from workbench.compare.tables import aligned, score_text
 from workbench.results import Comparison, Results
 
@@ -52,7 +53,7 @@ def conclude(results: Results) -> str:
 
 def _worth_tuning(results: Results, among: Sequence[str]) -> str:
     """That training has not been shown to help, where what needs none is among the best."""
-    trained = {run.method for run in results.runs if not run.fixed and not run.baseline}
+    trained = {run.method for run in results.runs if not run.fixed and (run.reranks or not run.baseline)}
     free = [name for name in among if name not in trained]
     if not free or not trained:
         return ""
@@ -61,7 +62,7 @@ def _worth_tuning(results: Results, among: Sequence[str]) -> str:
 
 def would_tell(pair: Comparison) -> str:
     """How many examples and seeds would tell two entries apart whose difference may be luck; empty where it is none."""
-    if pair.p_adjusted <= LUCK or pair.detectable is None or not pair.difference:
+    if pair.p_adjusted <= LUCK or not pair.difference or (pair.detectable is None and pair.items_to_tell is None):
         return ""
     if pair.items_to_tell is None:
         return "more than can be had"
@@ -92,8 +93,10 @@ def _more(results: Results, among: Sequence[str]) -> str:
     """What would tell the best two apart."""
     pair = next((pair for pair in results.comparisons if {pair.a, pair.b} == set(among[:2])), None)
     told = would_tell(pair) if pair else ""
-    if not told:
+    if not pair or not told:
         return ""
+    if pair.items_to_tell is None:
+        return f"So small a difference as that between {among[0]} and {among[1]} no number of examples would tell. "
     return f"If the difference between {among[0]} and {among[1]} is as large as it looks, {told} would tell it. "
 
 

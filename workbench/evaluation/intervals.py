@@ -123,10 +123,11 @@ def score_of(metric: Metric, value: float, resampled: np.ndarray, n: int, shifts
     low, high = bounds_of(value, resampled, n, shifts)
     least, most = sorted((metric.worst, metric.best))
     unseen = 1 - 0.025 ** (1 / n)
+    # A sum of parts may be off a bound by rounding: the interval holds the value all the same.
     if math.isfinite(least):
-        low = max(least, min(low, value - unseen * (value - least)))
+        low = min(value, max(least, min(low, value - unseen * (value - least))))
     if math.isfinite(most):
-        high = min(most, max(high, value + unseen * (most - value)))
+        high = max(value, min(most, max(high, value + unseen * (most - value))))
     return Score(value=float(value), low=float(low), high=float(high))  # a bound may be a whole number
 
 

@@ -24,7 +24,7 @@ class Results:
         headline: the recipe's primary metric.
         evaluated_splits: in the recipe's order.
         metrics: by name.
-        environment: machine and versions.
+        environment: machine and versions; the command, day and commit of the recipe.
         over_seeds: each entry with all its seeds, where a run has several.
         data: what was trained and scored on.
         runs: of each entry with each seed.

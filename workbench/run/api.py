@@ -190,6 +190,6 @@ def compare_runs(*paths: str | Path) -> list[Comparison]:
     Raises:
         UserError: runs that can't be compared, see `workbench.run.side_by_side`.
     """
-    if len(set(map(str, paths))) < 2:
+    if len({Path(path).resolve() for path in paths}) < 2:
         raise UserError("give two runs or more to compare")
     return list(side_by_side(paths).results.comparisons)

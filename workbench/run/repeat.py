@@ -10,6 +10,7 @@ from workbench.evaluation import read_predictions
 from workbench.results import Results, RunRecord
 from workbench.run.folder import RunFolder, TrialFolder
 from workbench.run.manifest import MANIFEST_FILE, require_unchanged
+from workbench.run.origin import git_state
 
 # Of the environment, what may change a result.
 DECISIVE = ("processor", "device", "cpu_capability", "bfloat16_in_hardware", "threads", "python", "workbench")
@@ -22,14 +23,18 @@ def again(path: Path) -> RunFolder:
     that was carried out.
 
     Raises:
-        UserError: it is no run, it is not finished, or its recipe is no file or has changed.
+        UserError: it is no run, holds no finished method, or what it left or its recipe has changed.
     """
     before = RunFolder.open(path)
     if before.options.recipe is None:
         raise UserError(f"the recipe of {path} is no file: repeat it from Python, with run_recipe")
-    if not any(run.done for run in before.read_results().runs):
+    done = [run for run in before.read_results().runs if run.done]
+    if not done:
         raise UserError(f"{path} holds no finished method: there is nothing to repeat")
-    return RunFolder(path, replace(before.options, versions=None), before.recipe)
+    for run in done:  # before hours are spent
+        require_unchanged(before.trial(run.method, run.seed), run)
+    state = git_state(Path(before.options.recipe).parent)
+    return RunFolder(path, replace(before.options, versions=None, git=state), before.recipe)
 
 
 def repeated_text(before: RunFolder, now: RunFolder) -> str:

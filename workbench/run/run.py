@@ -33,6 +33,7 @@ from workbench.run.folder import Options, RunFolder, day_of
 from workbench.run.forecast import Costs, forecast_text
 from workbench.run.manifest import changes, changes_text, sealed
 from workbench.run.measure import measure
+from workbench.run.origin import command_of
 from workbench.run.plan import planned
 from workbench.run.prepare import Job, prepare
 from workbench.run.resources import changed_versions, environment, versions
@@ -128,6 +129,7 @@ def with_methods(folder: RunFolder, methods: Sequence[str]) -> RunFolder:
         return folder
     before = folder.options.methods or list(folder.recipe.methods)
     options = replace(folder.options, methods=list(dict.fromkeys([*before, *methods])))
+    options = replace(options, command=command_of(options) if options.command else None)
     return RunFolder(folder.path, options, folder.recipe)
 
 

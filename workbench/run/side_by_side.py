@@ -6,8 +6,8 @@ from pathlib import Path
 
 from workbench.compare import compare_methods, over_seeds
 from workbench.errors import UserError, unknown
-from workbench.evaluation import Metric, Prediction, find_metrics, known_metrics, read_predictions
-from workbench.results import Results
+from workbench.evaluation import Metric, Prediction, find_metrics, known_metrics, read_predictions, score_all
+from workbench.results import Results, RunRecord
 from workbench.run.folder import RunFolder
 from workbench.run.manifest import require_unchanged
 
@@ -54,7 +54,9 @@ def side_by_side(paths: Sequence[str | Path], *, metric: str | None = None, spli
         UserError: no runs, ones without results, ones that were changed since, or that can't be compared: of other
             examples, another metric, or one that is computed otherwise. All that is wrong is in the message.
     """
-    folders = [RunFolder.open(Path(path), its_code=False) for path in dict.fromkeys(map(str, paths))]
+    folders = [
+        RunFolder.open(Path(path), its_code=False) for path in {Path(path).resolve(): path for path in paths}.values()
+    ]
     found = [folder.read_results() for folder in folders]
     name = metric or found[0].headline
     if name not in found[0].metrics:
@@ -73,12 +75,17 @@ def side_by_side(paths: Sequence[str | Path], *, metric: str | None = None, spli
     names = _names([folder.path for folder in folders])
     read = [_read(folder, one, label, name) for folder, one, name in zip(folders, found, names, strict=True)]
     answers, left_out = _shared(read, on)
+    first = {entry: next(iter(of_seeds.values())) for entry, of_seeds in answers.items()}
     metrics = _metrics(folders[0], found, name)
     by_name = {one.name: one for one in metrics}
+    if not any(by_name[name].applies(answer) for answer in next(iter(first.values()))):
+        raise _not_comparable([f"{name} applies to none of the examples of {on} that all runs scored"])
     runs = [run for one in read for run in one.results.runs]
-    fixed = {run.method for run in runs if run.fixed}
+    fixed = {run.method for run in runs if run.fixed or _no_seed_changes(run)}
     scores = {one.method: one for one in over_seeds(metrics, answers, fixed, groups=())}
-    runs = [replace(run, metrics=scores[run.method].metrics) for run in runs]
+    runs = [replace(run, metrics=score_all(metrics, answers[run.method][run.seed], ())) for run in runs]
+    if not _one_machine(read):  # their products tell nothing of each other
+        runs = [replace(run, product_seconds=()) for run in runs]
     several = any(len(of_seeds) > 1 for of_seeds in answers.values())
     compared = {entry: list(of_seeds.values()) for entry, of_seeds in answers.items()}
     results = replace(
@@ -92,7 +99,6 @@ def side_by_side(paths: Sequence[str | Path], *, metric: str | None = None, spli
         seconds=None,
         budget=None,
     )
-    first = {entry: next(iter(of_seeds.values())) for entry, of_seeds in answers.items()}
     return SideBySide(results=results, answers=first, remarks=[*left_out, *_remarks(read)])
 
 
@@ -167,6 +173,8 @@ def _shared(read: Sequence[_Read], split: str) -> tuple[Answers, list[str]]:
         raise _not_comparable([f"no example of {split} was answered in all runs"])
     if other := sum(any(by_id[key].all_references != each[0][key].all_references for by_id in each) for key in ids):
         raise _not_comparable([f"{other} examples of {split} have other references in another run"])
+    if other := sum(any(_asked(by_id[key]) != _asked(each[0][key]) for by_id in each) for key in ids):
+        raise _not_comparable([f"{other} examples of {split} have other choices or another source elsewhere"])
     answers = {
         entry: {seed: [by_id[key] for key in ids] for seed, by_id in of_seeds.items()}
         for entry, of_seeds in named.items()
@@ -174,6 +182,11 @@ def _shared(read: Sequence[_Read], split: str) -> tuple[Answers, list[str]]:
     most = max(map(len, each))
     some = f"Compared on the {len(ids)} examples of {split} that all runs scored; one scored {most}."
     return answers, [some] if len(ids) < most else []
+
+
+def _asked(answer: Prediction) -> tuple[object, ...]:
+    """By what answers to one example are held together: its item, its choices in their order, and the right ones."""
+    return answer.resampled_as, tuple(answer.choices), answer.right
 
 
 def _metrics(folder: RunFolder, found: Sequence[Results], name: str) -> list[Metric]:
@@ -191,6 +204,16 @@ def _metrics(folder: RunFolder, found: Sequence[Results], name: str) -> list[Met
     return find_metrics([own.get(one, one) for one in names])
 
 
+def _no_seed_changes(run: RunRecord) -> bool:
+    """The same of a record of an older version, which didn't say so."""
+    return run.reranks is None and (run.baseline or run.learning_rate is None)
+
+
+def _one_machine(read: Sequence[_Read]) -> bool:
+    first = read[0].results.environment
+    return all(one.results.environment.get(key) == first.get(key) for one in read for key in MACHINE)
+
+
 def _remarks(read: Sequence[_Read]) -> list[str]:
     """In what the runs differ besides their methods."""
     first = read[0].results
@@ -206,7 +229,7 @@ def _remarks(read: Sequence[_Read]) -> list[str]:
     }
     said = [what for what, of in asked.items() if any(of(one.results) != of(first) for one in read)]
     remarks = [f"The runs differ in {', '.join(said)}, too."] if said else []
-    if any(one.results.environment.get(key) != first.environment.get(key) for one in read for key in MACHINE):
+    if not _one_machine(read):
         remarks.append("They were carried out on different machines: times and memory are not comparable.")
     return remarks
 

@@ -75,7 +75,8 @@ def run_trial(
     before = product_seconds()
     try:
         record = _run(entry, trial, job, folder, process, clock or RunClock())
-        return replace(record, product_seconds=[before, product_seconds()])
+        products = [seconds for seconds in (before, product_seconds()) if seconds is not None]
+        return replace(record, product_seconds=products)
     except (MethodError, UserError) as error:
         reason = str(error)
     except Exception as error:  # the traceback goes to the log, the other entries go on

@@ -104,8 +104,18 @@ def _of_nvml() -> dict[str, tuple[float, float]]:
         return {}
 
 
-def product_seconds() -> float:
-    """How long this machine takes now for a product of two matrices of float32: the median of a few."""
+def product_seconds() -> float | None:
+    """How long this machine takes now for a product of two matrices of float32: the median of a few.
+
+    None where there is no memory for it: no run fails by that.
+    """
+    try:
+        return _product_seconds()
+    except RuntimeError:  # torch.OutOfMemoryError among them
+        return None
+
+
+def _product_seconds() -> float:
     where = device()
     size = PRODUCT_SIZE.get(where.type, PRODUCT_SIZE["cpu"])
     generator = torch.Generator().manual_seed(0)
