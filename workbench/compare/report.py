@@ -1,6 +1,7 @@
 """The report: `report.html`, one file that needs nothing else, and `report.md` for a pull request."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from workbench import files
 from workbench.compare import charts
 from workbench.compare.entries import disturbance, disturbed_text, entries
-from workbench.compare.tables import budget_text, forecasts, head, rows, score_text, table, time_text
+from workbench.compare.tables import budget_text, difference_text, forecasts, head, rows, score_text, table, time_text
 from workbench.compare.verdict import conclude, would_tell
 from workbench.console import markdown
 from workbench.evaluation import Prediction
@@ -64,9 +65,8 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         curves=charts.learning_curves(done) if any(run.curve for run in done) else "",
         questions=_questions(answers, split),
         signatures={name: text for run in reversed(done) for name, text in run.signatures.items()},
-        # A score between 0 and 1, such as AUC, differs in its third digit.
         would_tell=would_tell,
-        difference="%+.3f" if primary.best == 1 else "%+.1f",
+        difference_text=partial(difference_text, results),
         several=results.several_seeds,
     )
     files.write_text(folder / "report.html", page)
@@ -105,7 +105,7 @@ def interval_text(results: Results) -> str:
             f"Means of {results.seeds} seeds with 95 % intervals, which cover the choice of test examples (bootstrap) "
             "and of seeds; costs are means, too."
         )
-    if all(run.fixed or run.baseline for run in results.runs):
+    if all(run.fixed for run in results.runs):
         return "Scores with 95 % bootstrap intervals over the test examples."
     return (
         "Scores with 95 % bootstrap intervals over the test examples. Seeds are not in them: each method was trained "

@@ -140,6 +140,8 @@ def over_seeds(
         fixed: methods that no seed changes.
         groups: by which scores are broken down; None takes all that the predictions name.
     """
+    if groups is None:
+        groups = groups_of([answer for of_seeds in answers.values() for answer in next(iter(of_seeds.values()))])
     scores: dict[str, dict[str, Score]] = {name: {} for name in answers}
     for metric in metrics:
         statistics: dict[str, dict[str, np.ndarray]] = {}
@@ -154,11 +156,10 @@ def over_seeds(
 
 
 def _statistics(
-    metric: Metric, answers: Sequence[Sequence[Prediction]], groups: Sequence[str] | None
+    metric: Metric, answers: Sequence[Sequence[Prediction]], groups: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Label -> (seeds, items, k), of what several seeds of a method answered."""
-    named = groups_of(answers[0]) if groups is None else groups
-    parts = [parts_of(metric, of_seed, named) for of_seed in answers]
+    parts = [parts_of(metric, of_seed, groups) for of_seed in answers]
     return {label: np.stack([by_source(*of_seed[label]) for of_seed in parts]) for label in parts[0]}
 
 

@@ -127,6 +127,11 @@ def seconds_text(seconds: float | None) -> str:
     return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
+def difference_text(results: Results, value: float) -> str:
+    """A difference of two scores with its sign; one between 0 and 1, such as AUC, differs in its third digit."""
+    return f"{value:+.3f}" if results.metrics[results.headline].best == 1 else f"{value:+.1f}"
+
+
 def score_text(score: Score) -> str:
     """A value with its interval, in three or four digits."""
     digits = 2 if abs(score.value) < 10 else 1

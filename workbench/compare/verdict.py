@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from workbench.compare.entries import scores_of
 from workbench.compare.paired import LUCK
 from workbench.compare.power import least_p
-from workbench.compare.tables import aligned, score_text
+from workbench.compare.tables import aligned, difference_text, score_text
 from workbench.results import Comparison, Results
 
 
@@ -74,18 +74,11 @@ def pairs_table(results: Results) -> str:
     """Every pair in Markdown: difference, p-values, and what would tell it; empty where there are none."""
     if not results.comparisons:
         return ""
-    digits = 3 if results.metrics[results.headline].best == 1 else 1
     lines = [["methods", f"difference in {results.compared_label}", "p", "adjusted", "would tell"]]
-    lines += [
-        [
-            f"{pair.b} against {pair.a}",
-            f"{pair.difference:+.{digits}f} [{pair.low:+.{digits}f}, {pair.high:+.{digits}f}]",
-            f"{pair.p:.3f}",
-            f"{pair.p_adjusted:.3f}",
-            would_tell(pair),
-        ]
-        for pair in results.comparisons
-    ]
+    for pair in results.comparisons:
+        difference, low, high = (difference_text(results, one) for one in (pair.difference, pair.low, pair.high))
+        p_values = f"{pair.p:.3f}", f"{pair.p_adjusted:.3f}"
+        lines.append([f"{pair.b} against {pair.a}", f"{difference} [{low}, {high}]", *p_values, would_tell(pair)])
     return aligned(lines)
 
 
