@@ -202,6 +202,8 @@ class Recipe:
             one table, the latter as `lora-classes`. `untuned` has no trained head: it chooses by likelihood.
         settings: method name -> settings that replace the method's own, such as `{"lora": {"r": 16}}`;
             `learning_rate` is one of them. Those of `lora-classes` come before those of `lora`.
+        search_space: method name -> setting -> (lowest, highest), in place of the ranges in which `--tune` looks for a
+            method's settings, such as `{"lora": {"learning_rate": (1e-4, 1e-2), "r": (8, 32)}}`.
         inference_examples: row -> examples without an answer, of rows that are new: for what the tuned model is used
             for afterwards.
         features: example -> further numbers of each of its choices, by name, which a small reranker puts together with
@@ -238,6 +240,7 @@ class Recipe:
     training: Training = field(default_factory=Training)
     head: str | Sequence[str] = LIKELIHOOD
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
+    search_space: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: NOTHING)
     inference_examples: RowToExamples | None = None
     features: Callable[[Any], Mapping[str, Sequence[float]]] | None = None
     baselines: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: NOTHING)

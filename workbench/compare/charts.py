@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.compare.paired import pareto_front
 from workbench.console import count_text
-from workbench.results import RunRecord
+from workbench.results import RunRecord, TuningRecord
 
 # Told apart by people who see red and green alike (Okabe and Ito 2008).
 COLOURS = (
@@ -110,6 +110,36 @@ def _together(curves: Sequence[Sequence[Mapping[str, float]]], key: str) -> tupl
     of_seeds = [{point["step"]: point[key] for point in curve if key in point} for curve in curves]
     steps = sorted(set.intersection(*(set(points) for points in of_seeds)))
     return steps, np.array([[points[step] for step in steps] for points in of_seeds])
+
+
+def tuning_trials(records: Sequence[TuningRecord]) -> str:
+    """Validation loss of every trial by its learning rate, a panel for each entry; the chosen one has a ring."""
+    names = [record.entry for record in records]
+    columns = min(3, len(records))
+    figure, axes = figure_of(-(-len(records) // columns), columns, (11, 3.2 * -(-len(records) // columns)))
+    for axis in axes[len(records) :]:
+        axis.set_visible(False)
+    for axis, record in zip(axes, records, strict=False):
+        hue = colour(names, record.entry)
+        x_name = next(iter(record.ranges))
+        for trial in record.trials:
+            if trial.validation_loss is None:
+                continue
+            at = trial.settings[x_name], trial.validation_loss
+            filled = {} if trial.status == "done" else {"markerfacecolor": "white"}
+            axis.plot(*at, marker="o", color=hue, **filled)
+            if trial == record.chosen:
+                axis.plot(*at, marker="o", markersize=13, markerfacecolor="none", color=hue)
+            others = [f"{value:g}" for name, value in trial.settings.items() if name != x_name]
+            axis.annotate(" ".join(others), at, xytext=(8, 4), textcoords="offset points", fontsize=8)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_minor_formatter(lambda value, _: "")
+        axis.set_title(record.entry, fontsize=11)
+        axis.set_xlabel(x_name)
+        axis.margins(x=0.15, y=0.12)
+    axes[0].set_ylabel("validation loss (nats per token)")
+    return svg(figure, "Trials of tuning: validation loss by learning rate")
 
 
 def confusion_matrix(matrix: np.ndarray, names: Sequence[str], method: str) -> str:

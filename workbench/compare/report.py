@@ -14,7 +14,7 @@ from workbench.compare.verdict import conclude, would_tell
 from workbench.console import markdown
 from workbench.evaluation import Prediction
 from workbench.evaluation.metrics.choice import confusion
-from workbench.results import Results, RunRecord
+from workbench.results import Results, RunRecord, TuningRecord
 
 QUESTIONS = 20
 # More classes than these make no readable confusion matrix.
@@ -47,6 +47,8 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         done=together,
         intervals=interval_text(results),
         disturbed=disturbed_text(results),
+        tuning=tuning_rows(results.tuning),
+        trials=charts.tuning_trials(results.tuning) if results.tuning else "",
         usage=usage_table(results),
         each_seed=_each_seed(results),
         seeds_compared=any(pair.seeds > 1 for pair in results.comparisons),
@@ -127,6 +129,24 @@ def usage_table(results: Results) -> list[list[str]]:
         energy = f"{sum(joules) / 3600:.2f} Wh" if joules else "-"
         product = " / ".join(f"{1000 * seconds:.1f}" for seconds in run.product_seconds) or "-"
         found.append([name, *cells, product, energy, disturbance(results, run) or "nothing"])
+    return found
+
+
+def tuning_rows(records: Sequence[TuningRecord]) -> list[list[str]]:
+    """Every trial of every entry: entry, settings, validation loss, seconds, what came of it."""
+    found = []
+    for record in records:
+        ranges = {**record.ranges, **(record.widened or {})}
+        for trial in record.trials:
+            settings = ", ".join(f"{name} {value:g}" for name, value in trial.settings.items())
+            loss = "-" if trial.validation_loss is None else f"{trial.validation_loss:.4f}"
+            said = {"done": "", "stopped": "stopped early", "failed": f"failed: {trial.error}"}[trial.status]
+            if trial == record.chosen:
+                beyond = "; ".join(
+                    f"at the edge of {name}, {ranges[name][0]:g} to {ranges[name][1]:g}" for name in record.at_edge
+                )
+                said = f"chosen; {beyond}" if beyond else "chosen"
+            found.append([record.entry, settings, loss, f"{trial.seconds:.0f}", said])
     return found
 
 

@@ -7,6 +7,8 @@ from workbench.console import bytes_text, count_text, duration_text
 from workbench.results import Results, RunRecord, Score
 
 COST_COLUMNS = ("trained", "seconds", "tokens/s", "s/1,000 texts", "memory", "adapter", "ships as")
+# Behind the columns of scores where settings were chosen by trials.
+TUNING = "tuning (s)"
 
 
 def score_columns(results: Results) -> dict[str, str]:
@@ -27,16 +29,21 @@ def score_columns(results: Results) -> dict[str, str]:
 
 def head(results: Results) -> list[str]:
     """Heads of all columns."""
-    return ["method", *score_columns(results).values(), *COST_COLUMNS]
+    return ["method", *score_columns(results).values(), *([TUNING] if results.tuning else []), *COST_COLUMNS]
 
 
 def rows(results: Results, written: Callable[[str], str] = str) -> list[list[str]]:
     """A row of cells for each entry; see `table`."""
     names = list(score_columns(results))
-    return [
+    found = [
         cells(run, names, _label(results, run), written, "*" if disturbance(results, run) else "")
         for run in entries(results)
     ]
+    if results.tuning:
+        seconds = {record.entry: f"{record.seconds:.0f}" for record in results.tuning}
+        for run, row in zip(entries(results), found, strict=True):
+            row.insert(1 + len(names), seconds.get(run.method, "-"))
+    return found
 
 
 def _label(results: Results, run: RunRecord) -> str:
@@ -51,7 +58,8 @@ def time_text(results: Results) -> str:
     seconds = results.seconds
     if seconds is None:
         return ""
-    parts = f"training {seconds.training / 60:.1f}, evaluation {seconds.evaluation / 60:.1f}, export "
+    parts = f"tuning {seconds.tuning / 60:.1f}, " if seconds.tuning else ""
+    parts += f"training {seconds.training / 60:.1f}, evaluation {seconds.evaluation / 60:.1f}, export "
     parts += f"{seconds.export / 60:.1f}, everything else {seconds.other / 60:.1f}"
     return f"The run took {seconds.total / 60:.1f} minutes: {parts}."
 

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.methods.merging import merged
 from workbench.methods.method import Attachment, Method, NotMergeable
+from workbench.methods.space import Range
 
 if TYPE_CHECKING:
     from torch import nn
+
+RATE = Range(low=1e-4, high=1e-2)
 
 BEHIND_A_BLOCK = NotMergeable(
     "a bottleneck behind a block, with an activation in it, is no weight of the plain architecture"
@@ -35,6 +38,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_bottleneck,
         settings={"bottleneck_size": 64, "activation": "gelu", "dropout": 0.0},
+        search_space={"learning_rate": RATE, "bottleneck_size": Range(low=16, high=256, whole=True)},
         merge=BEHIND_A_BLOCK,
         loads_with="workbench.methods.bottleneck",
     ),
@@ -45,6 +49,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_bottleneck,
         settings={"bottleneck_size": 128, "activation": "gelu", "dropout": 0.0, "places": ["feed_forward"]},
+        search_space={"learning_rate": RATE, "bottleneck_size": Range(low=32, high=512, whole=True)},
         merge=BEHIND_A_BLOCK,
         loads_with="workbench.methods.bottleneck",
     ),
@@ -55,6 +60,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_bottleneck,
         settings={"bottleneck_size": 128, "scale": 4.0, "dropout": 0.0, "places": ["feed_forward"], "parallel": True},
+        search_space={"learning_rate": RATE, "bottleneck_size": Range(low=32, high=512, whole=True)},
         merge=merged,
         merge_obstacle=_why_not_wider,
         loads_with="workbench.methods.bottleneck",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.methods.merging import as_it_is
 from workbench.methods.method import Attachment, Method, NotMergeable
+from workbench.methods.space import Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,7 @@ METHODS = (
         paper="none",
         learning_rate=5e-5,
         attach=_all_weights,
+        search_space={"learning_rate": Range(low=5e-6, high=5e-4)},
         trains_base=True,
         merge=as_it_is,
     ),

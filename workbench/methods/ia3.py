@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.methods.merging import merged
 from workbench.methods.method import Attachment, Method
+from workbench.methods.space import Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +35,7 @@ METHODS = (
         paper="Liu et al. 2022, arXiv:2205.05638",
         learning_rate=1e-2,
         attach=_ia3,
+        search_space={"learning_rate": Range(low=1e-3, high=1e-1)},
         merge=merged,
     ),
 )

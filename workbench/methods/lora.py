@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.methods.merging import merged
 from workbench.methods.method import Attachment, Driver, Method
+from workbench.methods.space import Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +49,9 @@ def _rank_schedule(model: "nn.Module") -> Driver:
     return RankSchedule(model)
 
 
+RATE = Range(low=1e-4, high=1e-2)
+# An update is scaled by lora_alpha / r, which stays what it is; rsLoRA's lora_alpha / sqrt(r) is meant for every r.
+RANK = Range(low=4, high=64, whole=True, along=("lora_alpha",))
 EVERY_LINEAR: Mapping[str, Any] = {"lora_dropout": 0.0, "target_modules": "all-linear"}
 
 METHODS = (
@@ -58,6 +62,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_lora,
         settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 32},
+        search_space={"learning_rate": RATE, "r": RANK},
         merge=merged,
     ),
     Method(
@@ -67,6 +72,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_lora,
         settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 8, "use_rslora": True},
+        search_space={"learning_rate": RATE, "r": Range(low=4, high=64, whole=True)},
         merge=merged,
     ),
     Method(
@@ -76,6 +82,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_dora,
         settings={**EVERY_LINEAR, "r": 16, "lora_alpha": 32, "use_dora": True},
+        search_space={"learning_rate": RATE, "r": RANK},
         merge=merged,
     ),
     Method(
@@ -85,6 +92,10 @@ METHODS = (
         learning_rate=2e-3,
         attach=_adalora,
         settings={**EVERY_LINEAR, "init_r": 24, "target_r": 16, "lora_alpha": 32},
+        search_space={
+            "learning_rate": Range(low=2e-4, high=2e-2),
+            "target_r": Range(low=4, high=64, whole=True, along=("init_r", "lora_alpha")),
+        },
         driver=_rank_schedule,
         merge=merged,
     ),

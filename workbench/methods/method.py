@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from workbench.methods.space import Range
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -76,6 +78,8 @@ class Method:
         paper: authors, year and arXiv number.
         learning_rate: peak, for AdamW; None for what is not trained.
         settings: its own settings with their defaults, which a recipe may replace.
+        search_space: setting -> the range in which `--tune` looks for it: the learning rate, and the one that says how
+            much is trained.
         attach: makes the model to train. Its trainable parameters are those with `requires_grad`.
         trains_base: the base's own weights are trained, so it can't be held at 8 or 4 bits, and what is saved
             is a whole checkpoint.
@@ -95,6 +99,7 @@ class Method:
     learning_rate: float | None
     attach: "Callable[[Attachment, Mapping[str, Any]], nn.Module]"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    search_space: Mapping[str, Range] = field(default_factory=dict)
     trains_base: bool = False
     unsupported: "Callable[[PreTrainedModel], str | None] | None" = None
     driver: "Callable[[nn.Module], Driver] | None" = None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.methods.method import Attachment, Method, NotMergeable
 from workbench.methods.prompts import lacking, typical_start
+from workbench.methods.space import Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,10 @@ METHODS = (
         learning_rate=1e-2,
         attach=_prefix,
         settings={"num_virtual_tokens": 32},
+        search_space={
+            "learning_rate": Range(low=1e-3, high=1e-1),
+            "num_virtual_tokens": Range(low=8, high=128, whole=True),
+        },
         unsupported=lacking("past_key_values", "takes no keys and values from before, and so no prefix of them"),
         merge=NotMergeable("keys and values that no token produces have no place in a plain checkpoint"),
     ),

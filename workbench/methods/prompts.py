@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import MethodError
 from workbench.methods.merging import as_vocabulary
 from workbench.methods.method import Attachment, Method
+from workbench.methods.space import Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +66,8 @@ def lacking(argument: str, so: str) -> "Callable[[PreTrainedModel], str | None]"
 
 NO_EMBEDDINGS = lacking("inputs_embeds", "reads tokens only, and no vectors in their place")
 
+TOKENS = Range(low=8, high=128, whole=True)
+
 METHODS = (
     Method(
         name="prompt",
@@ -73,6 +76,7 @@ METHODS = (
         learning_rate=1e-2,
         attach=_prompt,
         settings={"num_virtual_tokens": 32},
+        search_space={"learning_rate": Range(low=1e-3, high=1e-1), "num_virtual_tokens": TOKENS},
         unsupported=NO_EMBEDDINGS,
         merge=as_vocabulary,
     ),
@@ -83,6 +87,7 @@ METHODS = (
         learning_rate=1e-3,
         attach=_ptuning,
         settings={"num_virtual_tokens": 32},
+        search_space={"learning_rate": Range(low=1e-4, high=1e-2), "num_virtual_tokens": TOKENS},
         unsupported=NO_EMBEDDINGS,
         merge=as_vocabulary,
     ),

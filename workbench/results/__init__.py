@@ -6,6 +6,7 @@ This part alone knows the file's keys, which are the fields of its dataclasses.
 from workbench.results.comparison import Comparison, SeedsRecord
 from workbench.results.conditions import Budget, CheckpointInfo, DataInfo, MetricInfo, Seconds, SplitInfo
 from workbench.results.records import DONE, FAILED, ExportRecord, Forecast, RunRecord, Score, Usage
+from workbench.results.tuning import TuningRecord, TuningTrial
 from workbench.results.whole import SCHEMA, Results
 from workbench.results.written import read_results, to_json, write_results
 
@@ -26,6 +27,8 @@ __all__ = [
     "Seconds",
     "SeedsRecord",
     "SplitInfo",
+    "TuningRecord",
+    "TuningTrial",
     "Usage",
     "read_results",
     "to_json",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workbench.results.records import RunRecord
+from workbench.results.tuning import TuningRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,7 @@ class Seconds:
     Attributes:
         total: from the command's beginning, of all parts of a run that was interrupted.
         training, evaluation, export: of all entries.
+        tuning: of the trials by which settings were chosen.
         other: the rest: loading, preparing data, measuring, comparing.
     """
 
@@ -132,13 +134,22 @@ class Seconds:
     evaluation: float
     export: float
     other: float
+    tuning: float = 0.0
 
     @classmethod
-    def of(cls, runs: Sequence[RunRecord], total: float) -> "Seconds":
+    def of(cls, runs: Sequence[RunRecord], total: float, tuning: Sequence[TuningRecord] = ()) -> "Seconds":
         """The parts of a run that has taken `total` seconds so far."""
+        trials = sum(record.seconds for record in tuning)
         training = sum(run.train_seconds for run in runs)
         evaluation = sum(run.evaluation_seconds for run in runs)
         export = sum(run.export_seconds for run in runs)
-        parts = training + evaluation + export
+        parts = trials + training + evaluation + export
         total = max(total, parts)  # a training that was finished before an interruption brings its time along
-        return cls(total=total, training=training, evaluation=evaluation, export=export, other=total - parts)
+        return cls(
+            total=total,
+            training=training,
+            evaluation=evaluation,
+            export=export,
+            other=total - parts,
+            tuning=trials,
+        )

@@ -8,6 +8,7 @@ from typing import Any
 from workbench.results.comparison import Comparison, SeedsRecord
 from workbench.results.conditions import Budget, CheckpointInfo, DataInfo, MetricInfo, Seconds
 from workbench.results.records import RunRecord
+from workbench.results.tuning import TuningRecord
 
 # Of the file's form. 1 was version 0.1: it has no `schema`, and labels of groups are without the group's name.
 SCHEMA = 2
@@ -29,6 +30,7 @@ class Results:
         data: what was trained and scored on.
         runs: of each entry with each seed.
         comparisons: every two entries beside each other, by the headline.
+        tuning: how the settings of each entry were chosen, where that was asked for.
         seconds: where the time went.
         budget: what the run was expected to take, and what was cut to end in time.
     """
@@ -45,6 +47,7 @@ class Results:
     runs: Sequence[RunRecord] = ()
     comparisons: Sequence[Comparison] = ()
     over_seeds: Sequence[SeedsRecord] = ()
+    tuning: Sequence[TuningRecord] = ()
     seconds: Seconds | None = None
     budget: Budget | None = None
 

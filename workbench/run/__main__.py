@@ -25,6 +25,7 @@ examples:
   %(prog)s recipes/finserve.py --minutes 30        what fits into half an hour on this machine
   %(prog)s recipes/finserve.py --limit 40          a quick look: at most 40 examples in each split
   %(prog)s recipes/finserve.py --methods lora,full --seeds 3
+  %(prog)s recipes/finserve.py --tune 6 --seeds 3  settings chosen by 6 trials a method, then three seeds of each
   %(prog)s recipes/opinion.py --model ./my-gpt2 --bits 8
   %(prog)s --resume runs/finserve/2026-01-31-0900  go on where a run was interrupted
   %(prog)s --resume runs/finserve/2026-01-31-0900 --methods dora,prompt
@@ -69,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
     p.add_argument("--seeds", type=positive, default=1, metavar="K", help="how many seeds (default: 1)")
+    p.add_argument(
+        "--tune", type=positive, metavar="N",
+        help="choose learning rate and size of each method by N trials of it on the validation split, then train it "
+        "anew with the best (default: none, the recipe's or the method's own settings)",
+    )  # fmt: skip
     p.add_argument("--limit", type=positive, metavar="N", help="at most N examples in each split, for a quick look")
     p.add_argument(
         "--minutes", type=minutes, metavar="N",
@@ -90,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 # Options that say how a run is begun.
-IGNORED = ("model", "bits", "precision", "limit", "minutes", "out", "check")
+IGNORED = ("model", "bits", "precision", "limit", "minutes", "tune", "out", "check")
 
 
 def positive(text: str) -> int:
@@ -219,6 +225,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         precision=arguments.precision or "float32",
         seed=arguments.seed,
         seeds=arguments.seeds,
+        tune=arguments.tune,
         limit=arguments.limit,
         minutes=arguments.minutes or recipe.training.minutes,
         day=date.today().isoformat(),

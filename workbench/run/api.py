@@ -114,6 +114,7 @@ def run_recipe(
     precision: str = "float32",
     seed: int = 0,
     seeds: int = 1,
+    tune: int | None = None,
     limit: int | None = None,
     minutes: float | None = None,
     out: str | Path | None = None,
@@ -129,6 +130,7 @@ def run_recipe(
             memory.
         seed: the first seed.
         seeds: how many.
+        tune: trials by which the settings of each method are chosen; None takes them as they are.
         limit: at most so many examples of each split.
         minutes: the run ends within so many, downloads aside: training and evaluation are cut to fit, alike for every
             method; None takes the recipe's `Training(minutes=...)`, or no limit.
@@ -139,8 +141,8 @@ def run_recipe(
     """
     began = time.perf_counter()
     quiet_libraries()
-    if seeds < 1 or (limit is not None and limit < 1):
-        raise UserError("seeds and limit must be at least 1")
+    if min(seeds, *(number for number in (limit, tune) if number is not None), 1) < 1:
+        raise UserError("seeds, limit and tune must be at least 1")
     if minutes is not None and not minutes > 0:
         raise UserError("minutes must be above 0")
     for name in methods or ():
@@ -155,6 +157,7 @@ def run_recipe(
         precision=precision,
         seed=seed,
         seeds=seeds,
+        tune=tune,
         limit=limit,
         minutes=minutes or recipe.training.minutes,
         day=date.today().isoformat(),

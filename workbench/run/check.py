@@ -19,6 +19,7 @@ from workbench.run.measure import measure
 from workbench.run.memory import stage_bytes
 from workbench.run.prepare import Job
 from workbench.run.run import prepare_run
+from workbench.run.tuning import trials_asked
 from workbench.training import steps_in
 
 EXAMPLES_SHOWN = 3
@@ -89,7 +90,7 @@ def marked(renderer: Renderer, item: Rendered) -> str:
 
 def _methods(job: Job, folder: RunFolder) -> str:
     with tempfile.TemporaryDirectory() as beside, FreshProcess() as process:  # a check makes no folder of a run
-        costs = measure(job, pending_times(job, folder), Path(beside), process)
+        costs = measure(job, pending_times(job, folder), Path(beside), process, trials_asked(job, folder))
     minutes = folder.options.minutes
     began = time.perf_counter()
     part = fitted(job, folder, costs, began)

@@ -9,7 +9,7 @@ from pathlib import Path
 from workbench.results import Forecast
 from workbench.training import Limit
 
-TRAINING, EVALUATION, EXPORT = "training", "evaluation", "export"
+TUNING, TRAINING, EVALUATION, EXPORT = "tuning", "training", "evaluation", "export"
 # Seconds of a forecast that count as come true before anything is done, so that a short stage doesn't decide.
 BELIEVED = 60.0
 # By how much what was seen may correct a forecast.
@@ -57,11 +57,18 @@ class RunClock:
     Args:
         expected: (entry, seed) -> what it takes, in the order in which they are carried out.
         deadline: when the run has to end, by `time.perf_counter`; None for no limit.
+        tuning: (entry, seed) -> what choosing its settings takes, before all else.
     """
 
-    def __init__(self, expected: Mapping[Key, Forecast] | None = None, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        expected: Mapping[Key, Forecast] | None = None,
+        deadline: float | None = None,
+        tuning: Mapping[Key, float] | None = None,
+    ) -> None:
         self.deadline = deadline
-        self._waiting = {
+        self._waiting = {(*key, TUNING): seconds for key, seconds in (tuning or {}).items()}
+        self._waiting |= {
             (*key, stage): seconds
             for key, forecast in (expected or {}).items()
             for stage, seconds in (
@@ -125,7 +132,7 @@ class RunClock:
         if self.deadline is None or self._under_way is None:
             return Limit(most_steps=self._stopped_at)
         expected, began = self._under_way
-        trainings = sum(seconds for key, seconds in self._waiting.items() if key[2] == TRAINING)
+        trainings = sum(seconds for key, seconds in self._waiting.items() if key[2] in (TUNING, TRAINING))
         others = sum(self._waiting.values()) - trainings
         left = self.deadline - began - max(1.0, self.pace) * others
         share = expected / (expected + trainings) if expected else 1.0

@@ -7,6 +7,7 @@ from typing import Any
 from workbench.errors import UserError, unknown
 from workbench.evaluation.baselines import Baseline
 from workbench.methods import Method, method_and_head
+from workbench.methods.space import Range, space_as_said
 from workbench.recipe import LIKELIHOOD, Recipe
 
 
@@ -103,6 +104,20 @@ def tuned_entries(recipe: Recipe, name: str) -> list[TunedEntry]:
 def settings_of(recipe: Recipe, method: Method, head: str) -> dict[str, Any]:
     """The recipe's settings of a method, those that it has for this head alone before the others."""
     return {**recipe.settings.get(method.name, {}), **recipe.settings.get(f"{method.name}-{head}", {})}
+
+
+def search_space_of(recipe: Recipe, entry: TunedEntry) -> dict[str, Range]:
+    """Setting -> the range in which tuning looks for it: the recipe's, or the method's own.
+
+    Raises:
+        UserError: the recipe names what can't be looked for.
+    """
+    method = entry.method
+    said = recipe.search_space.get(f"{method.name}-{entry.head}", recipe.search_space.get(method.name))
+    if said is None:
+        return dict(method.search_space)
+    settings = {**method.settings, **settings_of(recipe, method, entry.head)}
+    return space_as_said(method.name, said, method.search_space, settings)
 
 
 def find_entry(entries: Sequence[Entry], name: str) -> Entry:

@@ -35,6 +35,7 @@ LOCK_FILE = ".lock"
 OWNER_FILE = ".owner"
 ELAPSED_FILE = ".seconds"
 PREPARED = "prepared"
+TUNING = "tuning"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Options:
         methods: None for the recipe's own.
         model: None for the recipe's checkpoint.
         bits: how the frozen base is held while training.
+        tune: trials by which the settings of each method are chosen; None takes them as they are.
         seed, seeds: the first seed, and how many.
         limit: at most so many examples of each split; None for all.
         minutes: wall-clock time of the whole run; None for no limit.
@@ -75,6 +77,7 @@ class Options:
     versions: Mapping[str, str] | None = None
     neighbours: Mapping[str, str] | None = None
     precision: str = "float32"
+    tune: int | None = None
     code: Mapping[str, str] | None = None
     command: str | None = None
     git: Mapping[str, str | bool] | None = None
@@ -285,6 +288,11 @@ class RunFolder:
             digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
             name = f"{name}-{digest[:12]}"
         return TrialFolder(self.path / name)
+
+    @property
+    def tuning(self) -> Path:
+        """Where the trials are kept by which settings are chosen."""
+        return self.path / TUNING
 
     @property
     def prepared(self) -> Store:

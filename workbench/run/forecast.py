@@ -32,6 +32,7 @@ class EntryCost:
         trainable, total: numbers that are trained, and in all; 0 for what is no language model.
         problem: why it can't be measured, and perhaps not be carried out; else empty.
         times: how often it is carried out, with as many seeds.
+        trials: trainings by which its settings are chosen.
     """
 
     fixed: Forecast
@@ -44,6 +45,7 @@ class EntryCost:
     total: int = 0
     problem: str = ""
     times: int = 1
+    trials: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +80,22 @@ class Costs:
         """What each of some trials takes, given as (entry, seed), where it was measured."""
         return {(name, seed): self.forecast(job, name) for name, seed in trials if name in self.entries}
 
+    def tuning(self, job: Job, name: str) -> float:
+        """What the trials take by which the settings of an entry are chosen, if none is stopped early."""
+        return self.entries[name].trials * self.forecast(job, name).training
+
     def seconds(self, job: Job) -> float:
-        """What all entries take with all seeds."""
-        return sum(cost.times * self.forecast(job, name).total for name, cost in self.entries.items())
+        """What all entries take with all seeds, and all trials."""
+        return sum(
+            cost.times * self.forecast(job, name).total + self.tuning(job, name) for name, cost in self.entries.items()
+        )
 
     def amounts(self, job: Job) -> Amounts:
         """The same as what a plan shares out."""
         costs = list(self.entries.values())
-        trained = [(cost.times, cost.training) for cost in costs if cost.training is not None]
+        trained = [(cost.times + cost.trials, cost.training) for cost in costs if cost.training is not None]
         return Amounts(
-            fixed=sum(cost.times * cost.fixed.total for cost in costs),
+            fixed=sum(cost.times * cost.fixed.total + cost.trials * cost.fixed.training for cost in costs),
             step=sum(times * training.step for times, training in trained),
             steps=job.steps,
             validation=sum(times * training.validation for times, training in trained),
@@ -131,6 +139,8 @@ def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0) -> s
             lines.append(f"{name:14}can't be measured: {cost.problem}")
             continue
         times = f" x {cost.times} seeds" if cost.times > 1 else ""
+        if cost.trials:
+            times += f", {cost.trials} trials before: {duration_text(costs.tuning(job, name))}"
         parts = [duration_text(part) for part in (one.training, one.evaluation, one.export, one.total)]
         lines.append(f"{name:14}{parts[0]:>10}{parts[1]:>12}{parts[2]:>10}{parts[3]:>10}{times}")
     whole = spent + costs.seconds(job)

@@ -49,19 +49,25 @@ PROVEN_TOGETHER, COMPARED = 34, 3 * 16
 FLOAT32 = 4
 
 
-def measure(job: Job, times: Mapping[str, int], folder: Path, process: FreshProcess) -> Costs:
+def measure(
+    job: Job, times: Mapping[str, int], folder: Path, process: FreshProcess, trials: Mapping[str, int] | None = None
+) -> Costs:
     """Time what each entry does, on a few of its examples.
 
     Args:
         times: entry -> with how many seeds it is to be carried through.
         folder: on the disk that the run writes to.
         process: in which exports will be read; it is started, so that no forecast has to say what that takes.
+        trials: entry -> trainings by which its settings are chosen before; none of those that aren't named.
     """
     if any(isinstance(job.mergeability[entry.name], Mergeable) for entry in job.tuned):
         process.start()
     meter = Meter()
     base = cache(lambda: _Base(job, folder))
-    entries = {entry.name: replace(_cost(job, entry, base), times=times[entry.name]) for entry in job.entries}
+    entries = {
+        entry.name: replace(_cost(job, entry, base), times=times[entry.name], trials=(trials or {}).get(entry.name, 0))
+        for entry in job.entries
+    }
     busy = meter.read().others
     return Costs(entries=entries, validation_rows=len(job.rows.validation), busy=busy)
 

@@ -6,7 +6,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from workbench import files
 from workbench.data.labels import Labels
@@ -222,6 +225,49 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
     )
 
 
+def attached(job: Job, method: Method, seed: int, settings: Mapping[str, Any]) -> nn.Module:
+    """The base with a method attached, ready to be trained.
+
+    Raises:
+        MethodError, UserError: it can't be attached with these settings.
+    """
+    base = job.head.load(job.checkpoint.path, job.precision(method).trained_bits, seed=seed, training=True)
+    return attach(base, method, job.settings(method, settings), job.typical_ids, seed, job.steps)
+
+
+def trained_by(
+    job: Job,
+    method: Method,
+    model: nn.Module,
+    seed: int,
+    settings: Mapping[str, Any],
+    folder: Path,
+    limit: Limit,
+    title: str = "",
+) -> Trained:
+    """Train what was `attached`; see `workbench.training.train`.
+
+    Args:
+        folder: for the training's state.
+        title: in front of the progress bar; the entry's name where there is none.
+    """
+    precision = job.precision(method)
+    return train(
+        model,
+        job.renderer.tokenizer,
+        job.rows,
+        job.recipe.training,
+        job.learning_rate(method, settings),
+        autocast=precision.autocast,
+        folder=folder,
+        seed=seed,
+        title=title or job.name_of(method),
+        driver=method.driver(model) if method.driver else None,
+        limit=limit,
+        kept_in=Place(job.data.store.folder, f"{job.data.content}.{job.rows.objective.name}.{precision.trained_bits}"),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Fitted:
     """What came of a training: how it went, how large the model is, and whether it can become a merged checkpoint."""
@@ -240,25 +286,10 @@ def _fit(
     Args:
         limit: what ends the training before its last step.
     """
-    precision = job.precision(method)
-    base = job.head.load(job.checkpoint.path, precision.trained_bits, seed=seed, training=True)
-    model = attach(base, method, job.settings(method, settings), job.typical_ids, seed, job.steps)
+    model = attached(job, method, seed, settings)
     mergeability = method.mergeability(model)
     counted = size(model)
-    trained = train(
-        model,
-        job.renderer.tokenizer,
-        job.rows,
-        job.recipe.training,
-        job.learning_rate(method, settings),
-        autocast=precision.autocast,
-        folder=folder.training,
-        seed=seed,
-        title=job.name_of(method),
-        driver=method.driver(model) if method.driver else None,
-        limit=limit,
-        kept_in=Place(job.data.store.folder, f"{job.data.content}.{job.rows.objective.name}.{precision.trained_bits}"),
-    )
+    trained = trained_by(job, method, model, seed, settings, folder.training, limit)
     if method.trains_base:
         with files.whole_folder(folder.trained) as aside:
             model.save_pretrained(aside, safe_serialization=True)  # type: ignore[operator]

@@ -24,6 +24,7 @@ def command_of(options: Options) -> str:
         "--seed": options.seed or None,
         "--seeds": options.seeds if options.seeds > 1 else None,
         "--limit": options.limit,
+        "--tune": options.tune,
         "--minutes": f"{options.minutes:g}" if options.minutes else None,
     }
     for name, value in given.items():

@@ -30,7 +30,7 @@ from workbench.models import (
 )
 from workbench.recipe import LIKELIHOOD, Recipe
 from workbench.run.defaults import completed
-from workbench.run.entries import Entry, TunedEntry, entries_of, settings_of, tuned_entries
+from workbench.run.entries import Entry, TunedEntry, entries_of, search_space_of, settings_of, tuned_entries
 from workbench.run.heads import Head, heads_of
 from workbench.run.memory import require_memory
 from workbench.run.remarks import remarks_on, require_metrics
@@ -200,11 +200,8 @@ def prepare(
     recipe = completed(replace(recipe, methods=methods or recipe.methods, checkpoint=model or recipe.checkpoint))
     entries = entries_of(recipe)
     metrics = find_metrics(recipe.metrics)
-    for name in recipe.settings:
-        method_and_head(name)
-    check_extra(recipe.training)
-    find_objective(recipe.training.objective)
     chosen = [entry for entry in entries if isinstance(entry, TunedEntry)]
+    _require_known(recipe, chosen)
     _require_bits(bits, precision, chosen)
 
     base = _Base(recipe, bits, precision, chosen, day)
@@ -229,6 +226,20 @@ def prepare(
         fetching_seconds=base.fetching_seconds,
     )
     return replace(job, mergeability=_checked_methods(job))
+
+
+def _require_known(recipe: Recipe, tuned: Sequence[TunedEntry]) -> None:
+    """See that the recipe names what there is.
+
+    Raises:
+        UserError: an unknown method, setting or objective.
+    """
+    for name in (*recipe.settings, *recipe.search_space):
+        method_and_head(name)
+    for entry in tuned:
+        search_space_of(recipe, entry)
+    check_extra(recipe.training)
+    find_objective(recipe.training.objective)
 
 
 class _Base:
@@ -259,7 +270,7 @@ class _Base:
         require_weights(found.path, self.bits)
         require_sizes(found.path)
         require_memory(found.path, self.precision)
-        _require_context(self.recipe, found, self.tuned)
+        require_context(self.recipe, found, self.tuned)
         return found
 
     def renderer(self, thinking: bool) -> Renderer:
@@ -288,7 +299,7 @@ def _require_bits(bits: int, precision: str, tuned: Sequence[TunedEntry]) -> Non
         )
 
 
-def _require_context(recipe: Recipe, checkpoint: Checkpoint, tuned: Sequence[TunedEntry]) -> None:
+def require_context(recipe: Recipe, checkpoint: Checkpoint, tuned: Sequence[TunedEntry]) -> None:
     """See that the model can read prompts, answers and virtual tokens at once.
 
     Raises:

@@ -38,6 +38,7 @@ from workbench.run.plan import planned
 from workbench.run.prepare import Job, prepare
 from workbench.run.resources import changed_versions, environment, versions
 from workbench.run.trial import run_trial, trials_of
+from workbench.run.tuning import pending_trials, tune
 from workbench.sources import public_name
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
             done = finished_before(folder)
             times = pending_times(job, folder, done)
             still = replace(job, entries=[entry for entry in job.entries if entry.name in times])
-            costs = measure(still, times, folder.path, process)
+            costs = measure(still, times, folder.path, process, pending_trials(job, folder))
             job = fitted(job, folder, costs, began)
         except UserError:
             if folder.is_new:
@@ -161,13 +162,15 @@ def run_job(
     """
     trials = trials_of(job, folder.options)
     expected = costs.expected(job, [(trial.entry, trial.seed) for trial in trials]) if costs else {}
-    clock = RunClock(expected, deadline)
+    tuning = {(name, folder.options.seed): costs.tuning(job, name) for name in costs.entries} if costs else {}
+    clock = RunClock(expected, deadline, tuning)
     results = replace(_header(job, folder.options), budget=budget_of(job, folder, costs, began) if costs else None)
     results, spent = _before(results, folder)
     began -= spent
     earlier = dict(done)
     predictions: dict[Key, list[Prediction]] = {}
     with showing_time_left(clock.left), noting_seconds(folder.elapsed, began):
+        job, results = _tuned(job, folder, clock, results, earlier)
         for trial in trials:
             key = trial.entry, trial.seed
             files = folder.trial(trial.entry, trial.seed, trial.settings)
@@ -182,12 +185,22 @@ def run_job(
             if record.done:
                 predictions[key] = read_predictions(files.path)
             runs = [*results.runs, record]
-            results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began))
+            results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began, results.tuning))
             # What was done before and is yet to come again in this list must survive another interruption.
             folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
             if record.done:
                 files.clean_up(keep_weights=not record.export.merged)
     return _finished(job, folder, results, predictions, began)
+
+
+def _tuned(
+    job: Job, folder: RunFolder, clock: RunClock, results: Results, earlier: Mapping[Key, RunRecord]
+) -> tuple[Job, Results]:
+    """The job with the settings that trials chose, where that was asked for; how it was stands in the results."""
+    for job_so_far, record in tune(job, folder, clock):
+        job, results = job_so_far, replace(results, tuning=[*results.tuning, record])
+        folder.write_results(replace(results, runs=list(earlier.values())))
+    return job, results
 
 
 def finished_before(folder: RunFolder) -> dict[Key, RunRecord]:
@@ -240,7 +253,7 @@ def _finished(
         results,
         comparisons=_comparisons(job, answers),
         over_seeds=_over_seeds(job, answers) if folder.options.seeds > 1 else (),
-        seconds=Seconds.of(results.runs, time.perf_counter() - began),
+        seconds=Seconds.of(results.runs, time.perf_counter() - began, results.tuning),
     )
     folder.write_results(results)
     first = {name: given for (name, seed), given in predictions.items() if seed == folder.options.seed}

@@ -80,9 +80,8 @@ def run_trial(
     except (MethodError, UserError) as error:
         reason = str(error)
     except Exception as error:  # the traceback goes to the log, the other entries go on
-        files.raise_if_full(error, folder.path)
         logger.exception("%s failed", trial.entry)
-        reason = _out_of_memory(error, job) if _needs_memory(error) else f"{type(error).__name__}: {error}"
+        reason = why_failed(error, job, folder)
     logger.error("%s, seed %d: %s", trial.entry, trial.seed, reason)
     reason = without_places(reason)
     head, method = (entry.head, entry.method.name) if isinstance(entry, TunedEntry) else (LIKELIHOOD, entry.name)
@@ -103,6 +102,16 @@ def run_trial(
         adapter_bytes=0,
         export=ExportRecord(merged=False, reason=f"the method failed: {reason}"),
     )
+
+
+def why_failed(error: Exception, job: Job, folder: RunFolder) -> str:
+    """What is said of an entry that failed by what is no user's mistake.
+
+    Raises:
+        OSError: the disk is full, so that nothing else can go on either.
+    """
+    files.raise_if_full(error, folder.path)
+    return _out_of_memory(error, job) if _needs_memory(error) else f"{type(error).__name__}: {error}"
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +64,22 @@ class BestState(TrainerCallback):
         load_trained_state(model, load_file(self.file))
 
 
+class Watched(TrainerCallback):
+    """Stops a training when somebody who sees its validation losses says so.
+
+    Args:
+        watch: see `Limit`.
+    """
+
+    def __init__(self, watch: Callable[[Mapping[int, float]], bool]) -> None:
+        self.watch = watch
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask whether it goes on."""
+        if self.watch({int(entry["step"]): entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}):
+            control.should_training_stop = True
+
+
 class Driven(TrainerCallback):
     """Calls what a method does of its own at each step."""
 
@@ -107,10 +124,13 @@ class Limit:
     Attributes:
         stop_at: when, by `time.perf_counter`; None for never.
         most_steps: optimizer steps, of which another method could not make more; None for no limit.
+        watch: given the validation losses so far, optimizer step -> loss, whether it is to be stopped behind the last
+            one; None never stops.
     """
 
     stop_at: float | None = None
     most_steps: int | None = None
+    watch: Callable[[Mapping[int, float]], bool] | None = None
 
     def reached(self, step: int) -> bool:
         """Whether the training ends behind this step."""

@@ -15,7 +15,7 @@ from workbench.methods import Driver
 from workbench.models import fast_training, has_linear_output, keep_memory
 from workbench.recipe import Training
 from workbench.training.activations import KeptActivations, Place
-from workbench.training.callbacks import BestState, Deadline, FiniteLoss, Limit, Progress, Scalars
+from workbench.training.callbacks import BestState, Deadline, FiniteLoss, Limit, Progress, Scalars, Watched
 from workbench.training.checkpoints import (
     BEST_FILE,
     last_whole_checkpoint,
@@ -74,6 +74,7 @@ def train(
     settled = driver.settled if driver else 0
     best = BestState(folder / BEST_FILE, training.early_stopping_patience, settled)
     deadline, progress = Deadline(limit, settled), Progress(title)
+    watched = [Watched(limit.watch)] if limit.watch else []
     trainer = ObjectiveTrainer(
         model=model,
         config=configuration(training, len(rows.train), learning_rate, autocast, folder, seed, linear_output),
@@ -81,7 +82,7 @@ def train(
         rows=rows,
         linear_output=linear_output,
         kept=KeptActivations(model, autocast, kept_in, rows),
-        callbacks=[deadline, best, FiniteLoss(), progress, Scalars(folder / "logs")],
+        callbacks=[deadline, best, FiniteLoss(), progress, Scalars(folder / "logs"), *watched],
         driver=driver,
     )
     with closing(progress):

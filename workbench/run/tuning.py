@@ -1,0 +1,169 @@
+"""Settings of every method chosen by trials on the validation split, as many for each, before anything is compared."""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from workbench.errors import MethodError, UserError, without_places
+from workbench.methods.space import LEARNING_RATE, with_settings
+from workbench.models import release_memory
+from workbench.results import TuningRecord
+from workbench.run.clock import TUNING, RunClock
+from workbench.run.entries import TunedEntry, search_space_of
+from workbench.run.folder import RunFolder
+from workbench.run.method_trial import attached, trained_by
+from workbench.run.prepare import Job, require_context
+from workbench.run.trial import why_failed
+from workbench.training import Limit
+from workbench.tune import Outcome, Proposal, Study, is_behind
+
+logger = logging.getLogger(__name__)
+
+STUDIES = "studies.db"
+
+
+def tuned_entries_of(job: Job) -> list[TunedEntry]:
+    """The entries whose settings `--tune` chooses."""
+    return [entry for entry in job.tuned if entry.method.trains and search_space_of(job.recipe, entry)]
+
+
+def trials_asked(job: Job, folder: RunFolder) -> dict[str, int]:
+    """Entry -> how many trials of its settings were asked for."""
+    return dict.fromkeys(_by_name(job), folder.options.tune) if folder.options.tune else {}
+
+
+def pending_trials(job: Job, folder: RunFolder) -> dict[str, int]:
+    """Entry -> how many of them are still to be made."""
+    asked = trials_asked(job, folder)
+    if not (folder.tuning / STUDIES).exists():
+        return asked
+    entries = _by_name(job)
+    return {name: asked[name] - len(study_of(job, folder, entries[name]).record().trials) for name in asked}
+
+
+def tune(job: Job, folder: RunFolder, clock: RunClock) -> Iterator[tuple[Job, TuningRecord]]:
+    """Choose the settings of one entry after another.
+
+    Returns:
+        The job with what was chosen so far in place of the recipe's settings, and how that was.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if not folder.options.tune:
+        return
+    folder.tuning.mkdir(exist_ok=True)
+    for name, entry in _by_name(job).items():
+        study = study_of(job, folder, entry)
+        with clock.stage(name, folder.options.seed, TUNING):
+            limit = Limit(stop_at=clock.limit().stop_at)
+            while not limit.reached(0) and (proposals := study.proposals()):
+                for proposal in proposals:
+                    if not limit.reached(0):
+                        study.tell(proposal, _tried(job, entry, proposal, folder, limit))
+        record = study.record()
+        if record.settings:
+            job = with_tuned(job, entry, record.settings)
+        logger.info("%s", tuning_text(record))
+        yield job, record
+
+
+def with_tuned(job: Job, entry: TunedEntry, chosen: Mapping[str, Any]) -> Job:
+    """The job with settings of an entry that tuning chose.
+
+    Raises:
+        UserError: the model can't read as many tokens with them.
+    """
+    recipe, key = job.recipe, f"{entry.method.name}-{entry.head}"
+    usual = _usual(job, entry)
+    settings = with_settings(usual, chosen, search_space_of(recipe, entry))
+    changed = {name: value for name, value in settings.items() if value != usual[name]}
+    recipe = replace(recipe, settings={**recipe.settings, key: {**recipe.settings.get(key, {}), **changed}})
+    require_context(recipe, job.checkpoint, [entry])
+    return replace(job, recipe=recipe)
+
+
+def study_of(job: Job, folder: RunFolder, entry: TunedEntry) -> Study:
+    """The trials of an entry, those that were made before among them."""
+    return Study(
+        folder.tuning / STUDIES,
+        entry.name,
+        search_space_of(job.recipe, entry),
+        _usual(job, entry),
+        folder.options.tune or 0,
+        seed_of(folder),
+    )
+
+
+def seed_of(folder: RunFolder) -> int:
+    """Of the trainings of all trials: none that is compared has it, so that no seed is chosen along with settings."""
+    return folder.options.seed + folder.options.seeds
+
+
+def tuning_text(record: TuningRecord) -> str:
+    """What came of the trials of an entry, in a sentence or two."""
+    chosen = record.chosen
+    if chosen is None:
+        return f"{record.entry}: no trial of its settings was carried through: they are left as they are"
+    said = ", ".join(f"{name} {value:g}" for name, value in chosen.settings.items())
+    usual = record.trials[0]
+    before = f"; {usual.validation_loss:.4f} with the usual ones" if usual.status == "done" else ""
+    loss = f"validation loss {chosen.validation_loss:.4f}{before}"
+    text = f"{record.entry}: {said}, of {len(record.trials)} trials; {loss}"
+    for name in record.at_edge:
+        low, high = {**record.ranges, **(record.widened or {})}[name]
+        text += f". Its {name} lies at the edge of what was tried ({low:g} to {high:g}): a better one may lie beyond"
+    return text
+
+
+def _usual(job: Job, entry: TunedEntry) -> dict[str, Any]:
+    """The settings of an entry without tuning, the learning rate among them."""
+    view, method = job.of(entry), entry.method
+    return {**method.settings, **view.settings(method), LEARNING_RATE: view.learning_rate(method)}
+
+
+def _by_name(job: Job) -> dict[str, TunedEntry]:
+    return {entry.name: entry for entry in tuned_entries_of(job)}
+
+
+def _tried(job: Job, entry: TunedEntry, proposal: Proposal, folder: RunFolder, limit: Limit) -> Outcome:
+    """Train an entry with settings, and measure the validation loss alone.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    place = folder.tuning / f"{entry.name}-{proposal.place + 1}"
+    began, steps = time.perf_counter(), job.steps
+    seed, title = seed_of(folder), f"{entry.name}: trial {proposal.place + 1} of {folder.options.tune}"
+
+    def behind(curve: Mapping[int, float]) -> bool:
+        return is_behind(curve, proposal.earlier, steps)
+
+    try:
+        view = with_tuned(job, entry, proposal.settings).of(entry)
+        model = attached(view, entry.method, seed, {})
+        trained = trained_by(view, entry.method, model, seed, {}, place, replace(limit, watch=behind), title)
+        del model
+        release_memory()
+    except (MethodError, UserError) as error:
+        return _failed(title, str(error), began)
+    except Exception as error:  # the traceback goes to the log, the other trials go on
+        logger.exception("%s failed", title)
+        return _failed(title, why_failed(error, job, folder), began)
+    shutil.rmtree(place, ignore_errors=True)
+    curve = {int(point["step"]): point["validation_loss"] for point in trained.curve if "validation_loss" in point}
+    stopped = trained.stopped_at is not None or (trained.steps < steps and behind(curve))
+    return Outcome(
+        status="stopped" if stopped else "done",
+        seconds=trained.seconds,
+        loss=trained.validation_loss,
+        curve=curve,
+    )
+
+
+def _failed(title: str, reason: str, began: float) -> Outcome:
+    logger.warning("%s: %s", title, reason)
+    return Outcome(status="failed", seconds=time.perf_counter() - began, error=without_places(reason))
