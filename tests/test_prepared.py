@@ -70,13 +70,13 @@ def test_the_same_is_opened_and_not_made_again(
     write_rows(tmp_path / "train.jsonl", [*rows(24), long, twice, {**twice, "id": "b"}, leaked])
     write_rows(tmp_path / "test_unseen.jsonl", [leaked])
     make, store = Counted(), Store(tmp_path / "store")
-    asked = recipe(tmp_path, row_to_examples=make)
+    asked = recipe(tmp_path, row_to_examples=make, allow_leaks=("test_unseen",))
     made = prepare_data(asked, lambda _: renderer, store=store, recipe_sha256="r")
     assert (list(made.too_long["train"]), made.repeated, made.leaked) == (["row-400"], 1, 1)
     warned, count = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING], make.rows
     assert warned == [
         "train: 1 of 26 examples have more than max_tokens=128 and are left out (row-400)",
-        "train: left out 1 repeated examples and 1 whose question stands in another split",
+        "train: left out 1 repeated examples and 1 that stand in another split",
     ]
     caplog.clear()
     opened = prepare_data(

@@ -72,10 +72,72 @@ def test_every_wrong_conversation_is_named(tmp_path: Path) -> None:
 
 def test_repeated_and_leaked_training_rows_are_left_out(tmp_path: Path) -> None:
     twice = [*rows(3), {**rows(1)[0], "id": "again"}]
-    leaked = [{**rows(1, 60)[0], "id": "leak"}]
-    found = load_splits(splits(tmp_path, train=twice + leaked, validation=rows(2, 50), test=rows(2, 60)), conversation)
-    assert (found.repeated, found.leaked) == (1, 1)
+    chosen_by, leaked = [{**rows(1, 50)[0], "id": "chosen by"}], [{**rows(1, 60)[0], "id": "leak"}]
+    data = splits(tmp_path, train=twice + chosen_by + leaked, validation=rows(2, 50), test=rows(2, 60))
+    with pytest.raises(UserError) as caught:
+        load_splits(data, conversation)
+    assert "1 of 6 training examples stand in the evaluated split 'test' too" in str(caught.value)
+    assert "(train.jsonl:6 is test.jsonl:1)" in str(caught.value)
+    assert "allow_leaks=('test',), which leaves them out of training" in str(caught.value)
+    found = load_splits(data, conversation, allow_leaks=("test",))
+    assert (found.repeated, found.leaked) == (1, 2)
     assert [example.id for example in found.examples["train"]] == ["row-0", "row-1", "row-2"]
+
+
+LONG = "the card was charged twice on the same evening at the station of {place}, and nobody answers the telephone"
+
+
+def asked(name: str, question: str, answer: str) -> dict:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"id": name, "language": "en", "messages": messages}
+
+
+def test_near_copies_are_found_within_and_between_splits(tmp_path: Path) -> None:
+    test = [asked("t", LONG.format(place="Oslo"), "Call us."), asked("u", LONG.format(place="Bern")[::-1], "Wait.")]
+    train = [
+        *rows(3),
+        asked("copy", LONG.format(place="OSLO") + "!", "call  us."),  # of a test example
+        asked("answer", LONG.format(place="Oslo") + "?", "Write us."),  # the same question, another answer
+        asked("a", "x" + LONG[::-1] * 2, "No."),
+        asked("b", "y" + LONG[::-1] * 2, "No."),  # of another training example
+    ]
+    data = splits(tmp_path, train=train, validation=rows(2, 50), test=test)
+    with pytest.raises(UserError, match=r"1 of 7 training examples .*train.jsonl:4 is test.jsonl:1"):
+        load_splits(data, conversation)
+    found = load_splits(data, conversation, allow_leaks=("test",))
+    assert [example.id for example in found.examples["train"]] == ["row-0", "row-1", "row-2", "answer", "a", "b"]
+    assert found.leaked == 1
+    near = {(one.split, one.of): one for one in found.near}
+    between = near["train", "test"]
+    assert (between.examples, between.same_answer) == (2, 1)
+    assert [pair[:2] for pair in between.shown] == [("copy", "t"), ("answer", "t")]
+    assert 0.8 <= between.shown[0][2] <= 1
+    within = near["train", "train"]
+    assert (within.examples, within.same_answer, [pair[:2] for pair in within.shown]) == (
+        2,
+        1,
+        [("b", "a"), ("answer", "copy")],
+    )
+    assert between.looked_at == 7 + 2
+
+
+def test_a_near_copy_in_validation_is_an_error_where_it_is_scored(tmp_path: Path) -> None:
+    scored, chosen_by = (asked(name, LONG.format(place=name), "Call us.") for name in ("Oslo", "Bern"))
+    data = splits(tmp_path, train=rows(3), validation=[chosen_by], test=[scored])
+    with pytest.raises(UserError, match="1 of 1 validation examples stand in the evaluated split 'test' too, or near"):
+        load_splits(data, conversation)
+
+
+def test_near_copies_stay_together_where_one_source_is_divided(tmp_path: Path) -> None:
+    words = [" ".join(str(n * n * k + n) for k in range(20)) for n in range(3, 23)]
+    groups = [[asked(f"{n}-{k}", f"{words[n]} {'abc'[k]}", "Yes.") for k in range(3)] for n in range(20)]
+    path = write_rows(tmp_path / "all.jsonl", [row for group in groups for row in group])
+    found = load_splits(path, conversation)
+    for number in range(20):
+        places = {s for s, examples in found.examples.items() for e in examples if e.id.startswith(f"{number}-")}
+        assert len(places) == 1, places
+    assert {(one.split, one.of) for one in found.near} <= {(s, s) for s in ("train", "validation", "test")}
+    assert sum(one.examples for one in found.near) == 40
 
 
 def with_system(given: list[dict], text: str = "Policy {number}.") -> list[dict]:
@@ -97,7 +159,7 @@ def test_a_document_in_the_system_message_tells_rows_apart(tmp_path: Path) -> No
         validation=rows(1, 50),
         test=with_system(rows(1, 60), "Be kind."),
     )
-    assert load_splits(leaked, conversation).leaked == 3
+    assert load_splits(leaked, conversation).leaked == 3  # the question stands there, with another answer
 
 
 def test_a_validation_row_that_is_scored_too_is_an_error(tmp_path: Path) -> None:

@@ -214,8 +214,9 @@ class Recipe:
             `bleu[language=zh]`; None takes all groups that the examples name.
         monitoring: what is counted where a run watches a stream of new texts, see `Monitoring`; it needs
             `inference_examples`.
-        allow_leaks: evaluated splits that may hold examples of `validation`; by default that is an error, since a
-            model that was chosen by them would be scored by them.
+        allow_leaks: evaluated splits that may hold examples of `train`, which are left out of training then, and of
+            `validation`, exactly or nearly; by default that is an error, since a model would be scored by what it was
+            trained on or chosen by.
 
     Raises:
         UserError: fields that don't fit each other; all of them are named.

@@ -1,5 +1,6 @@
 """From records to conclusions: paired tests, the Pareto front, the table and the report."""
 
+from workbench.compare.data_text import answers_texts, near_text
 from workbench.compare.entries import disturbed_text
 from workbench.compare.paired import compare_methods
 from workbench.compare.report import write_report
@@ -8,10 +9,12 @@ from workbench.compare.tables import budget_text, table
 from workbench.compare.verdict import conclude, pairs_table
 
 __all__ = [
+    "answers_texts",
     "budget_text",
     "compare_methods",
     "conclude",
     "disturbed_text",
+    "near_text",
     "over_seeds",
     "pairs_table",
     "table",

@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench import files
 from workbench.compare import charts
+from workbench.compare.data_text import data_rows, near_text
 from workbench.compare.entries import disturbance, disturbed_text, entries
 from workbench.compare.tables import budget_text, difference_text, forecasts, head, rows, score_text, table, time_text
 from workbench.compare.verdict import conclude, would_tell
@@ -47,6 +48,8 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         done=together,
         intervals=interval_text(results),
         disturbed=disturbed_text(results),
+        data_rows=data_rows(results.data),
+        near=[near_text(near) for near in results.data.near],
         tuning=tuning_rows(results.tuning),
         trials=charts.tuning_trials(results.tuning) if results.tuning else "",
         usage=usage_table(results),

@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench import files
 from workbench.data.columns import looked_at
+from workbench.data.contents import contents_of
 from workbench.data.examples import conversation
 from workbench.data.keys import checksum, data_key, rows_key
 from workbench.data.notes import noting
@@ -20,12 +21,13 @@ from workbench.data.store import Store
 from workbench.data.template import has_thoughts
 from workbench.errors import UserError
 from workbench.recipe import Recipe
+from workbench.results import NearCopies, SplitContents, to_json
 from workbench.sources import Fingerprint, Source, read_rows
 
 logger = logging.getLogger(__name__)
 
 # What older versions did not note: their data are made anew.
-WRITTEN_SINCE = {"thinking"}
+WRITTEN_SINCE = {"thinking", "near"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +39,12 @@ class PreparedData:
         too_long: split -> ids of the examples that were too long.
         repeated, leaked: training examples left out, see `workbench.data.Splits`.
         fingerprints: split -> what its rows were, see `workbench.data.Splits`.
+        near: near copies within and between splits, see `workbench.data.Splits`.
         sources, found: source -> its fingerprint, and what it was found to be, see `workbench.data.Splits`.
         names: split -> what its examples are called in the store.
         checksums: split -> sha256 of its examples and of its tokens, as they lie in the store.
         thinking: whether prompts let the model think aloud, see `Recipe.enable_thinking`.
+        contents: split -> what its answers are.
         remarks: split -> what else was noted of its examples, and how often.
         store, key: where they lie; another process opens them with `PreparedData.open(Store(folder), key)`.
     """
@@ -49,12 +53,14 @@ class PreparedData:
     too_long: Mapping[str, Sequence[str]]
     repeated: int
     leaked: int
+    near: Sequence[NearCopies]
     fingerprints: Mapping[str, str]
     sources: Mapping[str, str]
     found: Mapping[str, Found]
     names: Mapping[str, str]
     checksums: Mapping[str, Sequence[str]]
     thinking: bool
+    contents: Mapping[str, SplitContents]
     remarks: Mapping[str, Mapping[str, int]]
     store: Store
     key: str
@@ -74,12 +80,14 @@ class PreparedData:
                     "examples": self.names[split],
                     "too_long": list(self.too_long[split]),
                     "remarks": dict(self.remarks[split]),
+                    "contents": vars(self.contents[split]),
                 }
                 for split in self.pairs
             },
             "thinking": self.thinking,
             "repeated": self.repeated,
             "leaked": self.leaked,
+            "near": to_json(self.near),
             "sources": dict(self.sources),
             "found": {name: vars(one) for name, one in self.found.items()},
         }
@@ -108,11 +116,13 @@ class PreparedData:
             thinking=record["thinking"],
             repeated=record["repeated"],
             leaked=record["leaked"],
+            near=[NearCopies(**values) for values in record["near"]],
             fingerprints={split: saved["fingerprint"] for split, saved in record["splits"].items()},
             sources=record["sources"],
             found={name: Found(**values) for name, values in record["found"].items()},
             names={split: saved["examples"] for split, saved in record["splits"].items()},
             checksums={split: saved["sha256"] for split, saved in record["splits"].items()},
+            contents={split: SplitContents(**saved["contents"]) for split, saved in record["splits"].items()},
             remarks={split: saved["remarks"] for split, saved in record["splits"].items()},
             store=store,
             key=key,
@@ -202,6 +212,7 @@ def _made(splits: Splits, renderer: Renderer, thinking: bool, max_tokens: int, s
         too_long=too_long,
         repeated=splits.repeated,
         leaked=splits.leaked,
+        near=splits.near,
         fingerprints=splits.fingerprints,
         sources=splits.sources,
         found=splits.found,
@@ -210,6 +221,7 @@ def _made(splits: Splits, renderer: Renderer, thinking: bool, max_tokens: int, s
             split: [store.sha256(name) for name in (splits.names[split], _tokens(key, split))] for split in pairs
         },
         thinking=thinking,
+        contents={split: contents_of(examples) for split, examples in splits.examples.items()},
         remarks=remarks,
         store=store,
         key=key,
@@ -233,7 +245,7 @@ def _warn(prepared: PreparedData, max_tokens: int) -> None:
             raise UserError(f"{split}: every example has more than max_tokens={max_tokens} tokens")
     if prepared.repeated or prepared.leaked:
         logger.warning(
-            "train: left out %d repeated examples and %d whose question stands in another split",
+            "train: left out %d repeated examples and %d that stand in another split",
             prepared.repeated, prepared.leaked,
         )  # fmt: skip
 

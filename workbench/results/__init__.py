@@ -4,7 +4,16 @@ This part alone knows the file's keys, which are the fields of its dataclasses.
 """
 
 from workbench.results.comparison import Comparison, SeedsRecord
-from workbench.results.conditions import Budget, CheckpointInfo, DataInfo, MetricInfo, Seconds, SplitInfo
+from workbench.results.conditions import (
+    Budget,
+    CheckpointInfo,
+    DataInfo,
+    MetricInfo,
+    NearCopies,
+    Seconds,
+    SplitContents,
+    SplitInfo,
+)
 from workbench.results.records import DONE, FAILED, ExportRecord, Forecast, RunRecord, Score, Usage
 from workbench.results.tuning import TuningRecord, TuningTrial
 from workbench.results.whole import SCHEMA, Results
@@ -21,11 +30,13 @@ __all__ = [
     "ExportRecord",
     "Forecast",
     "MetricInfo",
+    "NearCopies",
     "Results",
     "RunRecord",
     "Score",
     "Seconds",
     "SeedsRecord",
+    "SplitContents",
     "SplitInfo",
     "TuningRecord",
     "TuningTrial",

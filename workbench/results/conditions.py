@@ -27,6 +27,26 @@ class MetricInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitContents:
+    """What the answers of a split are.
+
+    Attributes:
+        labels: task -> label -> examples, the commonest first; of tasks with few labels.
+        written, distinct: examples whose answer is written, and different answers of these.
+        blank: of these, without a letter or digit.
+        commonest, commonest_count: the beginning of the answer that stands there most often, and how often; empty and 0
+            where none stands there twice.
+    """
+
+    labels: Mapping[str, Mapping[str, int]]
+    written: int
+    distinct: int
+    blank: int
+    commonest: str
+    commonest_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplitInfo:
     """One split: its size, the ids of examples that were too long, and the fingerprint of its rows.
 
@@ -36,6 +56,8 @@ class SplitInfo:
         too_long: ids of examples that were left out.
         sha256: of its rows.
         examples_sha256: of the examples made of them, which may hang on a document, too; "" of older versions.
+        lengths: tokens of prompt and answer together: the "shortest", "median", "90 %" and "longest".
+        contents: what its answers are; None of older versions.
         remarks: what else the reader of its scores should know, in sentences.
     """
 
@@ -45,7 +67,29 @@ class SplitInfo:
     too_long: Sequence[str]
     sha256: str
     examples_sha256: str = ""
+    lengths: Mapping[str, float] | None = None
+    contents: SplitContents | None = None
     remarks: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearCopies:
+    """Examples of a split whose question is nearly that of an example of another one, or of one before it.
+
+    Attributes:
+        split, of: the split, and the one in which something like it stands.
+        examples: of `split` that have such a one.
+        same_answer: of these, with the same answer.
+        looked_at: examples of both that were looked at.
+        shown: some of them: id in `split`, id in `of`, share of shingles in common; those with the same answer first.
+    """
+
+    split: str
+    of: str
+    examples: int
+    same_answer: int
+    looked_at: int
+    shown: Sequence[tuple[str, str, float]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +99,7 @@ class DataInfo:
     Attributes:
         splits: name -> what is in it.
         repeated, leaked: training examples that were left out since they stood there before, or in another split.
+        near: examples that are near copies of others, before any were left out.
         split_seed: by which one source was divided into the splits; None where each has a source.
         columns: of the text, its label or answer, and the choices, where rows became examples by these.
         thinking: whether prompts let the model think aloud before it answers.
@@ -68,6 +113,7 @@ class DataInfo:
     columns: Mapping[str, str | Sequence[str] | None] | None = None
     thinking: bool = False
     template: Sequence[str] = ()
+    near: Sequence[NearCopies] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from workbench.compare import answers_texts, near_text
 from workbench.console import bytes_text, count_text
 from workbench.data.render import Rendered, Renderer
 from workbench.export import FreshProcess
 from workbench.methods import Method, NotMergeable
 from workbench.models import weight_shapes
 from workbench.run.budget import fitted, pending_times
+from workbench.run.data_info import quantiles
 from workbench.run.folder import RunFolder
 from workbench.run.forecast import Costs, forecast_text
 from workbench.run.found import data_text, deduplicated
@@ -50,18 +52,18 @@ def _splits(job: Job) -> str:
         tokens, trained = int(pairs.lengths.sum()), int(pairs.completion_lengths.sum())
         lines.append(f"{split:14}{len(pairs):9}{tokens:9}{trained:9}{len(job.data.too_long[split]):9}")
     lines.append(
-        f"left out of {deduplicated(job)}: {job.data.repeated} repeated, {job.data.leaked} whose question stands in "
-        "another split"
+        f"left out of {deduplicated(job)}: {job.data.repeated} repeated, {job.data.leaked} that stand in another split"
     )
     lines += [f"{split}: {remark}" for split, said in job.remarks.items() for remark in said]
+    lines += [near_text(near) for near in job.data.near]
+    for split, contents in job.data.contents.items():
+        lines += [f"{split}: {text}" for text in answers_texts(contents)]
     return "\n".join(lines)
 
 
 def _lengths(job: Job) -> str:
     found = np.concatenate([pairs.lengths for pairs in job.pairs.values()])
-    quantiles = np.quantile(found, [0.0, 0.5, 0.9, 0.99, 1.0]).astype(int)
-    names = ("shortest", "median", "90 %", "99 %", "longest")
-    shown = ", ".join(f"{name} {value}" for name, value in zip(names, quantiles, strict=True))
+    shown = ", ".join(f"{name} {value}" for name, value in quantiles(found).items())
     width = max(1, int(found.max()) // 8 + 1)
     counts = np.bincount(found // width, minlength=8)
     bars = [

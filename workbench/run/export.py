@@ -12,12 +12,13 @@ from workbench.generation.sampling import Sampling
 from workbench.methods import NotMergeable, find_method
 from workbench.results import ExportRecord, RunRecord
 from workbench.run.cards import BASES
+from workbench.run.data_info import data_of, require_same_data
 from workbench.run.entries import TunedEntry
 from workbench.run.folder import RunFolder
 from workbench.run.manifest import require_unchanged
 from workbench.run.merge import PROOF_PROMPTS, merge
 from workbench.run.prepare import Job
-from workbench.run.run import data_of, prepare_run, require_same_data
+from workbench.run.run import prepare_run
 from workbench.run.saved import open_saved
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -32,12 +32,13 @@ from workbench.models import DEQUANTIZED, ORIGINAL, load_model, load_tokenizer, 
 from workbench.models.checkpoint import read_config
 from workbench.results import Results, RunRecord
 from workbench.run.cards import BASES
+from workbench.run.data_info import data_of, require_same_data
 from workbench.run.export import export_record, finished_record, mergeable_record, require_new_folder
 from workbench.run.folder import RunFolder, TrialFolder
 from workbench.run.manifest import require_unchanged
 from workbench.run.merge import provenance
 from workbench.run.prepare import Job
-from workbench.run.run import data_of, prepare_run, require_same_data
+from workbench.run.run import prepare_run
 from workbench.run.saved import open_saved
 from workbench.run.scoring import read_calibrations
 

@@ -8,6 +8,10 @@ from workbench.data.render import SPELLED, UNKNOWN
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction
 from workbench.recipe import Recipe
+from workbench.results import SplitContents
+
+# From these shares on a word is said: of one label among all, and of one written answer.
+MOSTLY, OFTEN = 0.9, 0.2
 
 
 def require_metrics(recipe: Recipe, metrics: Sequence[Metric], pairs: Mapping[str, Pairs]) -> list[str]:
@@ -47,7 +51,7 @@ def remarks_on(recipe: Recipe, data: PreparedData) -> dict[str, list[str]]:
     """Split -> what the reader of its scores should know, in sentences."""
     found: dict[str, list[str]] = {}
     for split, pairs in data.pairs.items():
-        noted, said = data.remarks[split], []
+        noted, said = data.remarks[split], answers_remarks(data.contents[split], data.contents["train"])
         if split in recipe.evaluated_splits:
             said += _cut_off(pairs, recipe.max_new_tokens)
         if count := noted.get(SPELLED):
@@ -60,6 +64,33 @@ def remarks_on(recipe: Recipe, data: PreparedData) -> dict[str, list[str]]:
             said.append(f"{share:.1%} of the tokens stand for what the tokenizer does not know ({count} in all)")
         found[split] = said
     return found
+
+
+def answers_remarks(contents: SplitContents, trained: SplitContents) -> list[str]:
+    """What should be known of the answers of a split: hardly more than one, blank ones, labels that are not learned.
+
+    Args:
+        trained: the same of the training split.
+    """
+    said = []
+    for task, counts in contents.labels.items():
+        label, most = next(iter(counts.items()), ("", 0))
+        if most > MOSTLY * sum(counts.values()):
+            said.append(
+                f"{most / sum(counts.values()):.0%} of the answers {_of(task)}are {label!r}: whoever always says so is "
+                "right as often"
+            )
+        if new := [label for label in counts if task in trained.labels and label not in trained.labels[task]]:
+            said.append(f"no training example {_of(task)}has the label {', '.join(map(repr, new))}")
+    if contents.blank:
+        said.append(f"{contents.blank} of {contents.written} answers have no letter and no digit")
+    if contents.commonest_count > max(2, OFTEN * contents.written):
+        said.append(f"{contents.commonest_count} of {contents.written} answers are the same: {contents.commonest!r}")
+    return said
+
+
+def _of(task: str) -> str:
+    return f"of {task!r} " if task else ""
 
 
 def _cut_off(pairs: Pairs, most: int) -> list[str]:

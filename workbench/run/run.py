@@ -5,12 +5,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from workbench.compare import compare_methods, over_seeds, write_report
 from workbench.console import showing_time_left
-from workbench.data.columns import ByColumns
 from workbench.data.store import Store
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
@@ -19,16 +17,15 @@ from workbench.models import skip_what_is_there
 from workbench.results import (
     CheckpointInfo,
     Comparison,
-    DataInfo,
     MetricInfo,
     Results,
     RunRecord,
     Seconds,
     SeedsRecord,
-    SplitInfo,
 )
 from workbench.run.budget import budget_of, deadline_of, fitted, pending_times
 from workbench.run.clock import Key, RunClock, noting_seconds, seconds_noted
+from workbench.run.data_info import data_of, require_same_data
 from workbench.run.folder import Options, RunFolder, day_of
 from workbench.run.forecast import Costs, forecast_text
 from workbench.run.manifest import changes, changes_text, sealed
@@ -259,57 +256,6 @@ def _finished(
     first = {name: given for (name, seed), given in predictions.items() if seed == folder.options.seed}
     write_report(folder.path, results, first, job.recipe.description)
     return results
-
-
-def require_same_data(now: DataInfo, before: DataInfo, out: Path) -> None:
-    """Compare the data of two results.
-
-    Raises:
-        UserError: they differ, so that what was done in `out` can't be gone on with.
-    """
-    changed = [split for split, info in now.splits.items() if not _is_same(info, before.splits.get(split))]
-    if changed:
-        raise UserError(
-            f"the data of {', '.join(changed)}, or what the recipe makes examples of beside them, have changed since "
-            f"{out} was begun: start a new run"
-        )
-
-
-def _is_same(now: SplitInfo, before: SplitInfo | None) -> bool:
-    if before is None:
-        return False
-    known = now.examples_sha256 if before.examples_sha256 else ""  # older versions did not note it
-    return _content(replace(now, examples_sha256=known)) == _content(before)
-
-
-def _content(info: SplitInfo) -> SplitInfo:
-    return replace(info, too_long=tuple(info.too_long), remarks=())
-
-
-def data_of(job: Job) -> DataInfo:
-    """What a job's data are."""
-    splits = {
-        split: SplitInfo(
-            examples=len(pairs),
-            tokens=int(pairs.lengths.sum()),
-            trained_tokens=int(pairs.completion_lengths.sum()),
-            too_long=tuple(job.data.too_long[split]),
-            sha256=job.data.fingerprints[split],
-            examples_sha256=job.data.checksums[split][0],
-            remarks=tuple(job.remarks[split]),
-        )
-        for split, pairs in job.pairs.items()
-    }
-    make = job.recipe.row_to_examples
-    return DataInfo(
-        splits=splits,
-        repeated=job.data.repeated,
-        leaked=job.data.leaked,
-        split_seed=None if isinstance(job.recipe.data, Mapping) else job.recipe.split_seed,
-        columns=vars(make) if isinstance(make, ByColumns) else None,
-        thinking=job.data.thinking,
-        template=job.renderer.template.remarks,
-    )
 
 
 def _header(job: Job, options: Options) -> Results:
