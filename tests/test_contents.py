@@ -30,7 +30,10 @@ def test_answers_are_counted() -> None:
 
 
 def test_labels_are_counted_and_what_is_lopsided_or_new_is_told() -> None:
-    train, test = contents_of(labelled(*["good"] * 19, "bad")), contents_of(labelled("bad", "good", "odd", *["good"] * 3))
+    train, test = (
+        contents_of(labelled(*["good"] * 19, "bad")),
+        contents_of(labelled("bad", "good", "odd", *["good"] * 3)),
+    )
     assert train.labels == {"mood": {"good": 19, "bad": 1}}
     assert answers_remarks(train, train) == [
         "95% of the answers of 'mood' are 'good': whoever always says so is right as often"

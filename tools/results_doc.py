@@ -17,9 +17,9 @@ unless something else is said. From Python: `workbench.load_run(DIR).results`.
 """
 # From the whole to its parts.
 ORDER = (
-    "Results", "RunRecord", "Score", "ExportRecord", "Usage", "Forecast", "SeedsRecord", "Comparison", "MetricInfo",
-    "CheckpointInfo", "DataInfo", "SplitInfo", "SplitContents", "NearCopies", "TuningRecord", "TuningTrial", "Budget",
-    "Seconds",
+    "Results", "RunRecord", "Score", "ExportRecord", "Changes", "Usage", "Forecast", "SeedsRecord", "Comparison",
+    "MetricInfo", "CheckpointInfo", "DataInfo", "SplitInfo", "SplitContents", "NearCopies", "TuningRecord",
+    "TuningTrial", "Budget", "Seconds",
 )  # fmt: skip
 
 

@@ -10,7 +10,19 @@ from workbench import files
 from workbench.compare import charts
 from workbench.compare.data_text import data_rows, near_text
 from workbench.compare.entries import disturbance, disturbed_text, entries
-from workbench.compare.tables import budget_text, difference_text, forecasts, head, rows, score_text, table, time_text
+from workbench.compare.tables import (
+    CHANGES_TEXT,
+    aligned,
+    budget_text,
+    changes_table,
+    difference_text,
+    forecasts,
+    head,
+    rows,
+    score_text,
+    table,
+    time_text,
+)
 from workbench.compare.verdict import conclude, would_tell
 from workbench.console import markdown
 from workbench.evaluation import Prediction
@@ -53,6 +65,8 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         tuning=tuning_rows(results.tuning),
         trials=charts.tuning_trials(results.tuning) if results.tuning else "",
         usage=usage_table(results),
+        changes=changes_table(results),
+        changes_text=CHANGES_TEXT,
         each_seed=_each_seed(results),
         seeds_compared=any(pair.seeds > 1 for pair in results.comparisons),
         exports=[(run.method, run.seed, export_text(run)) for run in done],
@@ -209,6 +223,12 @@ def _remarks(results: Results) -> str:
     return f"{lines}\n" if lines else ""
 
 
+def _changes(results: Results) -> str:
+    """What else is another in each entry, as a part of a page."""
+    lines = changes_table(results)
+    return f"## What else changed\n\n{aligned(lines)}\n\n{CHANGES_TEXT}\n\n" if lines else ""
+
+
 def _markdown(results: Results, conclusion: str, description: str) -> str:
     done = [run for run in results.runs if run.done]
     exports = "\n".join(f"- **{run.method}**, seed {run.seed}: {markdown(export_text(run))}" for run in done)
@@ -225,7 +245,7 @@ def _markdown(results: Results, conclusion: str, description: str) -> str:
 
 {interval_text(results)} Checkpoint: `{base}`. {times}
 
-{_remarks(results)}## What ships
+{_changes(results)}{_remarks(results)}## What ships
 
 {exports}
 {failed}"""

@@ -1,6 +1,7 @@
 """The comparison as a table, for the terminal and for Markdown."""
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from workbench.compare.entries import disturbance, entries
 from workbench.console import bytes_text, count_text, duration_text
@@ -51,6 +52,42 @@ def _label(results: Results, run: RunRecord) -> str:
     of_entry = [one for one in results.runs if one.method == run.method]
     done = sum(one.done for one in of_entry)
     return f"{run.method} ({done} of {len(of_entry)} seeds)" if 0 < done < len(of_entry) else run.method
+
+
+def changes_table(results: Results) -> list[list[str]]:
+    """What else is another in each entry, a row each with the head before them; empty where nothing is known.
+
+    Forgetting is what the loss on a general text rose by.
+    """
+    base = results.checkpoint.general_loss
+    found = []
+    for run in entries(results):
+        of_entry = [one.changes for one in results.runs if one.method == run.method and one.changes is not None]
+        if not of_entry:
+            continue
+        losses = [one.general_loss for one in of_entry if one.general_loss is not None]
+        forgot = f"{fmean(losses) - base:+.3f}" if losses and base is not None else "-"
+        areas = [one.membership for one in of_entry if one.membership is not None]
+        area = score_text(_mean(areas)) if areas else "-"
+        named = sum(one.named for one in of_entry)
+        verbatim = f"{sum(one.verbatim for one in of_entry) / named:.0%} of {of_entry[0].named}" if named else "-"
+        found.append([run.method, forgot, area, verbatim])
+    return [["method", "forgetting (nats)", "membership AUC", "known by heart"], *found] if found else []
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    """Of several seeds; the widest interval of them, since they share their examples."""
+    value = fmean(score.value for score in scores)
+    low, high = max(score.value - score.low for score in scores), max(score.high - score.value for score in scores)
+    return Score(value=value, low=value - low, high=value + high)
+
+
+CHANGES_TEXT = (
+    "Forgetting: by how much the loss on a fixed general text in English and Chinese rose, in nats per token. "
+    "Membership AUC: how often an example that was trained on has a lower loss than one that was not; 0.5 tells "
+    "nothing, and what the untuned checkpoint has is no doing of the training. Known by heart: figures and names in "
+    "the answers of training that the model would write itself, though they do not stand in the prompt."
+)
 
 
 def time_text(results: Results) -> str:

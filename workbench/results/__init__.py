@@ -14,7 +14,7 @@ from workbench.results.conditions import (
     SplitContents,
     SplitInfo,
 )
-from workbench.results.records import DONE, FAILED, ExportRecord, Forecast, RunRecord, Score, Usage
+from workbench.results.records import DONE, FAILED, Changes, ExportRecord, Forecast, RunRecord, Score, Usage
 from workbench.results.tuning import TuningRecord, TuningTrial
 from workbench.results.whole import SCHEMA, Results
 from workbench.results.written import read_results, to_json, write_results
@@ -24,6 +24,7 @@ __all__ = [
     "FAILED",
     "SCHEMA",
     "Budget",
+    "Changes",
     "CheckpointInfo",
     "Comparison",
     "DataInfo",

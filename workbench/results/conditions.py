@@ -125,12 +125,15 @@ class CheckpointInfo:
         licence: its terms, as far as they are known.
         sha256: of the file that it came in, where that is pinned.
         base_sha256: of its weights and configuration, by which every later command knows it again.
+        general_loss: nats per token on a fixed general text, as it is scored; what a tuned model's is above that was
+            forgotten.
     """
 
     name: str
     licence: str
     sha256: str | None
     base_sha256: str | None = None
+    general_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

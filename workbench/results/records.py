@@ -89,6 +89,29 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What is another in a model beside what was asked of it; of the untuned checkpoint, what it is.
+
+    Attributes:
+        general_loss: nats per token on a fixed general text in English and Chinese; None of a model that writes
+            nothing. What it is above the untuned checkpoint's was forgotten.
+        membership: how often an example that was trained on has a lower loss than one that was not: the area under the
+            ROC curve of a membership inference by loss; 0.5 tells nothing. What the untuned checkpoint has tells how
+            far the two differ by themselves. None where there are too few.
+        trained_on, held_out: examples of each by which that was measured.
+        named, verbatim: figures and names in the answers of those trained on that do not stand in their prompts, and
+            how many of these the model would write itself, given all that stands before each.
+    """
+
+    general_loss: float | None = None
+    membership: Score | None = None
+    trained_on: int = 0
+    held_out: int = 0
+    named: int = 0
+    verbatim: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One entry of the comparison with one seed.
 
@@ -122,6 +145,7 @@ class RunRecord:
         warning: what a reader of the scores should know.
         curve: `{"step", "loss"}` and `{"step", "validation_loss"}`, in order.
         choosing: task -> how likelihoods of choices became probabilities.
+        changes: what else is another in it.
         forecast: what it was expected to take.
         training_usage, evaluation_usage: what was used of the machine, and by others.
         product_seconds: what a reference product of two matrices took before and after it.
@@ -161,6 +185,7 @@ class RunRecord:
     warning: str | None = None
     curve: Sequence[Mapping[str, float]] = ()
     choosing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    changes: Changes | None = None
     forecast: Forecast | None = None
     training_usage: Usage | None = None
     evaluation_usage: Usage | None = None

@@ -54,12 +54,14 @@ class Costs:
 
     Attributes:
         validation_rows: by which the validation loss is measured, of all entries.
+        general_loss: of the base, see `workbench.results.Changes`; None where no tuned entry was measured.
         busy: cores' worth of time that other processes took while it was measured.
     """
 
     entries: Mapping[str, EntryCost]
     validation_rows: int
     busy: float = 0.0
+    general_loss: float | None = None
 
     def forecast(self, job: Job, name: str) -> Forecast:
         """What an entry of `job`, or of a part of it, takes with one seed."""

@@ -1,10 +1,11 @@
 """What every entry of a job takes on this machine, from a few of its own steps and answers."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from workbench.data import Example
 from workbench.data.render import Rendered
 from workbench.errors import MethodError, UserError
 from workbench.evaluation.calibration import choose, fitting_sample, usual_calibration
+from workbench.evaluation.changes import general_loss
 from workbench.export import FreshProcess
 from workbench.generation.context import most_tokens
 from workbench.generation.engine import MOST_TOGETHER, LocalModel
@@ -22,6 +24,7 @@ from workbench.methods import Mergeable, Method
 from workbench.models import attach, fast_evaluation, load_model, release_memory, size, without_adapter
 from workbench.recipe import LIKELIHOOD
 from workbench.results import Forecast
+from workbench.run.changes import tokens_read
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
 from workbench.run.forecast import Costs, EntryCost
 from workbench.run.merge import PROOF_PROMPTS
@@ -63,13 +66,25 @@ def measure(
     if any(isinstance(job.mergeability[entry.name], Mergeable) for entry in job.tuned):
         process.start()
     meter = Meter()
-    base = cache(lambda: _Base(job, folder))
+    opened: list[_Base] = []
+
+    def base() -> _Base:
+        """The checkpoint, opened once, and only if an entry needs it."""
+        if not opened:
+            opened.append(_Base(job, folder))
+        return opened[0]
+
     entries = {
         entry.name: replace(_cost(job, entry, base), times=times[entry.name], trials=(trials or {}).get(entry.name, 0))
         for entry in job.entries
     }
     busy = meter.read().others
-    return Costs(entries=entries, validation_rows=len(job.rows.validation), busy=busy)
+    return Costs(
+        entries=entries,
+        validation_rows=len(job.rows.validation),
+        busy=busy,
+        general_loss=opened[0].general_loss if opened else None,
+    )
 
 
 def _cost(job: Job, entry: Entry, base: "Callable[[], _Base]") -> EntryCost:
@@ -133,6 +148,9 @@ class _Base:
             local = LocalModel(model, job.heads[LIKELIHOOD].renderer)
             self.choosing = self.choosing_seconds(local)
             self.calibration = self._calibration_seconds(local)
+            began = time.perf_counter()
+            self.general_loss = general_loss(model, job.renderer.tokenizer)
+            self.looking = time.perf_counter() - began + self.writing.token * tokens_read(job)
         self.memory_bytes = memory.peak_bytes
         self.disk = disk_rate(folder)
         del model
@@ -222,7 +240,7 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     if not method.trains:
         answers = np.full_like(references, job.recipe.max_new_tokens)  # it has not learned when to end
         return EntryCost(
-            fixed=Forecast(evaluation=base.loading + base.calibration),
+            fixed=Forecast(evaluation=base.loading + base.calibration + base.looking),
             evaluation=base.writing_seconds(answers) + len(base.chosen) * base.choosing,
             memory_bytes=base.memory_bytes,
             total=base.total,
@@ -252,7 +270,7 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     return EntryCost(
         fixed=Forecast(
             training=base.loading + 4 * adapter / base.disk,
-            evaluation=base.opening_seconds(slower, len(precision.bases)) + calibration,
+            evaluation=base.opening_seconds(slower, len(precision.bases)) + calibration + slower * base.looking,
             export=base.files_seconds if exports else 0.0,
         ),
         training=training,

@@ -140,6 +140,7 @@ def _record(
         warning=warning,
         curve=trained.curve,
         choosing=evaluated.choosing,
+        changes=evaluated.changes,
         export=export,
     )
 
@@ -221,6 +222,7 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
         evaluation_usage=memory.usage,
         adapter_bytes=0,
         choosing=evaluated.choosing,
+        changes=evaluated.changes,
         export=ExportRecord(merged=False, reason=mergeability.reason),
     )
 

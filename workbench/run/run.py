@@ -161,7 +161,8 @@ def run_job(
     expected = costs.expected(job, [(trial.entry, trial.seed) for trial in trials]) if costs else {}
     tuning = {(name, folder.options.seed): costs.tuning(job, name) for name in costs.entries} if costs else {}
     clock = RunClock(expected, deadline, tuning)
-    results = replace(_header(job, folder.options), budget=budget_of(job, folder, costs, began) if costs else None)
+    results = _header(job, folder.options, costs)
+    results = replace(results, budget=budget_of(job, folder, costs, began) if costs else None)
     results, spent = _before(results, folder)
     began -= spent
     earlier = dict(done)
@@ -236,6 +237,8 @@ def _before(results: Results, folder: RunFolder) -> tuple[Results, float]:
     before = folder.read_results()
     require_same_data(results.data, before.data, folder.path)
     spent = max(noted, before.seconds.total if before.seconds else 0.0)
+    if results.checkpoint.general_loss is None:  # no entry was left by which the base was opened
+        results = replace(results, checkpoint=before.checkpoint)
     return replace(results, budget=before.budget), spent
 
 
@@ -258,7 +261,7 @@ def _finished(
     return results
 
 
-def _header(job: Job, options: Options) -> Results:
+def _header(job: Job, options: Options, costs: Costs | None) -> Results:
     checkpoint = job.checkpoint
     return Results(
         recipe=job.recipe.name,
@@ -268,6 +271,7 @@ def _header(job: Job, options: Options) -> Results:
             licence=checkpoint.licence,
             sha256=checkpoint.sha256,
             base_sha256=options.base_sha256,
+            general_loss=costs.general_loss if costs else None,
         ),
         headline=job.recipe.primary_metric,
         evaluated_splits=list(job.recipe.evaluated_splits),

@@ -23,7 +23,8 @@ from workbench.evaluation import (
 from workbench.generation.language_model import LanguageModel
 from workbench.generation.sampling import Sampling
 from workbench.models import fast_evaluation
-from workbench.results import Score
+from workbench.results import Changes, Score
+from workbench.run.changes import changes_of
 from workbench.run.folder import TrialFolder
 from workbench.run.prepare import Job
 
@@ -35,7 +36,8 @@ class Evaluated:
     Attributes:
         signatures: metric -> how exactly it was computed.
         choosing: task -> how likelihoods of choices became probabilities.
-        seconds: that it took.
+        changes: what else is another in it.
+        seconds: that all of it took.
         seconds_per_1000_texts: that 1,000 answers took, without calibrating.
     """
 
@@ -43,6 +45,7 @@ class Evaluated:
     scores: Mapping[str, Score]
     signatures: Mapping[str, str]
     choosing: Mapping[str, Mapping[str, Any]]
+    changes: Changes
     seconds: float
     seconds_per_1000_texts: float
 
@@ -66,6 +69,7 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
             prune,
         )
         answering = time.perf_counter() - asked
+        changes = changes_of(job, model)
     scores = score_all(job.metrics, predictions, job.recipe.report_groups)
     seconds = time.perf_counter() - began
     if calibrations:
@@ -77,6 +81,7 @@ def evaluate(job: Job, name: str, model: nn.Module, folder: TrialFolder) -> Eval
         scores=scores,
         signatures=signatures(job.metrics, predictions),
         choosing={task: calibration.summary() for task, calibration in calibrations.items()},
+        changes=changes,
         seconds=seconds,
         seconds_per_1000_texts=1000 * answering / max(1, len(predictions)),
     )

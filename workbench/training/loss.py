@@ -70,21 +70,35 @@ def negative_log_likelihoods(
     Returns:
         Their negative log-likelihoods in nats, of shape (labelled tokens,), and the row in the batch of each.
     """
+    output, targets, rows = labelled_output(model, input_ids, attention_mask, labels, linear_output)
+    if linear_output:
+        return linear_cross_entropy(output, output_weight(model), targets), rows
+    return nn.functional.cross_entropy(output.float(), targets, reduction="none"), rows
+
+
+def labelled_output(
+    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, hidden: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a model gives where the next token has a label; see `negative_log_likelihoods`.
+
+    Args:
+        hidden: what the output layer would be given, in place of logits.
+
+    Returns:
+        Logits or hidden states, (labelled tokens, vocabulary or width), the tokens that follow and the row in the batch
+        of each.
+    """
     predicts = torch.zeros_like(labels, dtype=torch.bool)
     predicts[:, :-1] = labels[:, 1:] != IGNORED
     targets = labels[:, 1:][predicts[:, :-1]]
 
-    def labelled_hidden(hidden: torch.Tensor) -> torch.Tensor:
+    def labelled_hidden(states: torch.Tensor) -> torch.Tensor:
         # Virtual tokens of prompt tuning stand in front of the text.
-        return hidden[:, hidden.shape[1] - predicts.shape[1] :][predicts]
+        return states[:, states.shape[1] - predicts.shape[1] :][predicts]
 
-    with output_of(model, labelled_hidden, hidden=linear_output):
-        logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-    if linear_output:
-        losses = linear_cross_entropy(logits, output_weight(model), targets)
-    else:
-        losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-    return losses, predicts.nonzero()[:, 0]
+    with output_of(model, labelled_hidden, hidden=hidden):
+        output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+    return output, targets, predicts.nonzero()[:, 0]
 
 
 def completion_losses(model: nn.Module, rendered: Sequence[Rendered]) -> list[torch.Tensor]:
