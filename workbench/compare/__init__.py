@@ -1,5 +1,6 @@
 """From records to conclusions: paired tests, the Pareto front, the table and the report."""
 
+from workbench.compare.curve import fitted_curve
 from workbench.compare.data_text import answers_texts, near_text
 from workbench.compare.entries import disturbed_text
 from workbench.compare.paired import compare_methods
@@ -14,6 +15,7 @@ __all__ = [
     "compare_methods",
     "conclude",
     "disturbed_text",
+    "fitted_curve",
     "near_text",
     "over_seeds",
     "pairs_table",

@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.compare.paired import pareto_front
 from workbench.console import count_text
-from workbench.results import RunRecord, TuningRecord
+from workbench.results import CurveRecord, RunRecord, TuningRecord
 
 # Told apart by people who see red and green alike (Okabe and Ito 2008).
 COLOURS = (
@@ -110,6 +110,41 @@ def _together(curves: Sequence[Sequence[Mapping[str, float]]], key: str) -> tupl
     of_seeds = [{point["step"]: point[key] for point in curve if key in point} for curve in curves]
     steps = sorted(set.intersection(*(set(points) for points in of_seeds)))
     return steps, np.array([[points[step] for step in steps] for points in of_seeds])
+
+
+def data_curves(curves: Sequence[CurveRecord], title: str) -> str:
+    """Scores by the number of training rows, a panel for each entry: points, the line to twice the data, its end."""
+    from matplotlib.ticker import NullLocator
+
+    names, columns = [curve.entry for curve in curves], min(3, len(curves))
+    figure, axes = figure_of(-(-len(curves) // columns), columns, (11, 3.2 * -(-len(curves) // columns)))
+    for axis in axes[len(curves) :]:
+        axis.set_visible(False)
+    for axis, curve in zip(axes, curves, strict=False):
+        hue = colour(names, curve.entry)
+        for point in curve.points:
+            score = point.score
+            error = [[score.value - score.low], [score.high - score.value]]
+            axis.errorbar(point.rows, score.value, yerr=error, fmt="o", capsize=3, color=hue)
+        rows, twice = curve.points[-1].rows, curve.twice
+        ends = np.array([curve.points[0].rows, 2 * rows])
+        line = twice.value + curve.per_doubling.value * (np.log2(ends) - np.log2(2 * rows))
+        axis.plot(ends, line, color=hue, linewidth=1)
+        error = [[twice.value - twice.low], [twice.high - twice.value]]
+        axis.errorbar(2 * rows, twice.value, yerr=error, fmt="o", capsize=3, color=hue, markerfacecolor="white")
+        for number, one in enumerate(curve.crossings):
+            style = ("--", ":", "-.")[number % 3]
+            axis.axhline(one.score, color="#777777", linewidth=1, linestyle=style, label=one.other)
+        axis.set_xscale("log")
+        axis.set_xticks([*(point.rows for point in curve.points), 2 * rows])
+        axis.xaxis.set_major_formatter(lambda value, _: count_text(int(value)))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_title(curve.entry, fontsize=11)
+        axis.set_xlabel("training rows")
+        if curve.crossings:
+            axis.legend(frameon=False, fontsize=8)
+    axes[0].set_ylabel(title)
+    return svg(figure, f"{title} by training rows")
 
 
 def tuning_trials(records: Sequence[TuningRecord]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench import files
 from workbench.compare import charts
+from workbench.compare.curve import curve_text
 from workbench.compare.data_text import data_rows, near_text
 from workbench.compare.entries import disturbance, disturbed_text, entries
 from workbench.compare.tables import (
@@ -15,6 +16,7 @@ from workbench.compare.tables import (
     aligned,
     budget_text,
     changes_table,
+    curves_text,
     difference_text,
     forecasts,
     head,
@@ -62,6 +64,8 @@ def write_report(folder: Path, results: Results, answers: Mapping[str, Sequence[
         disturbed=disturbed_text(results),
         data_rows=data_rows(results.data),
         near=[near_text(near) for near in results.data.near],
+        curve_texts=[curve_text(curve, primary.title) for curve in results.curves],
+        data_curves=charts.data_curves(results.curves, f"{primary.title} on {split}") if results.curves else "",
         tuning=tuning_rows(results.tuning),
         trials=charts.tuning_trials(results.tuning) if results.tuning else "",
         usage=usage_table(results),
@@ -223,6 +227,11 @@ def _remarks(results: Results) -> str:
     return f"{lines}\n" if lines else ""
 
 
+def _examples_needed(results: Results) -> str:
+    lines = curves_text(results)
+    return f"## How many examples are needed\n\n{lines}\n" if lines else ""
+
+
 def _changes(results: Results) -> str:
     """What else is another in each entry, as a part of a page."""
     lines = changes_table(results)
@@ -245,7 +254,7 @@ def _markdown(results: Results, conclusion: str, description: str) -> str:
 
 {interval_text(results)} Checkpoint: `{base}`. {times}
 
-{_changes(results)}{_remarks(results)}## What ships
+{_examples_needed(results)}{_changes(results)}{_remarks(results)}## What ships
 
 {exports}
 {failed}"""

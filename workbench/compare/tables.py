@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
+from workbench.compare.curve import curve_text
 from workbench.compare.entries import disturbance, entries
 from workbench.console import bytes_text, count_text, duration_text
 from workbench.results import Results, RunRecord, Score
@@ -88,6 +89,12 @@ CHANGES_TEXT = (
     "nothing, and what the untuned checkpoint has is no doing of the training. Known by heart: figures and names in "
     "the answers of training that the model would write itself, though they do not stand in the prompt."
 )
+
+
+def curves_text(results: Results) -> str:
+    """What the curves over the training rows say, as lines of a list."""
+    title = results.metrics[results.headline].title if results.curves else ""
+    return "".join(f"- {curve_text(curve, title)}\n" for curve in results.curves)
 
 
 def time_text(results: Results) -> str:

@@ -14,6 +14,7 @@ from workbench.results.conditions import (
     SplitContents,
     SplitInfo,
 )
+from workbench.results.curve import Crossing, CurvePoint, CurveRecord
 from workbench.results.records import DONE, FAILED, Changes, ExportRecord, Forecast, RunRecord, Score, Usage
 from workbench.results.tuning import TuningRecord, TuningTrial
 from workbench.results.whole import SCHEMA, Results
@@ -27,6 +28,9 @@ __all__ = [
     "Changes",
     "CheckpointInfo",
     "Comparison",
+    "Crossing",
+    "CurvePoint",
+    "CurveRecord",
     "DataInfo",
     "ExportRecord",
     "Forecast",

@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench.results.comparison import Comparison, SeedsRecord
 from workbench.results.conditions import Budget, CheckpointInfo, DataInfo, MetricInfo, Seconds
+from workbench.results.curve import CurveRecord
 from workbench.results.records import RunRecord
 from workbench.results.tuning import TuningRecord
 
@@ -31,6 +32,7 @@ class Results:
         runs: of each entry with each seed.
         comparisons: every two entries beside each other, by the headline.
         tuning: how the settings of each entry were chosen, where that was asked for.
+        curves: how the scores of entries grow with the training data, where that was asked for.
         seconds: where the time went.
         budget: what the run was expected to take, and what was cut to end in time.
     """
@@ -48,6 +50,7 @@ class Results:
     comparisons: Sequence[Comparison] = ()
     over_seeds: Sequence[SeedsRecord] = ()
     tuning: Sequence[TuningRecord] = ()
+    curves: Sequence[CurveRecord] = ()
     seconds: Seconds | None = None
     budget: Budget | None = None
 

@@ -75,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
         help="choose learning rate and size of each method by N trials of it on the validation split, then train it "
         "anew with the best (default: none, the recipe's or the method's own settings)",
     )  # fmt: skip
+    p.add_argument(
+        "--curve", action="store_true",
+        help="train each method on a quarter and a half of the training rows, too: what more of them would give "
+        "(takes up to twice the time)",
+    )  # fmt: skip
     p.add_argument("--limit", type=positive, metavar="N", help="at most N examples in each split, for a quick look")
     p.add_argument(
         "--minutes", type=minutes, metavar="N",
@@ -96,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 # Options that say how a run is begun.
-IGNORED = ("model", "bits", "precision", "limit", "minutes", "tune", "out", "check")
+IGNORED = ("model", "bits", "precision", "limit", "minutes", "tune", "curve", "out", "check")
 
 
 def positive(text: str) -> int:
@@ -226,6 +231,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         seed=arguments.seed,
         seeds=arguments.seeds,
         tune=arguments.tune,
+        curve=arguments.curve,
         limit=arguments.limit,
         minutes=arguments.minutes or recipe.training.minutes,
         day=date.today().isoformat(),

@@ -115,6 +115,7 @@ def run_recipe(
     seed: int = 0,
     seeds: int = 1,
     tune: int | None = None,
+    curve: bool = False,
     limit: int | None = None,
     minutes: float | None = None,
     out: str | Path | None = None,
@@ -131,6 +132,7 @@ def run_recipe(
         seed: the first seed.
         seeds: how many.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
+        curve: train each method on a quarter and a half of the training rows, too, for how many are needed.
         limit: at most so many examples of each split.
         minutes: the run ends within so many, downloads aside: training and evaluation are cut to fit, alike for every
             method; None takes the recipe's `Training(minutes=...)`, or no limit.
@@ -158,6 +160,7 @@ def run_recipe(
         seed=seed,
         seeds=seeds,
         tune=tune,
+        curve=curve,
         limit=limit,
         minutes=minutes or recipe.training.minutes,
         day=date.today().isoformat(),

@@ -9,12 +9,14 @@ from dataclasses import replace
 from workbench.errors import UserError
 from workbench.results import Budget
 from workbench.run.clock import Key
+from workbench.run.curve import parts_left
 from workbench.run.entries import TunedEntry
 from workbench.run.folder import RunFolder
-from workbench.run.forecast import Costs
+from workbench.run.forecast import Costs, Pending
 from workbench.run.plan import LEAST_EXAMPLES, LEAST_STEPS, Plan, fit, planned
 from workbench.run.prepare import Job
 from workbench.run.trial import trials_of
+from workbench.run.tuning import pending_trials
 from workbench.training import steps_in
 from workbench.training.rows import lengths
 
@@ -25,9 +27,15 @@ def deadline_of(folder: RunFolder, began: float) -> float | None:
     return None if minutes is None or folder.options.plan is not None else began + 60 * minutes
 
 
-def pending_times(job: Job, folder: RunFolder, done: Container[Key] = ()) -> dict[str, int]:
-    """Entry -> with how many seeds it is still to be carried out, of those that are not `done` with all."""
-    return Counter(trial.entry for trial in trials_of(job, folder.options) if (trial.entry, trial.seed) not in done)
+def pending(job: Job, folder: RunFolder, done: Container[Key] = ()) -> dict[str, Pending]:
+    """Entry -> how often it is still to be carried out, of those of which not all is `done`."""
+    times = Counter(trial.entry for trial in trials_of(job, folder.options) if (trial.entry, trial.seed) not in done)
+    trials, parts = pending_trials(job, folder), parts_left(job, folder)
+    return {
+        entry.name: Pending(times=times[entry.name], trials=trials.get(entry.name, 0), parts=parts.get(entry.name, ()))
+        for entry in job.entries
+        if times[entry.name] or parts.get(entry.name)
+    }
 
 
 def fitted(job: Job, folder: RunFolder, costs: Costs, began: float) -> Job:

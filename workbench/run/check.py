@@ -12,7 +12,7 @@ from workbench.data.render import Rendered, Renderer
 from workbench.export import FreshProcess
 from workbench.methods import Method, NotMergeable
 from workbench.models import weight_shapes
-from workbench.run.budget import fitted, pending_times
+from workbench.run.budget import fitted, pending
 from workbench.run.data_info import quantiles
 from workbench.run.folder import RunFolder
 from workbench.run.forecast import Costs, forecast_text
@@ -21,7 +21,6 @@ from workbench.run.measure import measure
 from workbench.run.memory import stage_bytes
 from workbench.run.prepare import Job
 from workbench.run.run import prepare_run
-from workbench.run.tuning import trials_asked
 from workbench.training import steps_in
 
 EXAMPLES_SHOWN = 3
@@ -92,7 +91,7 @@ def marked(renderer: Renderer, item: Rendered) -> str:
 
 def _methods(job: Job, folder: RunFolder) -> str:
     with tempfile.TemporaryDirectory() as beside, FreshProcess() as process:  # a check makes no folder of a run
-        costs = measure(job, pending_times(job, folder), Path(beside), process, trials_asked(job, folder))
+        costs = measure(job, pending(job, folder), Path(beside), process)
     minutes = folder.options.minutes
     began = time.perf_counter()
     part = fitted(job, folder, costs, began)

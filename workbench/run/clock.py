@@ -9,7 +9,7 @@ from pathlib import Path
 from workbench.results import Forecast
 from workbench.training import Limit
 
-TUNING, TRAINING, EVALUATION, EXPORT = "tuning", "training", "evaluation", "export"
+TUNING, TRAINING, EVALUATION, EXPORT, CURVE = "tuning", "training", "evaluation", "export", "curve"
 # Seconds of a forecast that count as come true before anything is done, so that a short stage doesn't decide.
 BELIEVED = 60.0
 # By how much what was seen may correct a forecast.
@@ -57,7 +57,8 @@ class RunClock:
     Args:
         expected: (entry, seed) -> what it takes, in the order in which they are carried out.
         deadline: when the run has to end, by `time.perf_counter`; None for no limit.
-        tuning: (entry, seed) -> what choosing its settings takes, before all else.
+        tuning, curve: (entry, seed) -> what choosing its settings takes, before all else, and parts of the training
+            data, behind all else.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class RunClock:
         expected: Mapping[Key, Forecast] | None = None,
         deadline: float | None = None,
         tuning: Mapping[Key, float] | None = None,
+        curve: Mapping[Key, float] | None = None,
     ) -> None:
         self.deadline = deadline
         self._waiting = {(*key, TUNING): seconds for key, seconds in (tuning or {}).items()}
@@ -75,6 +77,7 @@ class RunClock:
                 (TRAINING, forecast.training), (EVALUATION, forecast.evaluation), (EXPORT, forecast.export),
             )
         }  # fmt: skip
+        self._waiting |= {(*key, CURVE): seconds for key, seconds in (curve or {}).items()}
         self._under_way: tuple[float, float] | None = None  # what is expected of it, and when it began
         self._expected_so_far = self._taken_so_far = 0.0
         self._stopped_at: int | None = None
@@ -93,8 +96,10 @@ class RunClock:
             self._taken_so_far += time.perf_counter() - began
 
     def drop(self, entry: str, seed: int) -> None:
-        """What is left of an entry is not carried out: it is over."""
-        self._waiting = {key: seconds for key, seconds in self._waiting.items() if key[:2] != (entry, seed)}
+        """What is left of an entry is not carried out: it is over, but for its curve."""
+        self._waiting = {
+            key: seconds for key, seconds in self._waiting.items() if key[:2] != (entry, seed) or key[2] == CURVE
+        }
 
     @property
     def pace(self) -> float:

@@ -47,6 +47,7 @@ class Options:
         methods: None for the recipe's own.
         model: None for the recipe's checkpoint.
         bits: how the frozen base is held while training.
+        curve: whether parts of the training rows are trained on, too.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
         seed, seeds: the first seed, and how many.
         limit: at most so many examples of each split; None for all.
@@ -78,6 +79,7 @@ class Options:
     neighbours: Mapping[str, str] | None = None
     precision: str = "float32"
     tune: int | None = None
+    curve: bool = False
     code: Mapping[str, str] | None = None
     command: str | None = None
     git: Mapping[str, str | bool] | None = None

@@ -15,12 +15,39 @@ from workbench.run.prepare import Job
 from workbench.run.timing import TrainingCost
 from workbench.training import steps_in
 
+# Of the scored examples, the part that a training on a part of the rows is scored on.
+SCORED = 0.5
 # Cores' worth of time of other processes that is worth a word.
 BUSY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntryCost:
+class Pending:
+    """How often an entry is still to be carried out.
+
+    Attributes:
+        times: with as many seeds.
+        trials: trainings by which its settings are chosen.
+        parts: of the training rows that it is trained on beside, and scored on a part of the examples.
+    """
+
+    times: int = 1
+    trials: int = 0
+    parts: Sequence[float] = ()
+
+    @property
+    def trainings(self) -> float:
+        """How many there are in all, counted by their steps."""
+        return self.times + self.trials + sum(self.parts)
+
+    @property
+    def evaluations(self) -> float:
+        """How many there are in all, counted by their examples."""
+        return self.times + SCORED * len(self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryCost(Pending):
     """What an entry takes, in seconds, by what it hangs on.
 
     Attributes:
@@ -31,8 +58,6 @@ class EntryCost:
         memory_bytes, disk_bytes: at most, and of what stays.
         trainable, total: numbers that are trained, and in all; 0 for what is no language model.
         problem: why it can't be measured, and perhaps not be carried out; else empty.
-        times: how often it is carried out, with as many seeds.
-        trials: trainings by which its settings are chosen.
     """
 
     fixed: Forecast
@@ -44,8 +69,6 @@ class EntryCost:
     trainable: int = 0
     total: int = 0
     problem: str = ""
-    times: int = 1
-    trials: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,24 +109,37 @@ class Costs:
         """What the trials take by which the settings of an entry are chosen, if none is stopped early."""
         return self.entries[name].trials * self.forecast(job, name).training
 
+    def curve(self, job: Job, name: str) -> float:
+        """What training an entry on parts of the rows takes, and scoring that."""
+        cost, one = self.entries[name], self.forecast(job, name)
+        fixed = cost.fixed.training + (1 - SCORED) * cost.fixed.evaluation
+        training = sum(cost.parts) * (one.training - cost.fixed.training)
+        return len(cost.parts) * (fixed + SCORED * one.evaluation) + training
+
     def seconds(self, job: Job) -> float:
-        """What all entries take with all seeds, and all trials."""
+        """What all entries take with all seeds, all trials and all parts."""
         return sum(
-            cost.times * self.forecast(job, name).total + self.tuning(job, name) for name, cost in self.entries.items()
+            cost.times * self.forecast(job, name).total + self.tuning(job, name) + self.curve(job, name)
+            for name, cost in self.entries.items()
         )
 
     def amounts(self, job: Job) -> Amounts:
         """The same as what a plan shares out."""
         costs = list(self.entries.values())
-        trained = [(cost.times + cost.trials, cost.training) for cost in costs if cost.training is not None]
+        trained = [(cost.trainings, cost.training) for cost in costs if cost.training is not None]
         return Amounts(
-            fixed=sum(cost.times * cost.fixed.total + cost.trials * cost.fixed.training for cost in costs),
+            fixed=sum(
+                cost.times * cost.fixed.total
+                + (cost.trials + len(cost.parts)) * cost.fixed.training
+                + len(cost.parts) * cost.fixed.evaluation
+                for cost in costs
+            ),
             step=sum(times * training.step for times, training in trained),
             steps=job.steps,
             validation=sum(times * training.validation for times, training in trained),
             validations=validations(job),
             validation_rows=len(job.rows.validation),
-            evaluation=sum(cost.times * cost.evaluation for cost in costs),
+            evaluation=sum(cost.evaluations * cost.evaluation for cost in costs),
             proof=sum(cost.times * cost.proof for cost in costs),
             proven=PROOF_PROMPTS,
             examples={split: len(pairs) for split, pairs in job.evaluated.items()},
@@ -143,6 +179,8 @@ def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0) -> s
         times = f" x {cost.times} seeds" if cost.times > 1 else ""
         if cost.trials:
             times += f", {cost.trials} trials before: {duration_text(costs.tuning(job, name))}"
+        if cost.parts:
+            times += f", parts of the data behind: {duration_text(costs.curve(job, name))}"
         parts = [duration_text(part) for part in (one.training, one.evaluation, one.export, one.total)]
         lines.append(f"{name:14}{parts[0]:>10}{parts[1]:>12}{parts[2]:>10}{parts[3]:>10}{times}")
     whole = spent + costs.seconds(job)

@@ -26,7 +26,7 @@ from workbench.recipe import LIKELIHOOD
 from workbench.results import Forecast
 from workbench.run.changes import tokens_read
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
-from workbench.run.forecast import Costs, EntryCost
+from workbench.run.forecast import Costs, EntryCost, Pending
 from workbench.run.merge import PROOF_PROMPTS
 from workbench.run.prepare import Job
 from workbench.run.resources import watched
@@ -52,16 +52,13 @@ PROVEN_TOGETHER, COMPARED = 34, 3 * 16
 FLOAT32 = 4
 
 
-def measure(
-    job: Job, times: Mapping[str, int], folder: Path, process: FreshProcess, trials: Mapping[str, int] | None = None
-) -> Costs:
+def measure(job: Job, pending: Mapping[str, Pending], folder: Path, process: FreshProcess) -> Costs:
     """Time what each entry does, on a few of its examples.
 
     Args:
-        times: entry -> with how many seeds it is to be carried through.
+        pending: entry -> how often it is to be carried out.
         folder: on the disk that the run writes to.
         process: in which exports will be read; it is started, so that no forecast has to say what that takes.
-        trials: entry -> trainings by which its settings are chosen before; none of those that aren't named.
     """
     if any(isinstance(job.mergeability[entry.name], Mergeable) for entry in job.tuned):
         process.start()
@@ -74,10 +71,7 @@ def measure(
             opened.append(_Base(job, folder))
         return opened[0]
 
-    entries = {
-        entry.name: replace(_cost(job, entry, base), times=times[entry.name], trials=(trials or {}).get(entry.name, 0))
-        for entry in job.entries
-    }
+    entries = {entry.name: replace(_cost(job, entry, base), **vars(pending[entry.name])) for entry in job.entries}
     busy = meter.read().others
     return Costs(
         entries=entries,

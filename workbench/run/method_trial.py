@@ -47,6 +47,8 @@ def run_method(
     folder: TrialFolder,
     process: FreshProcess | None = None,
     clock: RunClock | None = None,
+    *,
+    exports: bool = True,
 ) -> RunRecord:
     """Carry one method through, with the head that the job is looked at for.
 
@@ -54,6 +56,7 @@ def run_method(
         settings: before those of the recipe; `learning_rate` is one of them.
         process: in which exports are read, if one is open already.
         clock: of the run that this is a part of.
+        exports: whether what can become a merged checkpoint does.
 
     Raises:
         MethodError: the method could not be carried to its end.
@@ -76,7 +79,8 @@ def run_method(
         evaluated = evaluate(job, name, saved.model, folder)
     began = time.perf_counter()
     with clock.stage(name, seed, EXPORT):
-        export = _export(job, method, seed, fitted.mergeability, saved, evaluated, folder, process)
+        mergeability = fitted.mergeability if exports else NotMergeable("it was trained to be scored alone")
+        export = _export(job, method, seed, mergeability, saved, evaluated, folder, process)
     seconds = time.perf_counter() - began
     return _record(
         job,

@@ -27,6 +27,7 @@ def command_of(options: Options) -> str:
         "--tune": options.tune,
         "--minutes": f"{options.minutes:g}" if options.minutes else None,
     }
+    parts += ["--curve"] * options.curve
     for name, value in given.items():
         if value is not None:
             parts += [name, str(value)]

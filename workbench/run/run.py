@@ -23,8 +23,9 @@ from workbench.results import (
     Seconds,
     SeedsRecord,
 )
-from workbench.run.budget import budget_of, deadline_of, fitted, pending_times
+from workbench.run.budget import budget_of, deadline_of, fitted, pending
 from workbench.run.clock import Key, RunClock, noting_seconds, seconds_noted
+from workbench.run.curve import carry_out_points, curves
 from workbench.run.data_info import data_of, require_same_data
 from workbench.run.folder import Options, RunFolder, day_of
 from workbench.run.forecast import Costs, forecast_text
@@ -35,7 +36,7 @@ from workbench.run.plan import planned
 from workbench.run.prepare import Job, prepare
 from workbench.run.resources import changed_versions, environment, versions
 from workbench.run.trial import run_trial, trials_of
-from workbench.run.tuning import pending_trials, tune
+from workbench.run.tuning import tune
 from workbench.sources import public_name
 
 logger = logging.getLogger(__name__)
@@ -87,9 +88,9 @@ def begin_run(folder: RunFolder, began: float) -> Results:
             deadline = deadline_of(folder, began)
             skip_what_is_there()
             done = finished_before(folder)
-            times = pending_times(job, folder, done)
-            still = replace(job, entries=[entry for entry in job.entries if entry.name in times])
-            costs = measure(still, times, folder.path, process, pending_trials(job, folder))
+            left = pending(job, folder, done)
+            still = replace(job, entries=[entry for entry in job.entries if entry.name in left])
+            costs = measure(still, left, folder.path, process)
             job = fitted(job, folder, costs, began)
         except UserError:
             if folder.is_new:
@@ -159,8 +160,7 @@ def run_job(
     """
     trials = trials_of(job, folder.options)
     expected = costs.expected(job, [(trial.entry, trial.seed) for trial in trials]) if costs else {}
-    tuning = {(name, folder.options.seed): costs.tuning(job, name) for name in costs.entries} if costs else {}
-    clock = RunClock(expected, deadline, tuning)
+    clock = RunClock(expected, deadline, *_beside(job, costs, folder.options.seed))
     results = _header(job, folder.options, costs)
     results = replace(results, budget=budget_of(job, folder, costs, began) if costs else None)
     results, spent = _before(results, folder)
@@ -188,7 +188,16 @@ def run_job(
             folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
             if record.done:
                 files.clean_up(keep_weights=not record.export.merged)
+        carry_out_points(job, folder, clock, predictions.keys())
     return _finished(job, folder, results, predictions, began)
+
+
+def _beside(job: Job, costs: Costs | None, seed: int) -> tuple[dict[Key, float], dict[Key, float]]:
+    """What choosing settings takes of each entry, and parts of the training data."""
+    names = costs.entries if costs else ()
+    of = [costs.tuning, costs.curve] if costs else []
+    tuning, curve = ({(name, seed): seconds(job, name) for name in names} for seconds in of) if costs else ({}, {})
+    return tuning, curve
 
 
 def _tuned(
@@ -255,6 +264,7 @@ def _finished(
         over_seeds=_over_seeds(job, answers) if folder.options.seeds > 1 else (),
         seconds=Seconds.of(results.runs, time.perf_counter() - began, results.tuning),
     )
+    results = replace(results, curves=curves(job, folder, results, answers))
     folder.write_results(results)
     first = {name: given for (name, seed), given in predictions.items() if seed == folder.options.seed}
     write_report(folder.path, results, first, job.recipe.description)

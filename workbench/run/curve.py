@@ -1,0 +1,139 @@
+"""What less training data would have given: nested parts of them trained on, scored on some of the run's examples."""
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from workbench import files
+from workbench.compare import fitted_curve
+from workbench.errors import MethodError, UserError, without_places
+from workbench.evaluation import Prediction, read_predictions
+from workbench.results import CurveRecord, Results
+from workbench.run.clock import CURVE, Key, RunClock
+from workbench.run.entries import TunedEntry
+from workbench.run.folder import RunFolder, TrialFolder
+from workbench.run.forecast import SCORED
+from workbench.run.heads import Head
+from workbench.run.method_trial import run_method
+from workbench.run.plan import part_of
+from workbench.run.prepare import Job
+from workbench.run.trial import why_failed
+
+logger = logging.getLogger(__name__)
+
+# Nested parts of the training rows beside the whole of them: with these a run takes at most twice as long.
+PARTS = (0.25, 0.5)
+# By which the parts are drawn: it hangs on no seed of a run.
+PART_SEED = 1
+POINT = "point.json"
+
+Answers = Mapping[str, Mapping[int, list[Prediction]]]
+
+
+def curved(job: Job, folder: RunFolder) -> list[TunedEntry]:
+    """The entries of which a curve was asked for."""
+    return [entry for entry in job.tuned if entry.method.trains] if folder.options.curve else []
+
+
+def parts_left(job: Job, folder: RunFolder) -> dict[str, list[float]]:
+    """Entry -> the parts of the training rows that are still to be trained on."""
+    return {
+        entry.name: [part for part in PARTS if not (_place(folder, entry.name, part).path / POINT).is_file()]
+        for entry in curved(job, folder)
+    }
+
+
+def carry_out_points(job: Job, folder: RunFolder, clock: RunClock, done: Collection[Key]) -> None:
+    """Train on parts of the data and score that, for every entry that was carried through with the first seed.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    seed, left = folder.options.seed, parts_left(job, folder)
+    for entry in curved(job, folder):
+        if (entry.name, seed) in done:
+            with clock.stage(entry.name, seed, CURVE):
+                for part in left[entry.name]:
+                    _carry_out(job, entry, part, folder)
+
+
+def curves(job: Job, folder: RunFolder, results: Results, answers: Answers) -> list[CurveRecord]:
+    """The curves of the entries whose points were carried out.
+
+    Args:
+        results: of the run, all seeds together.
+        answers: entry -> seed -> answers.
+    """
+    seed, split, label = folder.options.seed, results.compared_split, results.compared_label
+    of_seeds = {one.method: one.metrics for one in results.over_seeds}
+    others = {e.name: answers[e.name][seed] for e in job.entries if e.fixed and seed in answers.get(e.name, {})}
+    found = []
+    for entry in curved(job, folder):
+        places = [_place(folder, entry.name, part).path for part in PARTS]
+        if seed not in answers.get(entry.name, {}) or not all((place / POINT).is_file() for place in places):
+            continue
+        noted = [json.loads((place / POINT).read_text(encoding="utf-8")) for place in places]
+        if failed := [one["error"] for one in noted if one.get("error")]:
+            logger.warning("%s: no curve: %s", entry.name, failed[0])
+            continue
+        given = [[one for one in read_predictions(place) if one.split == split] for place in places]
+        points = [(one["rows"], some, one["seconds"]) for one, some in zip(noted, given, strict=True)]
+        points.append((rows_read(job.of(entry)), answers[entry.name][seed], 0.0))
+        deviation = of_seeds[entry.name][label].sd if entry.name in of_seeds else None
+        found.append(fitted_curve(job.primary_metric, split, entry.name, points, others, deviation))
+    return found
+
+
+def rows_read(job: Job) -> int:
+    """Different training rows that a training comes to, if it does not stop early."""
+    return min(len(job.rows.train), job.steps * job.recipe.training.batch_size)
+
+
+def part_of_job(job: Job, part: float) -> Job:
+    """The job with a part of the training rows and as much fewer steps, scored on a part of its examples."""
+    training = replace(job.recipe.training, max_steps=max(1, math.ceil(part * job.steps)))
+    heads = {name: _trained_on(head, part) for name, head in job.heads.items()}
+    scored = {split: part_of(job.pairs[split], math.ceil(SCORED * len(some))) for split, some in job.evaluated.items()}
+    recipe = replace(job.recipe, training=training)
+    return replace(job, recipe=recipe, heads=heads, head=heads[job.head.name], parts=scored)
+
+
+def _trained_on(head: Head, part: float) -> Head:
+    """A head that is trained on a part of its rows: the first ones of an order that is always the same."""
+    if head.rows is None:
+        return head
+    order = np.random.default_rng(PART_SEED).permutation(len(head.rows.train))
+    some = sorted(map(int, order[: max(1, math.ceil(part * len(order)))]))
+    return replace(head, rows=replace(head.rows, train=head.rows.train.select(some)))
+
+
+def _carry_out(job: Job, entry: TunedEntry, part: float, folder: RunFolder) -> None:
+    """Train on a part and score it; its answers stay, and in how long, or why not.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    place, began = _place(folder, entry.name, part), time.perf_counter()
+    logger.info("%s: on %.0f %% of the training rows", entry.name, 100 * part)
+    view = part_of_job(job, part).of(entry)
+    noted: dict[str, int | float | str] = {"rows": rows_read(view)}
+    try:
+        run_method(view, entry.method, folder.options.seed, {}, place, exports=False)
+    except (MethodError, UserError) as error:
+        noted["error"] = without_places(str(error))
+    except Exception as error:  # the traceback goes to the log, the other points go on
+        logger.exception("%s, on a part of the training rows, failed", entry.name)
+        noted["error"] = without_places(why_failed(error, job, folder))
+    files.write_json(place.path / POINT, {**noted, "seconds": time.perf_counter() - began})
+    for left in (place.adapter, place.merged, place.trained, place.training):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _place(folder: RunFolder, entry: str, part: float) -> TrialFolder:
+    return TrialFolder(folder.path / "curve" / f"{entry}-{100 * part:.0f}")
