@@ -19,7 +19,7 @@ unless something else is said. From Python: `workbench.load_run(DIR).results`.
 ORDER = (
     "Results", "RunRecord", "Score", "ExportRecord", "Changes", "Usage", "Forecast", "SeedsRecord", "Comparison",
     "MetricInfo", "CheckpointInfo", "DataInfo", "SplitInfo", "SplitContents", "NearCopies", "TuningRecord",
-    "TuningTrial", "CurveRecord", "CurvePoint", "Crossing", "Budget", "Seconds",
+    "TuningTrial", "CurveRecord", "CurvePoint", "Crossing", "Budget", "Seconds", "Price",
 )  # fmt: skip
 
 

@@ -5,9 +5,11 @@ python -m workbench.compare runs/finserve/monday --metric bleu
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from workbench.console import command, printable
+from workbench.results import price
 
 EPILOG = """\
 examples:
@@ -35,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
     p.add_argument("--metric", metavar="NAME", help="by which (default: the primary metric of the runs)")
     p.add_argument("--split", metavar="NAME", help="on which (default: the first evaluated split)")
+    p.add_argument(
+        "--price", metavar="PRICE", type=price,
+        help='what an hour of the machine costs, such as "1.20 USD" (default: as it was stated to the first run)',
+    )  # fmt: skip
     p.add_argument("--out", type=Path, metavar="DIR", help="write a report of it into a new folder")
     return p
 
@@ -45,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     from workbench.compare import disturbed_text, pairs_table, table, write_report
     from workbench.compare.verdict import conclude
     from workbench.errors import UserError
-    from workbench.results import write_results
+    from workbench.results import Price, write_results
     from workbench.run.side_by_side import side_by_side
 
     out = arguments.out
@@ -57,6 +63,8 @@ def main(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise UserError(f"can't write to {out}: {error.strerror}") from error
     found = side_by_side(arguments.runs, metric=arguments.metric, split=arguments.split)
+    if arguments.price:
+        found = replace(found, results=replace(found.results, price=Price.of(arguments.price)))
     said = [conclude(found.results), disturbed_text(found.results), *found.remarks]
     parts = [table(found.results), pairs_table(found.results), "\n".join(filter(None, said))]
     print(printable("\n\n".join(filter(None, parts))))

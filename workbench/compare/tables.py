@@ -1,6 +1,8 @@
 """The comparison as a table, for the terminal and for Markdown."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 from workbench.compare.curve import curve_text
@@ -8,9 +10,13 @@ from workbench.compare.entries import disturbance, entries
 from workbench.console import bytes_text, count_text, duration_text
 from workbench.results import Results, RunRecord, Score
 
-COST_COLUMNS = ("trained", "seconds", "tokens/s", "s/1,000 texts", "memory", "adapter", "ships as")
-# Behind the columns of scores where settings were chosen by trials.
-TUNING = "tuning (s)"
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its head, and what stands there of an entry that was carried to its end."""
+
+    head: str
+    cell: Callable[[RunRecord], str]
 
 
 def score_columns(results: Results) -> dict[str, str]:
@@ -29,22 +35,72 @@ def score_columns(results: Results) -> dict[str, str]:
     return found
 
 
+def columns(results: Results) -> list[Column]:
+    """Scores with their intervals, then costs; times that are not to be compared have a mark."""
+    scores = [Column(title, partial(_score_cell, label)) for label, title in score_columns(results).items()]
+    return [*scores, *_cost_columns(results), *_money_columns(results), Column("ships as", _ships)]
+
+
+def _score_cell(label: str, run: RunRecord) -> str:
+    return score_text(run.metrics[label]) if label in run.metrics else "-"
+
+
+def _cost_columns(results: Results) -> list[Column]:
+    def mark(run: RunRecord) -> str:
+        return "*" if disturbance(results, run) else ""
+
+    def speed(run: RunRecord) -> str:
+        return f"{run.train_tokens_per_second:.0f}{mark(run)}" if run.train_tokens_per_second else "-"
+
+    seconds = {record.entry: f"{record.seconds:.0f}" for record in results.tuning}
+    tuning = [Column("tuning (s)", lambda run: seconds.get(run.method, "-"))] if seconds else []
+    return [
+        *tuning,
+        Column("trained", lambda run: count_text(run.trainable_parameters)),
+        Column("seconds", lambda run: f"{run.train_seconds:.0f}{mark(run)}{', resumed' if run.resumed else ''}"),
+        Column("tokens/s", speed),
+        Column("s/1,000 texts", lambda run: f"{seconds_text(run.seconds_as_shipped)}{mark(run)}"),
+        Column("memory", lambda run: bytes_text(run.peak_memory_bytes)),
+        Column("adapter", lambda run: bytes_text(run.adapter_bytes) if run.adapter_bytes else "-"),
+    ]
+
+
+def _money_columns(results: Results) -> list[Column]:
+    """What training, its trials included, and 1,000 answers cost, where the price of an hour was stated."""
+    price = results.price
+    if price is None:
+        return []
+    tuning = {record.entry: record.seconds for record in results.tuning}
+
+    def trained(run: RunRecord) -> str:
+        return money_text(price.of_seconds(run.train_seconds + tuning.get(run.method, 0.0)))
+
+    def answers(run: RunRecord) -> str:
+        seconds = run.seconds_as_shipped
+        return "-" if seconds is None else money_text(price.of_seconds(seconds))
+
+    unit = f" ({price.currency})" if price.currency else ""
+    return [Column(f"training costs{unit}", trained), Column(f"1,000 texts cost{unit}", answers)]
+
+
+def _ships(run: RunRecord) -> str:
+    return "plain checkpoint" if run.export.merged else "adapter" if run.adapter_bytes else "-"
+
+
 def head(results: Results) -> list[str]:
     """Heads of all columns."""
-    return ["method", *score_columns(results).values(), *([TUNING] if results.tuning else []), *COST_COLUMNS]
+    return ["method", *(column.head for column in columns(results))]
 
 
 def rows(results: Results, written: Callable[[str], str] = str) -> list[list[str]]:
     """A row of cells for each entry; see `table`."""
-    names = list(score_columns(results))
-    found = [
-        cells(run, names, _label(results, run), written, "*" if disturbance(results, run) else "")
-        for run in entries(results)
-    ]
-    if results.tuning:
-        seconds = {record.entry: f"{record.seconds:.0f}" for record in results.tuning}
-        for run, row in zip(entries(results), found, strict=True):
-            row.insert(1 + len(names), seconds.get(run.method, "-"))
+    found, all_columns = [], columns(results)
+    for run in entries(results):
+        cells = [column.cell(run) for column in all_columns] if run.done else []
+        if not run.done:
+            reason = " ".join(str(run.error).replace("|", "/").split())
+            cells = [f"failed: {written(reason)}", *[""] * (len(all_columns) - 1)]
+        found.append([_label(results, run), *cells])
     return found
 
 
@@ -145,38 +201,16 @@ def forecasts(results: Results) -> list[tuple[str, list[str]]]:
     ]
 
 
-def cells(
-    run: RunRecord, names: Sequence[str], label: str, written: Callable[[str], str] = str, mark: str = ""
-) -> list[str]:
-    """One row: scores with their intervals, then costs; see `table`.
-
-    Args:
-        mark: behind times that are not to be compared.
-    """
-    if not run.done:
-        reason = " ".join(str(run.error).replace("|", "/").split())
-        return [label, f"failed: {written(reason)}", *[""] * (len(names) - 1 + len(COST_COLUMNS))]
-    scores = [score_text(run.metrics[name]) if name in run.metrics else "-" for name in names]
-    speed = run.train_tokens_per_second
-    ships = "plain checkpoint" if run.export.merged else "adapter" if run.adapter_bytes else "-"
-    return [
-        label,
-        *scores,
-        count_text(run.trainable_parameters),
-        f"{run.train_seconds:.0f}{mark}{', resumed' if run.resumed else ''}",
-        f"{speed:.0f}{mark}" if speed else "-",
-        f"{seconds_text(run.seconds_per_1000_texts)}{mark}",
-        bytes_text(run.peak_memory_bytes),
-        bytes_text(run.adapter_bytes) if run.adapter_bytes else "-",
-        ships,
-    ]
-
-
 def seconds_text(seconds: float | None) -> str:
     """Seconds in two digits or more, where they are known."""
     if seconds is None:
         return "-"
     return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+
+
+def money_text(amount: float) -> str:
+    """An amount of money in three digits, and no less than cents where it is large."""
+    return f"{amount:.2f}" if amount >= 1 else f"{amount:.3g}"
 
 
 def difference_text(results: Results, value: float) -> str:

@@ -10,9 +10,11 @@ from workbench.results.conditions import (
     DataInfo,
     MetricInfo,
     NearCopies,
+    Price,
     Seconds,
     SplitContents,
     SplitInfo,
+    price,
 )
 from workbench.results.curve import Crossing, CurvePoint, CurveRecord
 from workbench.results.records import DONE, FAILED, Changes, ExportRecord, Forecast, RunRecord, Score, Usage
@@ -36,6 +38,7 @@ __all__ = [
     "Forecast",
     "MetricInfo",
     "NearCopies",
+    "Price",
     "Results",
     "RunRecord",
     "Score",
@@ -46,6 +49,7 @@ __all__ = [
     "TuningRecord",
     "TuningTrial",
     "Usage",
+    "price",
     "read_results",
     "to_json",
     "write_results",

@@ -1,5 +1,6 @@
 """Under what a run was carried out: its data, metrics, checkpoint, time."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -134,6 +135,46 @@ class CheckpointInfo:
     sha256: str | None
     base_sha256: str | None = None
     general_loss: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What an hour of the machine costs.
+
+    Attributes:
+        hour: in `currency`.
+        currency: as it was written; empty where none was.
+    """
+
+    hour: float
+    currency: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> "Price":
+        """Of what a user wrote, such as "1.20 USD" or "0.9".
+
+        Raises:
+            ValueError: it is no price.
+        """
+        number, _, currency = text.strip().partition(" ")
+        hour = float(number)
+        if not 0 < hour < math.inf:
+            raise ValueError(f"{text!r} is no price above 0")
+        return cls(hour=hour, currency=currency.strip())
+
+    def of_seconds(self, seconds: float) -> float:
+        """What so many of them cost."""
+        return self.hour * seconds / 3600
+
+
+def price(text: str) -> str:
+    """The text, if it is a price; for argparse.
+
+    Raises:
+        ValueError: it is none.
+    """
+    Price.of(text)
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)

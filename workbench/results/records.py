@@ -39,6 +39,7 @@ class ExportRecord:
         prompts: held-out prompts that were answered.
         base: into which weights it was merged, where the base was held at less than 32 bits while training.
         validation_loss_by_base: nats per token on each base that it was tried on, the chosen one's first.
+        speed: of the merged checkpoint in answering, as a multiple of the adapter's on its base.
     """
 
     merged: bool
@@ -51,6 +52,7 @@ class ExportRecord:
     prompts: int | None = None
     base: str | None = None
     validation_loss_by_base: Mapping[str, float] | None = None
+    speed: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +138,9 @@ class RunRecord:
         learning_rate: the highest one of the training; None where nothing was trained.
         export: what can be shipped.
         adapter_bytes: of the adapter's weights, or of all trained weights where there is no adapter.
-        seconds_per_1000_texts: wall-clock time in which it answers 1,000 of what is asked, chosen or written; of a
-            baseline that fits and answers in one go, with the fitting.
+        seconds_per_1000_texts: wall-clock time in which it answers 1,000 of what is asked, chosen or written, by what
+            was scored: of a method that merges, the adapter on its base, see `ExportRecord.speed`; of a baseline that
+            fits and answers in one go, with the fitting.
         steps: optimizer steps that were made.
         validation_loss: of the state that was kept, nats per token; of a head of classes, per text.
         validation_loss_as_trained, validation_loss_as_shipped: on some validation examples, by the trained model and by
@@ -196,6 +199,13 @@ class RunRecord:
     def method_name(self) -> str:
         """Of the method that was trained, whatever the entry is called."""
         return self.tuned_by or self.method
+
+    @property
+    def seconds_as_shipped(self) -> float | None:
+        """Wall-clock time of 1,000 answers of what ships: of the merged checkpoint, where there is one."""
+        if self.seconds_per_1000_texts is None:
+            return None
+        return self.seconds_per_1000_texts / (self.export.speed or 1.0)
 
     @property
     def done(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.results.comparison import Comparison, SeedsRecord
-from workbench.results.conditions import Budget, CheckpointInfo, DataInfo, MetricInfo, Seconds
+from workbench.results.conditions import Budget, CheckpointInfo, DataInfo, MetricInfo, Price, Seconds
 from workbench.results.curve import CurveRecord
 from workbench.results.records import RunRecord
 from workbench.results.tuning import TuningRecord
@@ -33,6 +33,7 @@ class Results:
         comparisons: every two entries beside each other, by the headline.
         tuning: how the settings of each entry were chosen, where that was asked for.
         curves: how the scores of entries grow with the training data, where that was asked for.
+        price: of an hour of the machine, where it was stated.
         seconds: where the time went.
         budget: what the run was expected to take, and what was cut to end in time.
     """
@@ -51,6 +52,7 @@ class Results:
     over_seeds: Sequence[SeedsRecord] = ()
     tuning: Sequence[TuningRecord] = ()
     curves: Sequence[CurveRecord] = ()
+    price: Price | None = None
     seconds: Seconds | None = None
     budget: Budget | None = None
 

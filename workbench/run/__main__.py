@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.console import command, printable
+from workbench.results import price
 
 if TYPE_CHECKING:
     from workbench.run.folder import RunFolder
@@ -68,18 +69,7 @@ def parser() -> argparse.ArgumentParser:
         help="in what it is scored, merged and proven (default: float32; bfloat16 takes half the memory and disk, "
         "and the same prompt may get another answer in another batch)",
     )  # fmt: skip
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
-    p.add_argument("--seeds", type=positive, default=1, metavar="K", help="how many seeds (default: 1)")
-    p.add_argument(
-        "--tune", type=positive, metavar="N",
-        help="choose learning rate and size of each method by N trials of it on the validation split, then train it "
-        "anew with the best (default: none, the recipe's or the method's own settings)",
-    )  # fmt: skip
-    p.add_argument(
-        "--curve", action="store_true",
-        help="train each method on a quarter and a half of the training rows, too: what more of them would give "
-        "(takes up to twice the time)",
-    )  # fmt: skip
+    _add_options_of_comparison(p)
     p.add_argument("--limit", type=positive, metavar="N", help="at most N examples in each split, for a quick look")
     p.add_argument(
         "--minutes", type=minutes, metavar="N",
@@ -100,8 +90,29 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def _add_options_of_comparison(p: argparse.ArgumentParser) -> None:
+    """What the comparison tells, and at what cost."""
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default: 0)")
+    p.add_argument("--seeds", type=positive, default=1, metavar="K", help="how many seeds (default: 1)")
+    p.add_argument(
+        "--tune", type=positive, metavar="N",
+        help="choose learning rate and size of each method by N trials of it on the validation split, then train it "
+        "anew with the best (default: none, the recipe's or the method's own settings)",
+    )  # fmt: skip
+    p.add_argument(
+        "--curve", action="store_true",
+        help="train each method on a quarter and a half of the training rows, too: what more of them would give "
+        "(takes up to twice the time)",
+    )  # fmt: skip
+    p.add_argument(
+        "--price", metavar="PRICE", type=price,
+        help='what an hour of this machine costs, such as "1.20 USD": the table tells what training and 1,000 answers '
+        "cost",
+    )  # fmt: skip
+
+
 # Options that say how a run is begun.
-IGNORED = ("model", "bits", "precision", "limit", "minutes", "tune", "curve", "out", "check")
+IGNORED = ("model", "bits", "precision", "limit", "minutes", "tune", "curve", "price", "out", "check")
 
 
 def positive(text: str) -> int:
@@ -231,6 +242,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         seed=arguments.seed,
         seeds=arguments.seeds,
         tune=arguments.tune,
+        price=arguments.price,
         curve=arguments.curve,
         limit=arguments.limit,
         minutes=arguments.minutes or recipe.training.minutes,

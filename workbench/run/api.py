@@ -15,7 +15,7 @@ from workbench.export.formats.verdict import Verdict
 from workbench.methods import method_and_head
 from workbench.models import default_bits
 from workbench.recipe import Recipe
-from workbench.results import Comparison, ExportRecord, Results
+from workbench.results import Comparison, ExportRecord, Price, Results
 from workbench.run.export import export_method, finished_record
 from workbench.run.folder import Options, RunFolder
 from workbench.run.formats import export_format
@@ -116,6 +116,7 @@ def run_recipe(
     seeds: int = 1,
     tune: int | None = None,
     curve: bool = False,
+    price: str | None = None,
     limit: int | None = None,
     minutes: float | None = None,
     out: str | Path | None = None,
@@ -127,12 +128,12 @@ def run_recipe(
         model: another checkpoint than the recipe's.
         bits: how the frozen base is held while training: 32, 16, 8 or 4; None takes 16 where the processor computes
             bfloat16, else 32.
-        precision: in what what was trained is scored, merged and proven: "float32", or "bfloat16", which takes half the
-            memory.
+        precision: in what is scored, merged and proven: "float32", or "bfloat16", which takes half the memory.
         seed: the first seed.
         seeds: how many.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
         curve: train each method on a quarter and a half of the training rows, too, for how many are needed.
+        price: of an hour of this machine, such as "1.20 USD": the table tells what training and 1,000 answers cost.
         limit: at most so many examples of each split.
         minutes: the run ends within so many, downloads aside: training and evaluation are cut to fit, alike for every
             method; None takes the recipe's `Training(minutes=...)`, or no limit.
@@ -143,12 +144,6 @@ def run_recipe(
     """
     began = time.perf_counter()
     quiet_libraries()
-    if min(seeds, *(number for number in (limit, tune) if number is not None), 1) < 1:
-        raise UserError("seeds, limit and tune must be at least 1")
-    if minutes is not None and not minutes > 0:
-        raise UserError("minutes must be above 0")
-    for name in methods or ():
-        method_and_head(name)
     recipe = replace(recipe, name=recipe.name or "recipe")
     options = Options(
         recipe=None,
@@ -161,13 +156,36 @@ def run_recipe(
         seeds=seeds,
         tune=tune,
         curve=curve,
+        price=price,
         limit=limit,
         minutes=minutes or recipe.training.minutes,
         day=date.today().isoformat(),
     )
-    path = Path(out) if out is not None else Path("runs", recipe.name, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
-    folder = RunFolder.create(path, options, recipe)
+    _require_sensible(options)
+    folder = RunFolder.create(Path(out or _usual_path(recipe)), options, recipe)
     return Run(folder, begin_run(folder, began))
+
+
+def _usual_path(recipe: Recipe) -> Path:
+    return Path("runs", recipe.name, datetime.now().strftime("%Y-%m-%d-%H%M%S"))
+
+
+def _require_sensible(options: Options) -> None:
+    """See that a run can be carried out so.
+
+    Raises:
+        UserError: a number that is too small, no price, or no method.
+    """
+    if min(options.seeds, *(number for number in (options.limit, options.tune) if number is not None), 1) < 1:
+        raise UserError("seeds, limit and tune must be at least 1")
+    if options.minutes is not None and not options.minutes > 0:
+        raise UserError("minutes must be above 0")
+    for name in options.methods or ():
+        method_and_head(name)
+    try:
+        Price.of(options.price or "1")
+    except ValueError as error:
+        raise UserError(f'price must be that of an hour, such as "1.20 USD", not {options.price!r}') from error
 
 
 def load_run(path: str | Path, recipe: Recipe | None = None) -> Run:

@@ -38,6 +38,7 @@ from workbench.run.cards import BASES, card, prompt_note, threshold_note
 from workbench.run.prepare import Job
 from workbench.run.resources import versions
 from workbench.run.saved import SavedModel, load_base
+from workbench.run.speed import answering_seconds
 from workbench.sources import base_sha256, public_name
 
 # Held-out prompts on which an export must give the same text.
@@ -79,6 +80,8 @@ def merge(
     examples, predictions = _proven(job.renderer, examples, predictions)
     expected = _expected(job, method, saved, examples, predictions)
     generation = generation_config(job.renderer, saved.model.generation_config) if job.head.labels is None else None
+    most = job.recipe.max_new_tokens
+    slow = None if method.trains_base else answering_seconds(job.head, saved.model, examples, most)
     merged: Any
     merged, tokenizer = method.merge(saved.model, job.renderer.tokenizer)
     if tokenizer is not job.renderer.tokenizer:
@@ -87,6 +90,7 @@ def merge(
     if generation is not None:
         generation.suppress_tokens = list(expected.new_entries) or None
     renderer = job.renderer.with_tokenizer(tokenizer)
+    fast = answering_seconds(replace(job.head, renderer=renderer), merged, examples, most) if slow else None
     held_out = [renderer.render(example) for example in examples]
     with nullcontext(process) if process is not None else FreshProcess() as reader:
         proof = write_proven(
@@ -94,7 +98,8 @@ def merge(
             card(job, method, seed, scores, merged=True, notes=notes), reader, job.recipe.max_new_tokens,
             precision, provenance(job, method, seed),
         )  # fmt: skip
-    return _record(proof, saved, base), renderer
+    record = _record(proof, saved, base)
+    return replace(record, speed=slow / fast if slow and fast and record.merged else None), renderer
 
 
 def _rounded(model: Any, precision: torch.dtype) -> Any:

@@ -25,6 +25,7 @@ def command_of(options: Options) -> str:
         "--seeds": options.seeds if options.seeds > 1 else None,
         "--limit": options.limit,
         "--tune": options.tune,
+        "--price": options.price,
         "--minutes": f"{options.minutes:g}" if options.minutes else None,
     }
     parts += ["--curve"] * options.curve

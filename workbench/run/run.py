@@ -18,6 +18,7 @@ from workbench.results import (
     CheckpointInfo,
     Comparison,
     MetricInfo,
+    Price,
     Results,
     RunRecord,
     Seconds,
@@ -288,6 +289,7 @@ def _header(job: Job, options: Options, costs: Costs | None) -> Results:
         metrics={metric.name: _describe(metric) for metric in job.metrics},
         environment={**environment(options.versions), **_origin(options)},
         data=data_of(job),
+        price=Price.of(options.price) if options.price else None,
     )
 
 
