@@ -73,7 +73,7 @@ def test_a_flat_line_passes_nothing() -> None:
     assert [one.rows for one in curve.crossings] == [None, None]
     assert [one.above for one in curve.crossings] == [False, True]
     text = curve_text(curve, "accuracy")
-    assert "is behind, and not known to reach, ahead" in text
+    assert "is behind ahead (70.8), and not known to reach it" in text
     assert "is ahead of behind" in text
 
 

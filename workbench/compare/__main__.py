@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--price", metavar="PRICE", type=price,
         help='what an hour of the machine costs, such as "1.20 USD" (default: as it was stated to the first run)',
     )  # fmt: skip
+    p.add_argument("--language", choices=("en", "zh"), default="en", help="of the report (default: en)")
     p.add_argument("--out", type=Path, metavar="DIR", help="write a report of it into a new folder")
     return p
 
@@ -71,7 +72,8 @@ def main(arguments: argparse.Namespace) -> int:
     if out is not None:
         write_results(out / "results.json", found.results)
         runs = ", ".join(map(str, arguments.runs))
-        write_report(out, found.results, found.answers, " ".join([f"Compared: {runs}.", *found.remarks]))
+        about = " ".join([f"Compared: {runs}.", *found.remarks])
+        write_report(out, found.results, found.answers, about, found.metrics, arguments.language)
     return 0
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from workbench.compare.language import joined, say
 from workbench.evaluation import Metric, Prediction
 from workbench.evaluation.intervals import by_source, interval, parts_of, resampled_sums
 from workbench.results import Crossing, CurvePoint, CurveRecord, Score
@@ -64,22 +65,33 @@ def fitted_curve(
 
 def curve_text(curve: CurveRecord, title: str) -> str:
     """What a curve says, in a few sentences."""
-    rows = curve.points[-1].rows
-    slope, twice = curve.per_doubling, curve.twice
-    text = (
-        f"{curve.entry}: each doubling of the training rows changes {title} by {slope.value:+.2f} [{slope.low:+.2f}, "
-        f"{slope.high:+.2f}]; of {2 * rows:,} rows {twice.value:.1f} [{twice.low:.1f}, {twice.high:.1f}] are expected."
-    )
-    for one in curve.crossings:
-        if one.rows is None:
-            said = "is ahead of" if one.above else "is behind, and not known to reach,"
-            text += f" It {said} {one.other} ({one.score:.1f})."
-        else:
-            low = "few" if one.low is None else f"{one.low:,.0f}"
-            high = "no bound" if one.high is None else f"{one.high:,.0f}"
-            said = "passes" if one.above else "would pass"
-            text += f" It {said} {one.other} ({one.score:.1f}) at about {one.rows:,.0f} rows [{low}, {high}]."
-    return text
+    twice = curve.twice
+    said = [
+        say(
+            "{entry}: each doubling of the training rows changes {title} by {slope}; of {rows} rows {expected} is "
+            "expected.",
+            entry=curve.entry,
+            title=title,
+            slope=f"{curve.per_doubling.value:+.2f} [{curve.per_doubling.low:+.2f}, {curve.per_doubling.high:+.2f}]",
+            rows=f"{2 * curve.points[-1].rows:,}",
+            expected=f"{twice.value:.1f} [{twice.low:.1f}, {twice.high:.1f}]",
+        )
+    ]
+    return joined([*said, *map(_crossing_text, curve.crossings)])
+
+
+def _crossing_text(one: Crossing) -> str:
+    told = {"other": one.other, "score": f"{one.score:.1f}"}
+    if one.rows is None and one.above:
+        return say("It is ahead of {other} ({score}).", **told)
+    if one.rows is None:
+        return say("It is behind {other} ({score}), and not known to reach it.", **told)
+    low = say("few") if one.low is None else f"{one.low:,.0f}"
+    high = say("no bound") if one.high is None else f"{one.high:,.0f}"
+    rows = f"{one.rows:,.0f} [{low}, {high}]"
+    if one.above:
+        return say("It passes {other} ({score}) at about {rows} rows.", **told, rows=rows)
+    return say("It would pass {other} ({score}) at about {rows} rows.", **told, rows=rows)
 
 
 def _sums(metric: Metric, label: str, answers: Sequence[Prediction], asked: set[tuple[str, str]]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What the data of a run are, in words: for `--check` and for the report."""
 
+from workbench.compare.language import say
 from workbench.results import DataInfo, NearCopies, SplitContents
 
 LABELS_SHOWN = 8
@@ -7,11 +8,18 @@ LABELS_SHOWN = 8
 
 def near_text(near: NearCopies) -> str:
     """What was found of near copies in two splits, in a sentence."""
-    where = "of others before them" if near.split == near.of else f"of examples of {near.of}"
-    shown = ", ".join(f"{one} of {other} ({similarity:.2f})" for one, other, similarity in near.shown)
-    return (
-        f"{near.examples} examples of {near.split} are near copies {where}, {near.same_answer} with the same answer: "
-        f"{shown}"
+    shown = [say("{one} of {other} ({similarity:.2f})", one=a, other=b, similarity=c) for a, b, c in near.shown]
+    told = {"examples": near.examples, "split": near.split, "same": near.same_answer, "shown": say(", ").join(shown)}
+    if near.split == near.of:
+        return say(
+            "{examples} examples of {split} are near copies of others before them, {same} with the same answer: "
+            "{shown}",
+            **told,
+        )
+    return say(
+        "{examples} examples of {split} are near copies of examples of {of}, {same} with the same answer: {shown}",
+        **told,
+        of=near.of,
     )
 
 
@@ -20,10 +28,12 @@ def answers_texts(contents: SplitContents) -> list[str]:
     said = []
     for task, counts in contents.labels.items():
         shown = [f"{label} {count}" for label, count in list(counts.items())[:LABELS_SHOWN]]
-        more = f" and {len(counts) - LABELS_SHOWN} more" if len(counts) > LABELS_SHOWN else ""
-        said.append(f"{task or 'labels'}: {', '.join(shown)}{more}")
+        if len(counts) > LABELS_SHOWN:
+            shown.append(say("{count} more labels", count=len(counts) - LABELS_SHOWN))
+        said.append(f"{task or say('labels')}: {say(', ').join(shown)}")
     if contents.written:
-        said.append(f"{contents.written} written answers, {contents.distinct} of them different")
+        told = {"written": contents.written, "distinct": contents.distinct}
+        said.append(say("{written} written answers, {distinct} of them different", **told))
     return said
 
 
@@ -31,9 +41,10 @@ def data_rows(data: DataInfo) -> list[list[str]]:
     """A row of cells for each split: its name, examples, tokens of an example, what its answers are, remarks."""
     found = []
     for split, info in data.splits.items():
-        lengths = info.lengths or {}
-        told = f"{lengths['median']}, at most {lengths['longest']}" if lengths else "-"
+        lengths, told = info.lengths, "-"
+        if lengths:
+            told = say("{median}, at most {longest}", median=lengths["median"], longest=lengths["longest"])
         answers = "; ".join(answers_texts(info.contents)) if info.contents else ""
-        said = [f"{len(info.too_long)} left out as too long"] if info.too_long else []
+        said = [say("{count} left out as too long", count=len(info.too_long))] if info.too_long else []
         found.append([split, str(info.examples), told, answers, "; ".join([*said, *info.remarks])])
     return found

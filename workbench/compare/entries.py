@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from workbench.compare.language import say
 from workbench.results import Results, RunRecord, Score
 
 # Cores' worth of time of other programs, and so many times the time of the fastest reference product of a run: above
 # either, times are not compared.
 DISTURBED, SLOWED = 0.25, 1.3
+WHILE_TRAINED = "other programs took {others:.1f} of {cores} cores while it was trained"
+WHILE_SCORED = "other programs took {others:.1f} of {cores} cores while it was scored"
 
 
 def entries(results: Results) -> list[RunRecord]:
@@ -34,13 +37,13 @@ def scores_of(results: Results) -> dict[str, Mapping[str, Score]]:
 def disturbance(results: Results, run: RunRecord) -> str:
     """Why the times of a record are not to be compared with others; empty where nothing speaks against it."""
     cores, threads = results.environment.get("cores") or 0, results.environment.get("threads") or 0
-    for stage, usage in (("trained", run.training_usage), ("scored", run.evaluation_usage)):
+    for stage, usage in ((WHILE_TRAINED, run.training_usage), (WHILE_SCORED, run.evaluation_usage)):
         if usage is not None and usage.others >= DISTURBED and usage.others + threads > cores:
-            return f"other programs took {usage.others:.1f} of {cores} cores while it was {stage}"
+            return say(stage, others=usage.others, cores=cores)
     products = [seconds for one in results.runs for seconds in one.product_seconds]
     if run.product_seconds and max(run.product_seconds) > SLOWED * min(products):
         times = max(run.product_seconds) / min(products)
-        return f"the machine was {times:.1f} times slower before or after it than at its best"
+        return say("the machine was {times:.1f} times slower before or after it than at its best", times=times)
     return ""
 
 
@@ -49,7 +52,7 @@ def disturbed_text(results: Results) -> str:
     said = [
         f"{run.method} ({reason})" for run in entries(results) if run.done and (reason := disturbance(results, run))
     ]
-    return f"Times marked with * are not to be compared: {'; '.join(said)}." if said else ""
+    return say("Times marked with * are not to be compared: {said}.", said="; ".join(said)) if said else ""
 
 
 def _mean(done: Sequence[RunRecord], calm: Sequence[RunRecord], scores: Mapping[str, Score] | None) -> RunRecord:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 
-from workbench.compare.curve import curve_text
 from workbench.compare.entries import disturbance, entries
+from workbench.compare.language import joined, say
 from workbench.console import bytes_text, count_text, duration_text
 from workbench.results import Results, RunRecord, Score
 
@@ -38,7 +38,7 @@ def score_columns(results: Results) -> dict[str, str]:
 def columns(results: Results) -> list[Column]:
     """Scores with their intervals, then costs; times that are not to be compared have a mark."""
     scores = [Column(title, partial(_score_cell, label)) for label, title in score_columns(results).items()]
-    return [*scores, *_cost_columns(results), *_money_columns(results), Column("ships as", _ships)]
+    return [*scores, *_cost_columns(results), *_money_columns(results), Column(say("ships as"), _ships)]
 
 
 def _score_cell(label: str, run: RunRecord) -> str:
@@ -49,19 +49,23 @@ def _cost_columns(results: Results) -> list[Column]:
     def mark(run: RunRecord) -> str:
         return "*" if disturbance(results, run) else ""
 
+    def trained(run: RunRecord) -> str:
+        seconds = f"{run.train_seconds:.0f}{mark(run)}"
+        return say("{seconds}, resumed", seconds=seconds) if run.resumed else seconds
+
     def speed(run: RunRecord) -> str:
         return f"{run.train_tokens_per_second:.0f}{mark(run)}" if run.train_tokens_per_second else "-"
 
     seconds = {record.entry: f"{record.seconds:.0f}" for record in results.tuning}
-    tuning = [Column("tuning (s)", lambda run: seconds.get(run.method, "-"))] if seconds else []
+    tuning = [Column(say("tuning (s)"), lambda run: seconds.get(run.method, "-"))] if seconds else []
     return [
         *tuning,
-        Column("trained", lambda run: count_text(run.trainable_parameters)),
-        Column("seconds", lambda run: f"{run.train_seconds:.0f}{mark(run)}{', resumed' if run.resumed else ''}"),
-        Column("tokens/s", speed),
-        Column("s/1,000 texts", lambda run: f"{seconds_text(run.seconds_as_shipped)}{mark(run)}"),
-        Column("memory", lambda run: bytes_text(run.peak_memory_bytes)),
-        Column("adapter", lambda run: bytes_text(run.adapter_bytes) if run.adapter_bytes else "-"),
+        Column(say("trained"), lambda run: count_text(run.trainable_parameters)),
+        Column(say("seconds"), trained),
+        Column(say("tokens/s"), speed),
+        Column(say("s/1,000 texts"), lambda run: f"{seconds_text(run.seconds_as_shipped)}{mark(run)}"),
+        Column(say("memory"), lambda run: bytes_text(run.peak_memory_bytes)),
+        Column(say("adapter"), lambda run: bytes_text(run.adapter_bytes) if run.adapter_bytes else "-"),
     ]
 
 
@@ -80,16 +84,18 @@ def _money_columns(results: Results) -> list[Column]:
         return "-" if seconds is None else money_text(price.of_seconds(seconds))
 
     unit = f" ({price.currency})" if price.currency else ""
-    return [Column(f"training costs{unit}", trained), Column(f"1,000 texts cost{unit}", answers)]
+    return [Column(say("training costs") + unit, trained), Column(say("1,000 texts cost") + unit, answers)]
 
 
 def _ships(run: RunRecord) -> str:
-    return "plain checkpoint" if run.export.merged else "adapter" if run.adapter_bytes else "-"
+    if run.export.merged:
+        return say("plain checkpoint")
+    return say("adapter") if run.adapter_bytes else "-"
 
 
 def head(results: Results) -> list[str]:
     """Heads of all columns."""
-    return ["method", *(column.head for column in columns(results))]
+    return [say("method"), *(column.head for column in columns(results))]
 
 
 def rows(results: Results, written: Callable[[str], str] = str) -> list[list[str]]:
@@ -99,7 +105,7 @@ def rows(results: Results, written: Callable[[str], str] = str) -> list[list[str
         cells = [column.cell(run) for column in all_columns] if run.done else []
         if not run.done:
             reason = " ".join(str(run.error).replace("|", "/").split())
-            cells = [f"failed: {written(reason)}", *[""] * (len(all_columns) - 1)]
+            cells = [say("failed: {reason}", reason=written(reason)), *[""] * (len(all_columns) - 1)]
         found.append([_label(results, run), *cells])
     return found
 
@@ -108,7 +114,9 @@ def _label(results: Results, run: RunRecord) -> str:
     """The name of an entry, and how many of its seeds failed, if some did."""
     of_entry = [one for one in results.runs if one.method == run.method]
     done = sum(one.done for one in of_entry)
-    return f"{run.method} ({done} of {len(of_entry)} seeds)" if 0 < done < len(of_entry) else run.method
+    if 0 < done < len(of_entry):
+        return say("{method} ({done} of {seeds} seeds)", method=run.method, done=done, seeds=len(of_entry))
+    return run.method
 
 
 def changes_table(results: Results) -> list[list[str]]:
@@ -127,9 +135,11 @@ def changes_table(results: Results) -> list[list[str]]:
         areas = [one.membership for one in of_entry if one.membership is not None]
         area = score_text(_mean(areas)) if areas else "-"
         named = sum(one.named for one in of_entry)
-        verbatim = f"{sum(one.verbatim for one in of_entry) / named:.0%} of {of_entry[0].named}" if named else "-"
+        share = sum(one.verbatim for one in of_entry) / named if named else 0.0
+        verbatim = say("{share:.0%} of {named}", share=share, named=of_entry[0].named) if named else "-"
         found.append([run.method, forgot, area, verbatim])
-    return [["method", "forgetting (nats)", "membership AUC", "known by heart"], *found] if found else []
+    heads = [say("method"), say("forgetting (nats)"), say("membership AUC"), say("known by heart")]
+    return [heads, *found] if found else []
 
 
 def _mean(scores: Sequence[Score]) -> Score:
@@ -139,18 +149,24 @@ def _mean(scores: Sequence[Score]) -> Score:
     return Score(value=value, low=value - low, high=value + high)
 
 
-CHANGES_TEXT = (
-    "Forgetting: by how much the loss on a fixed general text in English and Chinese rose, in nats per token. "
-    "Membership AUC: how often an example that was trained on has a lower loss than one that was not; 0.5 tells "
-    "nothing, and what the untuned checkpoint has is no doing of the training. Known by heart: figures and names in "
-    "the answers of training that the model would write itself, though they do not stand in the prompt."
-)
-
-
-def curves_text(results: Results) -> str:
-    """What the curves over the training rows say, as lines of a list."""
-    title = results.metrics[results.headline].title if results.curves else ""
-    return "".join(f"- {curve_text(curve, title)}\n" for curve in results.curves)
+def changes_text() -> str:
+    """What the columns of `changes_table` mean."""
+    return joined(
+        [
+            say(
+                "Forgetting: by how much the loss on a fixed general text in English and Chinese rose, in nats per "
+                "token."
+            ),
+            say(
+                "Membership AUC: how often an example that was trained on has a lower loss than one that was not; 0.5 "
+                "tells nothing, and what the untuned checkpoint has is no doing of the training."
+            ),
+            say(
+                "Known by heart: figures and names in the answers of training that the model would write itself, "
+                "though they do not stand in the prompt."
+            ),
+        ]
+    )
 
 
 def time_text(results: Results) -> str:
@@ -158,10 +174,18 @@ def time_text(results: Results) -> str:
     seconds = results.seconds
     if seconds is None:
         return ""
-    parts = f"tuning {seconds.tuning / 60:.1f}, " if seconds.tuning else ""
-    parts += f"training {seconds.training / 60:.1f}, evaluation {seconds.evaluation / 60:.1f}, export "
-    parts += f"{seconds.export / 60:.1f}, everything else {seconds.other / 60:.1f}"
-    return f"The run took {seconds.total / 60:.1f} minutes: {parts}."
+    minutes = {name: value / 60 for name, value in vars(seconds).items()}
+    if seconds.tuning:
+        return say(
+            "The run took {total:.1f} minutes: tuning {tuning:.1f}, training {training:.1f}, evaluation "
+            "{evaluation:.1f}, export {export:.1f}, everything else {other:.1f}.",
+            **minutes,
+        )
+    return say(
+        "The run took {total:.1f} minutes: training {training:.1f}, evaluation {evaluation:.1f}, export {export:.1f}, "
+        "everything else {other:.1f}.",
+        **minutes,
+    )
 
 
 def budget_text(results: Results) -> str:
@@ -169,26 +193,35 @@ def budget_text(results: Results) -> str:
     budget = results.budget
     if budget is None:
         return ""
-    expected = f"Expected were {budget.seconds / 60:.1f} minutes."
+    expected = say("Expected were {minutes:.1f} minutes.", minutes=budget.seconds / 60)
     if budget.minutes is None:
         return expected
     if not budget.was_cut:
-        return f"The whole job fits into the {budget.minutes:g} minutes that it was given. {expected}"
-    scored = ", ".join(f"{n} of {budget.evaluated_of[split]} of {split}" for split, n in budget.evaluated.items())
-    return (
-        f"Cut to end within {budget.minutes:g} minutes: every method made {budget.steps} of the recipe's "
-        f"{budget.full_steps} steps (about {count_text(budget.train_tokens)} tokens, the same for each), and scored "
-        f"are {scored} examples. {expected}"
+        fits = say("The whole job fits into the {minutes:g} minutes that it was given.", minutes=budget.minutes)
+        return joined([fits, expected])
+    scored = [
+        say("{count} of {all} of {split}", count=count, all=budget.evaluated_of[split], split=split)
+        for split, count in budget.evaluated.items()
+    ]
+    was_cut = say(
+        "Cut to end within {minutes:g} minutes: every method made {steps} of the recipe's {full_steps} steps (about "
+        "{tokens} tokens, the same for each), and scored are {scored} examples.",
+        minutes=budget.minutes,
+        steps=budget.steps,
+        full_steps=budget.full_steps,
+        tokens=count_text(budget.train_tokens),
+        scored=say(", ").join(scored),
     )
+    return joined([was_cut, expected])
 
 
 def forecasts(results: Results) -> list[tuple[str, list[str]]]:
     """What was expected of each run and what it took: its name, and a cell for training, evaluation and export."""
     return [
         (
-            f"{run.method} (seed {run.seed})" if results.several_seeds else run.method,
+            name_of(run, results.several_seeds),
             [
-                f"{duration_text(taken)} of {duration_text(expected)}"
+                say("{taken} of {expected}", taken=duration_text(taken), expected=duration_text(expected))
                 for taken, expected in (
                     (run.train_seconds, run.forecast.training),
                     (run.evaluation_seconds, run.forecast.evaluation),
@@ -199,6 +232,11 @@ def forecasts(results: Results) -> list[tuple[str, list[str]]]:
         for run in results.runs
         if run.done and run.forecast is not None
     ]
+
+
+def name_of(run: RunRecord, several: bool) -> str:
+    """What an entry is called beside others, with its seed where there are several."""
+    return say("{method} (seed {seed})", method=run.method, seed=run.seed) if several else run.method
 
 
 def seconds_text(seconds: float | None) -> str:

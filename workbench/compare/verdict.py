@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from workbench.compare.entries import scores_of
+from workbench.compare.language import joined, listed, say
 from workbench.compare.paired import LUCK
 from workbench.compare.power import least_p
 from workbench.compare.tables import aligned, difference_text, score_text
@@ -29,26 +30,41 @@ def conclude(results: Results) -> str:
     label, scores = results.compared_label, scores_of(results)
     scored = [name for name in scores if label in scores[name]]
     if not scored:
-        return "No method was carried to its end."
+        return say("No method was carried to its end.")
     among = best_set(results)
-    best, title = among[0], f"{results.metrics[results.headline].title} on {results.compared_split}"
-    text = f"Best by {title}: {best}, {score_text(scores[best][label])}. "
-    if len(scored) == 1 or not results.comparisons:
-        return text + "Nothing to compare it with."
+    best, metric = among[0], results.metrics[results.headline].title
+    told = {"metric": metric, "split": results.compared_split, "best": best, "score": score_text(scores[best][label])}
+    said = [say("Best by {metric} on {split}: {best}, {score}.", **told)]
     few = [pair.items for pair in results.comparisons if pair.items is not None and least_p(pair.items) > LUCK]
-    if few:
-        return text + (
-            f"{min(few)} independent test examples are too few to tell methods apart: even if one were better on all "
-            "of them, that could be luck."
+    if len(scored) == 1 or not results.comparisons:
+        said.append(say("Nothing to compare it with."))
+    elif few:
+        said.append(
+            say(
+                "{items} independent test examples are too few to tell methods apart: even if one were better on all "
+                "of them, that could be luck.",
+                items=min(few),
+            )
         )
-    behind = [name for name in scored if name not in among]
+    else:
+        said += _compared(results, among, [name for name in scored if name not in among])
+    return joined(said)
+
+
+def _compared(results: Results, among: Sequence[str], behind: Sequence[str]) -> list[str]:
+    """Which are the best, which are not, and what would tell more."""
     if len(among) == 1:
-        return text + "Every other method is behind it by more than luck explains (95 % confidence). " + _seeds(results)
-    of_all = "" if behind else ", which are all"
-    text += f"With 95 % confidence the best is among {_listed(among)}{of_all}: their differences may be luck. "
+        every = say("Every other method is behind it by more than luck explains (95 % confidence).")
+        return [every, _seeds(results)]
+    told = {"among": listed(among)}
     if behind:
-        text += f"Behind by more than luck explains: {_listed(behind)}. "
-    return text + _worth_tuning(results, among) + _more(results, among) + _seeds(results)
+        best = say("With 95 % confidence the best is among {among}: their differences may be luck.", **told)
+        said = [best, say("Behind by more than luck explains: {behind}.", behind=listed(behind))]
+    else:
+        said = [
+            say("With 95 % confidence the best is among {among}, which are all: their differences may be luck.", **told)
+        ]
+    return [*said, _worth_tuning(results, among), _more(results, among), _seeds(results)]
 
 
 def _worth_tuning(results: Results, among: Sequence[str]) -> str:
@@ -57,7 +73,7 @@ def _worth_tuning(results: Results, among: Sequence[str]) -> str:
     free = [name for name in among if name not in trained]
     if not free or not trained:
         return ""
-    return f"No training was shown to be worth its cost: {_listed(free)} may be as good. "
+    return say("No training was shown to be worth its cost: {free} may be as good.", free=listed(free))
 
 
 def would_tell(pair: Comparison) -> str:
@@ -65,20 +81,26 @@ def would_tell(pair: Comparison) -> str:
     if pair.p_adjusted <= LUCK or not pair.difference or (pair.detectable is None and pair.items_to_tell is None):
         return ""
     if pair.items_to_tell is None:
-        return "more than can be had"
-    seeds = f" with {pair.seeds_to_tell} seeds ({pair.seeds} here)" if pair.seeds_to_tell is not None else ""
-    return f"{pair.items_to_tell:,} test examples ({pair.items} here){seeds}"
+        return say("more than can be had")
+    told = {"examples": f"{pair.items_to_tell:,}", "here": pair.items}
+    if pair.seeds_to_tell is None:
+        return say("{examples} test examples ({here} here)", **told)
+    seeds = {"seeds": pair.seeds_to_tell, "seeds_here": pair.seeds}
+    return say("{examples} test examples ({here} here) with {seeds} seeds ({seeds_here} here)", **told, **seeds)
 
 
 def pairs_table(results: Results) -> str:
     """Every pair in Markdown: difference, p-values, and what would tell it; empty where there are none."""
     if not results.comparisons:
         return ""
-    lines = [["methods", f"difference in {results.compared_label}", "p", "adjusted", "would tell"]]
+    difference_in = say("difference in {label}", label=results.compared_label)
+    lines = [[say("methods"), difference_in, "p", say("adjusted"), say("would tell")]]
     for pair in results.comparisons:
         difference, low, high = (difference_text(results, one) for one in (pair.difference, pair.low, pair.high))
         p_values = f"{pair.p:.3f}", f"{pair.p_adjusted:.3f}"
-        lines.append([f"{pair.b} against {pair.a}", f"{difference} [{low}, {high}]", *p_values, would_tell(pair)])
+        lines.append(
+            [say("{b} against {a}", b=pair.b, a=pair.a), f"{difference} [{low}, {high}]", *p_values, would_tell(pair)]
+        )
     return aligned(lines)
 
 
@@ -88,19 +110,19 @@ def _more(results: Results, among: Sequence[str]) -> str:
     told = would_tell(pair) if pair else ""
     if not pair or not told:
         return ""
+    two = {"one": among[0], "other": among[1]}
     if pair.items_to_tell is None:
-        return f"So small a difference as that between {among[0]} and {among[1]} no number of examples would tell. "
-    return f"If the difference between {among[0]} and {among[1]} is as large as it looks, {told} would tell it. "
+        return say("So small a difference as that between {one} and {other} no number of examples would tell.", **two)
+    two["told"] = told
+    return say("If the difference between {one} and {other} is as large as it looks, {told} would tell it.", **two)
 
 
 def _seeds(results: Results) -> str:
     """Whether what is said holds for other seeds."""
     if any(pair.seeds > 1 for pair in results.comparisons):
-        return f"This holds for other seeds, too: {results.seeds} were carried through."
+        return say("This holds for other seeds, too: {seeds} were carried through.", seeds=results.seeds)
     if all(run.fixed for run in results.runs):
         return ""
-    return "This is said of the models that were trained, with one seed each: another seed may change it (--seeds 3)."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return say(
+        "This is said of the models that were trained, with one seed each: another seed may change it (--seeds 3)."
+    )

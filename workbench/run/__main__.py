@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         help="end within N minutes, downloads aside: training and evaluation are cut to fit, alike for every method, "
         "and the report says what was cut (default: the recipe's Training(minutes=...), or no limit)",
     )  # fmt: skip
+    p.add_argument("--language", choices=("en", "zh"), default="en", help="of the report (default: en)")
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<recipe>/<date-time>)")
     p.add_argument(
         "--resume", type=Path, metavar="DIR",
@@ -243,6 +244,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         seeds=arguments.seeds,
         tune=arguments.tune,
         price=arguments.price,
+        language=arguments.language,
         curve=arguments.curve,
         limit=arguments.limit,
         minutes=arguments.minutes or recipe.training.minutes,

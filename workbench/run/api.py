@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench.compare import table
+from workbench.compare.language import LANGUAGES
 from workbench.console import quiet_libraries
-from workbench.errors import UserError
+from workbench.errors import UserError, unknown
 from workbench.evaluation import Prediction, read_predictions
 from workbench.export.formats.verdict import Verdict
 from workbench.methods import method_and_head
@@ -117,6 +118,7 @@ def run_recipe(
     tune: int | None = None,
     curve: bool = False,
     price: str | None = None,
+    language: str = "en",
     limit: int | None = None,
     minutes: float | None = None,
     out: str | Path | None = None,
@@ -134,6 +136,7 @@ def run_recipe(
         tune: trials by which the settings of each method are chosen; None takes them as they are.
         curve: train each method on a quarter and a half of the training rows, too, for how many are needed.
         price: of an hour of this machine, such as "1.20 USD": the table tells what training and 1,000 answers cost.
+        language: of the report, "en" or "zh".
         limit: at most so many examples of each split.
         minutes: the run ends within so many, downloads aside: training and evaluation are cut to fit, alike for every
             method; None takes the recipe's `Training(minutes=...)`, or no limit.
@@ -157,6 +160,7 @@ def run_recipe(
         tune=tune,
         curve=curve,
         price=price,
+        language=language,
         limit=limit,
         minutes=minutes or recipe.training.minutes,
         day=date.today().isoformat(),
@@ -178,6 +182,8 @@ def _require_sensible(options: Options) -> None:
     """
     if min(options.seeds, *(number for number in (options.limit, options.tune) if number is not None), 1) < 1:
         raise UserError("seeds, limit and tune must be at least 1")
+    if options.language not in LANGUAGES:
+        raise unknown("language of a report", options.language, LANGUAGES)
     if options.minutes is not None and not options.minutes > 0:
         raise UserError("minutes must be above 0")
     for name in options.methods or ():

@@ -48,6 +48,7 @@ class Options:
         model: None for the recipe's checkpoint.
         bits: how the frozen base is held while training.
         curve: whether parts of the training rows are trained on, too.
+        language: in which the report is written, "en" or "zh".
         price: of an hour of the machine, as it was written, such as "1.20 USD"; None where it is not stated.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
         seed, seeds: the first seed, and how many.
@@ -81,6 +82,7 @@ class Options:
     precision: str = "float32"
     tune: int | None = None
     price: str | None = None
+    language: str = "en"
     curve: bool = False
     code: Mapping[str, str] | None = None
     command: str | None = None

@@ -26,6 +26,7 @@ def command_of(options: Options) -> str:
         "--limit": options.limit,
         "--tune": options.tune,
         "--price": options.price,
+        "--language": options.language if options.language != "en" else None,
         "--minutes": f"{options.minutes:g}" if options.minutes else None,
     }
     parts += ["--curve"] * options.curve

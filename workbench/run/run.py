@@ -268,7 +268,7 @@ def _finished(
     results = replace(results, curves=curves(job, folder, results, answers))
     folder.write_results(results)
     first = {name: given for (name, seed), given in predictions.items() if seed == folder.options.seed}
-    write_report(folder.path, results, first, job.recipe.description)
+    write_report(folder.path, results, first, job.recipe.description, job.metrics, folder.options.language)
     return results
 
 

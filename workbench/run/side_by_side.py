@@ -22,12 +22,14 @@ class SideBySide:
     Attributes:
         results: as if one run had carried out all of it; entries are called `<run>/<entry>` where there are several.
         answers: entry -> answers of its first seed.
+        metrics: by which all of it is scored.
         remarks: what the runs differ in besides their methods, in sentences.
     """
 
     results: Results
     answers: Mapping[str, Sequence[Prediction]]
     remarks: Sequence[str]
+    metrics: Sequence[Metric]
 
 
 Answers = dict[str, dict[int, list[Prediction]]]
@@ -99,7 +101,7 @@ def side_by_side(paths: Sequence[str | Path], *, metric: str | None = None, spli
         seconds=None,
         budget=None,
     )
-    return SideBySide(results=results, answers=first, remarks=[*left_out, *_remarks(read)])
+    return SideBySide(results=results, answers=first, remarks=[*left_out, *_remarks(read)], metrics=metrics)
 
 
 def split_of(label: str) -> str:
