@@ -149,7 +149,7 @@ def test_no_picture_shows_the_source_of_a_formula() -> None:
     runs = [
         run_record(name, score, trainable_parameters=count) for name, count in (("untuned", 0), ("lora", 6_270_000))
     ]
-    picture = quality_against_costs(runs, "figures[test]", "figures on test", higher=True)
+    picture = quality_against_costs(runs, ["untuned", "lora"], "figures[test]", "figures on test", higher=True)
     assert "mathdefault" not in picture
     assert "$" not in picture
     assert ">1M<" in picture
@@ -169,7 +169,7 @@ def test_texts_of_others_do_nothing_in_markdown() -> None:
     for mark in ("!", "<", "[", "]", "|", "`"):
         assert shown.count(mark) == shown.count(f"\\{mark}"), mark
     failed = run_record("lora", {}, status="failed", error=EVIL)
-    for text in (table(tiny_results(runs=[failed]), markdown), _markdown(tiny_results(runs=[failed]), "", "")):
+    for text in (table(tiny_results(runs=[failed]), markdown), _markdown(tiny_results(runs=[failed]), "")):
         assert "<img" not in text
         assert "![" not in text
         assert "\n# owned" not in text

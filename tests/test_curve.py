@@ -73,8 +73,8 @@ def test_a_flat_line_passes_nothing() -> None:
     assert [one.rows for one in curve.crossings] == [None, None]
     assert [one.above for one in curve.crossings] == [False, True]
     text = curve_text(curve, "accuracy")
-    assert "is behind ahead (70.8), and not known to reach it" in text
-    assert "is ahead of behind" in text
+    assert "It is behind ahead (64.2), and not known to reach it." in text
+    assert "It is ahead of behind" in text
 
 
 def test_a_run_trains_on_nested_parts_and_goes_on_after_an_interruption(

@@ -161,7 +161,7 @@ def _markdown(results: Results, description: str) -> str:
     base = results.checkpoint.name.replace("`", "'")
     about = [interval_text(results), say("Checkpoint: {name}.", name=f"`{base}`")]
     about += [disturbed_text(results), time_text(results), budget_text(results)]
-    title = results.metrics[results.headline].title
+    title = results.metrics[results.headline].title if results.curves else ""
     changes = changes_table(results)
     remarks = [(split, remark) for split, info in results.data.splits.items() for remark in info.remarks]
     exports = [

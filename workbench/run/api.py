@@ -128,18 +128,16 @@ def run_recipe(
     Args:
         methods: of `workbench.methods`; None takes the recipe's.
         model: another checkpoint than the recipe's.
-        bits: how the frozen base is held while training: 32, 16, 8 or 4; None takes 16 where the processor computes
-            bfloat16, else 32.
+        bits: how the frozen base is held while training: 32, 16, 8 or 4; None: 16 where bfloat16 is fast, else 32.
         precision: in what is scored, merged and proven: "float32", or "bfloat16", which takes half the memory.
-        seed: the first seed.
-        seeds: how many.
+        seed, seeds: the first seed, and how many.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
         curve: train each method on a quarter and a half of the training rows, too, for how many are needed.
-        price: of an hour of this machine, such as "1.20 USD": the table tells what training and 1,000 answers cost.
+        price: of an hour of this machine, such as "1.20 USD".
         language: of the report, "en" or "zh".
         limit: at most so many examples of each split.
-        minutes: the run ends within so many, downloads aside: training and evaluation are cut to fit, alike for every
-            method; None takes the recipe's `Training(minutes=...)`, or no limit.
+        minutes: the run ends within so many, downloads aside, cut alike for every method; None takes the recipe's
+            `Training(minutes=...)`, or no limit.
         out: the output folder, which must be empty or new; None takes `runs/<name>/<date-time>`.
 
     Raises:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy.special import logsumexp
 from torch import nn
 
@@ -10,11 +11,13 @@ from workbench.data import Example
 from workbench.data.pairs import Pairs
 from workbench.data.render import Rendered
 from workbench.evaluation.changes import general_loss, membership, token_losses, verbatim
+from workbench.models import bfloat16_is_fast, device
 from workbench.results import Changes, Score
 from workbench.run.prepare import Job
 
-# Examples of each side, evenly spread; with fewer than `FEWEST` nothing is said of what can be told from outside.
-EXAMPLES, FEWEST = 100, 10
+# Examples of each side at most, evenly spread, and of those that are scored so large a share: what is looked at beside
+# must take little. With fewer than `FEWEST` nothing is said of what can be told from outside.
+EXAMPLES, SHARE, FEWEST = 100, 0.5, 10
 
 Sample = list[tuple[Example, Rendered]]
 
@@ -31,7 +34,8 @@ def changes_of(job: Job, model: nn.Module) -> Changes:
         return Changes(membership=_area(*of_classes), trained_on=len(of_classes[0]), held_out=len(of_classes[1]))
     tokenizer = job.renderer.tokenizer
     pad_id = tokenizer.pad_token_id or 0
-    losses, others = (token_losses(model, [item for _, item in some], pad_id) for some in (seen, unseen))
+    with reading_as_trained(job):
+        losses, others = (token_losses(model, [item for _, item in some], pad_id) for some in (seen, unseen))
     written = [number for number, (example, _) in enumerate(seen) if not example.choices]
     said, named = verbatim(
         tokenizer,
@@ -49,21 +53,31 @@ def changes_of(job: Job, model: nn.Module) -> Changes:
     )
 
 
+def reading_as_trained(job: Job) -> torch.autocast:
+    """While it is open, models compute as they do in a training; rounding is no matter where losses are told apart."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=job.bits < 32 and bfloat16_is_fast())
+
+
 def _area(seen: Sequence[float], unseen: Sequence[float]) -> Score | None:
     return membership(seen, unseen) if min(len(seen), len(unseen)) >= FEWEST else None
 
 
 def samples(job: Job) -> tuple[Sample, Sample]:
     """Some examples that are trained on, and some that are not, of the validation split first."""
-    pairs = job.pairs
-    kinds = {(example.task, bool(example.choices)) for example, _ in _some(pairs["train"], EXAMPLES)}
+    pairs, count = job.pairs, number_of(job)
+    kinds = {(example.task, bool(example.choices)) for example, _ in _some(pairs["train"], count)}
     unseen: Sample = []
     for split in dict.fromkeys(("validation", *job.recipe.evaluated_splits)):
-        found = [one for one in _some(pairs[split], EXAMPLES) if (one[0].task, bool(one[0].choices)) in kinds]
-        unseen += found[: EXAMPLES - len(unseen)]
+        found = [one for one in _some(pairs[split], count) if (one[0].task, bool(one[0].choices)) in kinds]
+        unseen += found[: count - len(unseen)]
     trained = {(example.task, bool(example.choices)) for example, _ in unseen}
-    seen = [one for one in _some(pairs["train"], EXAMPLES) if (one[0].task, bool(one[0].choices)) in trained]
+    seen = [one for one in _some(pairs["train"], count) if (one[0].task, bool(one[0].choices)) in trained]
     return seen, unseen
+
+
+def number_of(job: Job) -> int:
+    """Examples of each side."""
+    return max(FEWEST, min(EXAMPLES, int(SHARE * sum(map(len, job.evaluated.values())))))
 
 
 def tokens_read(job: Job) -> int:

@@ -15,7 +15,7 @@ from workbench.data import Example
 from workbench.data.render import Rendered
 from workbench.errors import MethodError, UserError
 from workbench.evaluation.calibration import choose, fitting_sample, usual_calibration
-from workbench.evaluation.changes import general_loss
+from workbench.evaluation.changes import general_loss, token_losses
 from workbench.export import FreshProcess
 from workbench.generation.context import most_tokens
 from workbench.generation.engine import MOST_TOGETHER, LocalModel
@@ -24,7 +24,7 @@ from workbench.methods import Mergeable, Method
 from workbench.models import attach, fast_evaluation, load_model, release_memory, size, without_adapter
 from workbench.recipe import LIKELIHOOD
 from workbench.results import Forecast
-from workbench.run.changes import tokens_read
+from workbench.run.changes import reading_as_trained, samples, tokens_read
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry
 from workbench.run.forecast import Costs, EntryCost, Pending
 from workbench.run.merge import PROOF_PROMPTS
@@ -43,6 +43,8 @@ from workbench.training.rows import lengths
 
 logger = logging.getLogger(__name__)
 
+# Examples that are read as when it is looked at what else changed, and timed.
+LOOKED_AT = 8
 # Examples whose choices are timed, and examples of each split to which a baseline is fitted to time it.
 CHOICES_TIMED, FITTED = 16, 200
 # Plain transformers, which proves an export, takes so many times as long for a text as the engine here.
@@ -144,7 +146,8 @@ class _Base:
             self.calibration = self._calibration_seconds(local)
             began = time.perf_counter()
             self.general_loss = general_loss(model, job.renderer.tokenizer)
-            self.looking = time.perf_counter() - began + self.writing.token * tokens_read(job)
+            self.general = time.perf_counter() - began
+            self.looking = self._looking_seconds(model)
         self.memory_bytes = memory.peak_bytes
         self.disk = disk_rate(folder)
         del model
@@ -195,6 +198,15 @@ class _Base:
         """Of all answers that are written, given their lengths."""
         return self.writing.seconds(sum(item.length for item in self.written), answers, self.together)
 
+    def _looking_seconds(self, model: nn.Module) -> float:
+        """To read examples that were trained on and others, of all that there are to be scored; see `changes_of`."""
+        some = samples(self.job)[0]
+        timed = [item for _, item in some[:: max(1, len(some) // LOOKED_AT)]]
+        pad_id = self.job.renderer.tokenizer.pad_token_id or 0
+        with reading_as_trained(self.job):
+            seconds = seconds_of(lambda: token_losses(model, timed, pad_id))
+        return seconds * tokens_read(self.job) / sum(item.length for item in timed)
+
     @property
     def files_seconds(self) -> float:
         """To merge a checkpoint, write and read it."""
@@ -234,8 +246,8 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     if not method.trains:
         answers = np.full_like(references, job.recipe.max_new_tokens)  # it has not learned when to end
         return EntryCost(
-            fixed=Forecast(evaluation=base.loading + base.calibration + base.looking),
-            evaluation=base.writing_seconds(answers) + len(base.chosen) * base.choosing,
+            fixed=Forecast(evaluation=base.loading + base.calibration + base.general),
+            evaluation=base.writing_seconds(answers) + len(base.chosen) * base.choosing + base.looking,
             memory_bytes=base.memory_bytes,
             total=base.total,
         )
@@ -264,11 +276,11 @@ def _method_cost(job: Job, method: Method, base: _Base) -> EntryCost:
     return EntryCost(
         fixed=Forecast(
             training=base.loading + 4 * adapter / base.disk,
-            evaluation=base.opening_seconds(slower, len(precision.bases)) + calibration + slower * base.looking,
+            evaluation=base.opening_seconds(slower, len(precision.bases)) + calibration + slower * base.general,
             export=base.files_seconds if exports else 0.0,
         ),
         training=training,
-        evaluation=slower * base.writing_seconds(references) + len(base.chosen) * choosing,
+        evaluation=slower * (base.writing_seconds(references) + base.looking) + len(base.chosen) * choosing,
         proof=proof / len(base.first()),
         memory_bytes=max(memory.peak_bytes, training.memory_bytes, base.memory_bytes),
         disk_bytes=(0 if method.trains_base else adapter) + (merged if exports else 0),
