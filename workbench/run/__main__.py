@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         help="end within N minutes, downloads aside: training and evaluation are cut to fit, alike for every method, "
         "and the report says what was cut (default: the recipe's Training(minutes=...), or no limit)",
     )  # fmt: skip
+    p.add_argument(
+        "--track", metavar="A,B", default="",
+        help="tell these of every training, beside TensorBoard: mlflow (mlflow.db in this folder, or "
+        "MLFLOW_TRACKING_URI), wandb (offline without WANDB_API_KEY), trackio",
+    )  # fmt: skip
     p.add_argument("--language", choices=("en", "zh"), default="en", help="of the report (default: en)")
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<recipe>/<date-time>)")
     p.add_argument(
@@ -113,7 +118,7 @@ def _add_options_of_comparison(p: argparse.ArgumentParser) -> None:
 
 
 # Options that say how a run is begun.
-IGNORED = ("model", "bits", "precision", "limit", "minutes", "tune", "curve", "price", "out", "check")
+IGNORED = ("model", "bits", "precision", "limit", "minutes", "tune", "curve", "price", "track", "out", "check")
 
 
 def positive(text: str) -> int:
@@ -245,6 +250,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         tune=arguments.tune,
         price=arguments.price,
         language=arguments.language,
+        track=tuple(filter(None, arguments.track.split(","))),
         curve=arguments.curve,
         limit=arguments.limit,
         minutes=arguments.minutes or recipe.training.minutes,

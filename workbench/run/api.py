@@ -119,6 +119,7 @@ def run_recipe(
     curve: bool = False,
     price: str | None = None,
     language: str = "en",
+    track: Sequence[str] = (),
     limit: int | None = None,
     minutes: float | None = None,
     out: str | Path | None = None,
@@ -132,12 +133,10 @@ def run_recipe(
         precision: in what is scored, merged and proven: "float32", or "bfloat16", which takes half the memory.
         seed, seeds: the first seed, and how many.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
-        curve: train each method on a quarter and a half of the training rows, too, for how many are needed.
-        price: of an hour of this machine, such as "1.20 USD".
-        language: of the report, "en" or "zh".
+        curve, price: as `--curve`; of an hour of this machine, such as "1.20 USD".
+        language, track: of the report, "en" or "zh"; and trackers beside TensorBoard, such as "mlflow".
         limit: at most so many examples of each split.
-        minutes: the run ends within so many, downloads aside, cut alike for every method; None takes the recipe's
-            `Training(minutes=...)`, or no limit.
+        minutes: the run ends within so many, cut alike for every method; None takes the recipe's, or no limit.
         out: the output folder, which must be empty or new; None takes `runs/<name>/<date-time>`.
 
     Raises:
@@ -159,6 +158,7 @@ def run_recipe(
         curve=curve,
         price=price,
         language=language,
+        track=tuple(track),
         limit=limit,
         minutes=minutes or recipe.training.minutes,
         day=date.today().isoformat(),

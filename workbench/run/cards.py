@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.console import markdown
-from workbench.export.card import model_card
+from workbench.export.card import Measured, model_card
 from workbench.export.loading import adapter_loading
 from workbench.methods import Method
 from workbench.models import DEQUANTIZED, ORIGINAL
@@ -64,7 +64,23 @@ def card(
             **(notes or {}),
             "Made with": _made_with(),
         },
+        measured=measured(job, scores),
     )
+
+
+def measured(job: Job, scores: Mapping[str, Score]) -> list[Measured]:
+    """The scores of the splits, as the hub knows them."""
+    titles = {metric.name: metric.title for metric in job.metrics}
+    found = []
+    for label, score in scores.items():
+        metric, _, split = label.removesuffix("]").partition("[")
+        if split in job.evaluated and metric in titles:
+            chosen = any(example.choices for example, _ in job.evaluated[split][:1])
+            task = "text-classification" if chosen else "text-generation"
+            found.append(
+                Measured(task=task, data=job.recipe.name, split=split, metric=metric, title=titles[metric], score=score)
+            )
+    return found
 
 
 def _loading(job: Job) -> str:

@@ -101,7 +101,7 @@ def part_of_job(job: Job, part: float) -> Job:
     heads = {name: _trained_on(head, part) for name, head in job.heads.items()}
     scored = {split: part_of(job.pairs[split], math.ceil(SCORED * len(some))) for split, some in job.evaluated.items()}
     recipe = replace(job.recipe, training=training)
-    return replace(job, recipe=recipe, heads=heads, head=heads[job.head.name], parts=scored)
+    return replace(job, recipe=recipe, heads=heads, head=heads[job.head.name], parts=scored, trackers=())
 
 
 def _trained_on(head: Head, part: float) -> Head:

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date
@@ -50,6 +50,7 @@ class Options:
         curve: whether parts of the training rows are trained on, too.
         language: in which the report is written, "en" or "zh".
         price: of an hour of the machine, as it was written, such as "1.20 USD"; None where it is not stated.
+        track: trackers that are told of every training, beside TensorBoard.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
         seed, seeds: the first seed, and how many.
         limit: at most so many examples of each split; None for all.
@@ -83,6 +84,7 @@ class Options:
     tune: int | None = None
     price: str | None = None
     language: str = "en"
+    track: Sequence[str] = ()
     curve: bool = False
     code: Mapping[str, str] | None = None
     command: str | None = None

@@ -31,7 +31,7 @@ from workbench.methods import find_method
 from workbench.models import DEQUANTIZED, ORIGINAL, load_model, load_tokenizer, plain_model, release_memory
 from workbench.models.checkpoint import read_config
 from workbench.results import Results, RunRecord
-from workbench.run.cards import BASES
+from workbench.run.cards import BASES, measured
 from workbench.run.data_info import data_of, require_same_data
 from workbench.run.export import export_record, finished_record, mergeable_record, require_new_folder
 from workbench.run.folder import RunFolder, TrialFolder
@@ -372,6 +372,7 @@ def _describe(
             **notes,
             "Read back by": ", ".join(f"{package} {number}" for package, number in readers.items()),
         },
+        measured=measured(job, {f"{two.metric}[{two.split}]": one}),
     )
     files.write_text(folder / "README.md", card)
     checksums = checksums_of(folder)

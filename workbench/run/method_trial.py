@@ -3,13 +3,14 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import TrainerCallback
 
 from workbench import files
 from workbench.data.labels import Labels
@@ -28,8 +29,9 @@ from workbench.run.prepare import Job
 from workbench.run.resources import Watched, watched
 from workbench.run.saved import SavedModel, open_saved
 from workbench.run.scoring import Evaluated, evaluate
+from workbench.run.tracked import tracking
 from workbench.sources import public_name
-from workbench.training import Limit, Place, Trained, train
+from workbench.training import Limit, Place, Told, Trained, train
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +71,16 @@ def run_method(
             return _run_untuned(job, method, seed, folder)
     if job.head.labels is not None:
         write_labels(folder, job.head.labels)
-    with clock.stage(name, seed, TRAINING), watched() as training:
-        fitted = _fit(job, method, seed, settings, folder, clock.limit())
-        if fitted.trained.stopped_at is not None:
-            clock.stopped_at(fitted.trained.stopped_at)
-    with clock.stage(name, seed, EVALUATION), watched() as scoring:
-        saved = open_saved(job, method, folder, fitted.mergeability)
-        warning = _warning(name, saved.loss, fitted.trained)
-        evaluated = evaluate(job, name, saved.model, folder)
+    with tracking(job, method, seed, settings, folder) as told:
+        with clock.stage(name, seed, TRAINING), watched() as training:
+            fitted = _fit(job, method, seed, settings, folder, clock.limit(), [Told(told)])
+            if fitted.trained.stopped_at is not None:
+                clock.stopped_at(fitted.trained.stopped_at)
+        with clock.stage(name, seed, EVALUATION), watched() as scoring:
+            saved = open_saved(job, method, folder, fitted.mergeability)
+            warning = _warning(name, saved.loss, fitted.trained)
+            evaluated = evaluate(job, name, saved.model, folder)
+        told.scores = evaluated.scores
     began = time.perf_counter()
     with clock.stage(name, seed, EXPORT):
         mergeability = fitted.mergeability if exports else NotMergeable("it was trained to be scored alone")
@@ -250,6 +254,7 @@ def trained_by(
     folder: Path,
     limit: Limit,
     title: str = "",
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Trained:
     """Train what was `attached`; see `workbench.training.train`.
 
@@ -271,6 +276,7 @@ def trained_by(
         driver=method.driver(model) if method.driver else None,
         limit=limit,
         kept_in=Place(job.data.store.folder, f"{job.data.content}.{job.rows.objective.name}.{precision.trained_bits}"),
+        callbacks=callbacks,
     )
 
 
@@ -285,7 +291,13 @@ class _Fitted:
 
 
 def _fit(
-    job: Job, method: Method, seed: int, settings: Mapping[str, Any], folder: TrialFolder, limit: Limit
+    job: Job,
+    method: Method,
+    seed: int,
+    settings: Mapping[str, Any],
+    folder: TrialFolder,
+    limit: Limit,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> _Fitted:
     """Attach, train and save.
 
@@ -295,7 +307,7 @@ def _fit(
     model = attached(job, method, seed, settings)
     mergeability = method.mergeability(model)
     counted = size(model)
-    trained = trained_by(job, method, model, seed, settings, folder.training, limit)
+    trained = trained_by(job, method, model, seed, settings, folder.training, limit, callbacks=callbacks)
     if method.trains_base:
         with files.whole_folder(folder.trained) as aside:
             model.save_pretrained(aside, safe_serialization=True)  # type: ignore[operator]

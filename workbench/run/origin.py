@@ -26,6 +26,7 @@ def command_of(options: Options) -> str:
         "--limit": options.limit,
         "--tune": options.tune,
         "--price": options.price,
+        "--track": ",".join(options.track) or None,
         "--language": options.language if options.language != "en" else None,
         "--minutes": f"{options.minutes:g}" if options.minutes else None,
     }

@@ -36,6 +36,7 @@ from workbench.run.memory import require_memory
 from workbench.run.remarks import remarks_on, require_metrics
 from workbench.sources import Checkpoint, fetch_checkpoint
 from workbench.training import TrainingRows, check_extra, find_objective, steps_in
+from workbench.training.trackers import ALWAYS
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Job:
     Attributes:
         entries: what is compared, in the order of the table.
         bits: how the frozen base is held while training.
+        trackers, group: where its trainings are tracked, and what the run is called there.
         shipped_in: in what it is scored, merged and proven, one of `SHIPPED`.
         data: every split, ready for the checkpoint.
         heads: by name; see `workbench.run.heads`.
@@ -71,6 +73,8 @@ class Job:
     mergeability: Mapping[str, Mergeability]
     parts: Mapping[str, Pairs] = field(default_factory=dict)
     shipped_in: str = "float32"
+    trackers: Sequence[str] = (ALWAYS,)
+    group: str = "run"
     fetching_seconds: float = 0.0
 
     @property

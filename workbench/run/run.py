@@ -39,6 +39,7 @@ from workbench.run.resources import changed_versions, environment, versions
 from workbench.run.trial import run_trial, trials_of
 from workbench.run.tuning import tune
 from workbench.sources import public_name
+from workbench.training.trackers import ALWAYS, require_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
         UserError: anything the user has to mend.
     """
     options = folder.options
+    require_trackers(options.track)
     job = prepare(
         folder.recipe,
         methods=options.methods,
@@ -65,7 +67,8 @@ def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
         day=day_of(options),
     )
     folder.require_base(job.checkpoint.path)
-    return planned(job, options.plan)
+    trackers = tuple(dict.fromkeys((ALWAYS, *options.track)))
+    return planned(replace(job, trackers=trackers, group=folder.path.resolve().name), options.plan)
 
 
 def begin_run(folder: RunFolder, began: float) -> Results:

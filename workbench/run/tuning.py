@@ -17,7 +17,7 @@ from workbench.run.folder import RunFolder
 from workbench.run.method_trial import attached, trained_by
 from workbench.run.prepare import Job, require_context
 from workbench.run.trial import why_failed
-from workbench.training import Limit
+from workbench.training import Limit, Watched
 from workbench.tune import Outcome, Proposal, Study, is_behind
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def _tried(job: Job, entry: TunedEntry, proposal: Proposal, folder: RunFolder, l
     try:
         view = with_tuned(job, entry, proposal.settings).of(entry)
         model = attached(view, entry.method, seed, {})
-        trained = trained_by(view, entry.method, model, seed, {}, place, replace(limit, watch=behind), title)
+        trained = trained_by(view, entry.method, model, seed, {}, place, limit, title, [Watched(behind)])
         del model
         release_memory()
     except (MethodError, UserError) as error:

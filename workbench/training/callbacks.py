@@ -5,18 +5,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import TensorBoardCallback
 
 from workbench.console import progress_bar
 from workbench.errors import MethodError
 from workbench.methods import Driver
 from workbench.training.checkpoints import load_trained_state, save_whole, trained_state
+from workbench.training.trackers import Tracking
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -68,7 +67,7 @@ class Watched(TrainerCallback):
     """Stops a training when somebody who sees its validation losses says so.
 
     Args:
-        watch: see `Limit`.
+        watch: given the losses so far, optimizer step -> loss, whether it is to be stopped behind the last one.
     """
 
     def __init__(self, watch: Callable[[Mapping[int, float]], bool]) -> None:
@@ -124,13 +123,10 @@ class Limit:
     Attributes:
         stop_at: when, by `time.perf_counter`; None for never.
         most_steps: optimizer steps, of which another method could not make more; None for no limit.
-        watch: given the validation losses so far, optimizer step -> loss, whether it is to be stopped behind the last
-            one; None never stops.
     """
 
     stop_at: float | None = None
     most_steps: int | None = None
-    watch: Callable[[Mapping[int, float]], bool] | None = None
 
     def reached(self, step: int) -> bool:
         """Whether the training ends behind this step."""
@@ -198,21 +194,28 @@ class Progress(TrainerCallback):
             self.bar.close()
 
 
-class Scalars(TensorBoardCallback):
-    """TensorBoard's curves without the dump of all arguments, which names paths, and without this machine's name."""
+class Told(TrainerCallback):
+    """Tells trackers of losses and rates, under the names that transformers gives them in TensorBoard."""
 
-    def __init__(self, folder: Path) -> None:
-        from tensorboard.summary.writer import event_file_writer
-        from torch.utils.tensorboard import SummaryWriter
+    NAMES: ClassVar = {
+        "loss": "train/loss",
+        "learning_rate": "train/learning_rate",
+        "grad_norm": "train/grad_norm",
+        "eval_loss": "eval/loss",
+    }
 
-        asked, nameless = event_file_writer.socket, SimpleNamespace(gethostname=lambda: "localhost")
-        event_file_writer.socket = nameless  # by which it names its file
-        try:
-            super().__init__(SummaryWriter(log_dir=str(folder)))
-        finally:
-            event_file_writer.socket = asked
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Write nothing: the writer is open."""
+        """Tell what was logged."""
+        values = {name: float(logs[key]) for key, name in self.NAMES.items() if logs and key in logs}
+        if values:
+            self.tracking.log(values, state.global_step)

@@ -1,6 +1,6 @@
 """Train an attached model on rows of an objective."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import nn
+from transformers import TrainerCallback
 
 from workbench.errors import MethodError
 from workbench.methods import Driver
 from workbench.models import fast_training, has_linear_output, keep_memory
 from workbench.recipe import Training
 from workbench.training.activations import KeptActivations, Place
-from workbench.training.callbacks import BestState, Deadline, FiniteLoss, Limit, Progress, Scalars, Watched
+from workbench.training.callbacks import BestState, Deadline, FiniteLoss, Limit, Progress
 from workbench.training.checkpoints import (
     BEST_FILE,
     last_whole_checkpoint,
@@ -45,6 +46,7 @@ def train(
     driver: Driver | None = None,
     limit: Limit = NO_LIMIT,
     kept_in: Place | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Trained:
     """Train `model` in place and leave it in its best state.
 
@@ -54,13 +56,14 @@ def train(
         model: its trainable parameters are those with `requires_grad`.
         rows: what is trained on, and for which objective.
         autocast: compute in bfloat16 whatever is kept in float32.
-        folder: for checkpoints, the best state and TensorBoard's logs (`logs/`).
+        folder: for checkpoints and the best state.
         seed: of the order of the examples and of dropout.
         title: in front of the progress bar.
         driver: what the method does of its own at each step.
         limit: what ends it before its last step.
         kept_in: where that is kept which frozen layers below all that is trained give for a row; None computes it at
             every step.
+        callbacks: of transformers, further ones, called behind those of the training itself.
 
     Raises:
         MethodError: nothing to train, no label, or a loss that is no number.
@@ -74,7 +77,6 @@ def train(
     settled = driver.settled if driver else 0
     best = BestState(folder / BEST_FILE, training.early_stopping_patience, settled)
     deadline, progress = Deadline(limit, settled), Progress(title)
-    watched = [Watched(limit.watch)] if limit.watch else []
     trainer = ObjectiveTrainer(
         model=model,
         config=configuration(training, len(rows.train), learning_rate, autocast, folder, seed, linear_output),
@@ -82,16 +84,22 @@ def train(
         rows=rows,
         linear_output=linear_output,
         kept=KeptActivations(model, autocast, kept_in, rows),
-        callbacks=[deadline, best, FiniteLoss(), progress, Scalars(folder / "logs"), *watched],
+        callbacks=[deadline, best, FiniteLoss(), progress, *callbacks],
         driver=driver,
     )
     with closing(progress):
         trained = _carry_through(trainer, best, rows, training, autocast)
-    if deadline.stopped_at is not None:
-        why = f"its training was stopped at step {deadline.stopped_at} of {trainer.state.max_steps}: the time was over"
-        trained = replace(trained, stopped_at=deadline.stopped_at, warning=why)
+    trained = _marked(trained, deadline.stopped_at, trainer.state.max_steps)
     save_finished(folder, trained, driver)
     return trained
+
+
+def _marked(trained: Trained, stopped_at: int | None, steps: int) -> Trained:
+    """What was trained, with a warning if it was stopped before its last step."""
+    if stopped_at is None:
+        return trained
+    why = f"its training was stopped at step {stopped_at} of {steps}: the time was over"
+    return replace(trained, stopped_at=stopped_at, warning=why)
 
 
 def _carry_through(
