@@ -39,7 +39,7 @@ def from_entry_points(group: str, kind: type[T], known: dict[str, T]) -> dict[st
         bitfit = "my_package.bitfit:METHODS"
 
     Args:
-        group: "workbench.methods", "workbench.metrics" or "workbench.objectives".
+        group: "workbench.methods", "workbench.metrics", "workbench.objectives" or "workbench.trackers".
         known: what is there already, by name.
 
     Raises:
