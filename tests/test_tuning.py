@@ -60,6 +60,20 @@ def test_the_same_trials_come_out_in_any_order_and_after_any_interruption(tmp_pa
     assert {trial.settings["r"] for trial in expected.trials} <= {4, 8, 16, 32, 64}
 
 
+def test_a_damaged_store_and_a_full_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "damaged.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    with pytest.raises(UserError, match=r"damaged.db can't be read or written: remove it, and its trials are made"):
+        Study(tmp_path / "damaged.db", "lora", SPACE, USUAL, 3, seed=0)
+    study = Study(tmp_path / "full.db", "lora", SPACE, USUAL, 3, seed=0)
+    (first, *_) = study.proposals()
+    study.study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    (tmp_path / "full.db").chmod(0o600)
+    (tmp_path / "full.db").write_bytes(b"")
+    monkeypatch.setattr("workbench.files.FULL_BYTES", 2**62)  # a disk with less left than that is full
+    with pytest.raises(OSError, match="No space left on device"):
+        study.tell(first, Outcome(status="done", seconds=1.0, loss=1.0, curve={1: 1.0}))
+
+
 def test_a_range_is_widened_once_and_an_edge_is_told(tmp_path: Path) -> None:
     beyond = carried_through(tmp_path / "a.db", 18, valley(2e-3, 1024))
     assert beyond.widened == {"r": (4, 256)}

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench import files
+from workbench.errors import UserError
 from workbench.methods.space import Range
 from workbench.results import TuningRecord, TuningTrial
 
@@ -98,6 +100,10 @@ class Study:
         usual: setting -> what it is without tuning, which is tried first.
         budget: trials in all.
         seed: of what is proposed.
+
+    Raises:
+        UserError: the file is damaged.
+        OSError: the disk is full.
     """
 
     def __init__(
@@ -107,7 +113,8 @@ class Study:
 
         self.entry, self.usual, self.budget, self.seed = entry, dict(usual), budget, seed
         self.space = {name: one.around(usual[name]) for name, one in space.items()}
-        with _quiet():
+        self.file = file
+        with _stored(file):
             storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
             self.study = optuna.create_study(study_name=entry, storage=storage, load_if_exists=True)
 
@@ -123,7 +130,7 @@ class Study:
         import optuna
 
         states = {status: optuna.trial.TrialState[name] for name, status in STATUS.items()}
-        with _quiet():
+        with _stored(self.file):
             self.study.add_trial(
                 optuna.create_trial(
                     state=states[outcome.status],
@@ -172,7 +179,8 @@ class Study:
 
     def _finished(self) -> "list[FrozenTrial]":
         """Trials that were made, in the order in which they were proposed."""
-        return sorted(self.study.trials, key=lambda trial: int(trial.user_attrs[PLACE]))
+        with _stored(self.file):
+            return sorted(self.study.trials, key=lambda trial: int(trial.user_attrs[PLACE]))
 
     def _round(self, earlier: "Sequence[FrozenTrial]") -> list[Proposal]:
         """What the round behind `earlier` ones tries."""
@@ -304,3 +312,22 @@ def _quiet() -> Iterator[Any]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def _stored(file: Path) -> Iterator[None]:
+    """While the block runs, what the database says is said as this project says it.
+
+    Raises:
+        UserError: the file is damaged.
+        OSError: the disk is full.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import DatabaseError
+
+    try:
+        with _quiet():
+            yield
+    except (StorageInternalError, DatabaseError) as error:
+        files.raise_if_full(error, file.parent)
+        raise UserError(f"{file} can't be read or written: remove it, and its trials are made anew") from error
