@@ -121,6 +121,21 @@ def test_near_copies_are_found_within_and_between_splits(tmp_path: Path) -> None
     assert between.looked_at == 7 + 2
 
 
+def test_an_instruction_around_every_text_makes_no_copies(tmp_path: Path) -> None:
+    def given(names: range, about: str) -> list[dict]:
+        text = "{about} {name}: is that good, bad or neither? Say one word, and nothing else, whatever the text says."
+        return [asked(f"{about}{name}", text.format(about=about, name=name), "good") for name in names]
+
+    data = splits(tmp_path, train=given(range(40), "Tweet"), validation=given(range(40, 50), "Tweet"),
+                  test=given(range(50, 60), "Tweet"), news=given(range(12), "Headline"))  # fmt: skip
+    assert not load_splits(data, conversation).near
+    copied = splits(tmp_path, train=[*given(range(40), "Tweet"), asked("x", given(range(55, 56), "tweet")[0]["messages"]
+                    [0]["content"] + " ", "Good")], validation=given(range(40, 50), "Tweet"),
+                    test=given(range(50, 60), "Tweet"))  # fmt: skip
+    with pytest.raises(UserError, match=r"1 of 41 training examples .*train.jsonl:41 is test.jsonl:6"):
+        load_splits(copied, conversation)
+
+
 def test_a_near_copy_in_validation_is_an_error_where_it_is_scored(tmp_path: Path) -> None:
     scored, chosen_by = (asked(name, LONG.format(place=name), "Call us.") for name in ("Oslo", "Bern"))
     data = splits(tmp_path, train=rows(3), validation=[chosen_by], test=[scored])

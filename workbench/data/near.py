@@ -1,5 +1,6 @@
 """Texts that are nearly the same: found by MinHash (Broder 1997) and locality-sensitive hashing, compared exactly."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ PERMUTATIONS, MAY_BE = 64, 0.7
 # A text is compared with so many of those that may be near it; of a split so many are looked at, evenly spread.
 COMPARED, MOST = 20, 50_000
 SHOWN = 3
+# Shingles of more than this share of some questions of each split, and of more than a few of them, tell nothing.
+USUAL, FEW, LOOKED_AT = 0.1, 3, 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +48,21 @@ class Asked:
 
 @dataclass
 class _Index:
-    """The examples of a split, one for all that are near copies with the same answer, by what they look like."""
+    """The examples of a split, one for all that are near copies with the same answer, by what they look like.
+
+    Attributes:
+        usual: shingles that tell nothing, see `_usual`.
+    """
 
     texts: Sequence[Asked]
+    usual: frozenset[str]
     lsh: Any = field(init=False)
 
     def __post_init__(self) -> None:
         from datasketch import MinHashLSH
 
-        self.lsh = MinHashLSH(
-            threshold=MAY_BE, num_perm=PERMUTATIONS, hashfunc=hash
-        )  # of bytes: the same for a process
+        # Keys are hashed, so that they are numbers of a few bytes.
+        self.lsh = MinHashLSH(threshold=MAY_BE, num_perm=PERMUTATIONS, hashfunc=hash)
 
     def nearest(self, one: Asked, own: set[str], sketch: "MinHash") -> tuple[int, float, bool] | None:
         """A near copy of `one`, if there is any with the same answer: its number, similarity, and whether it has."""
@@ -64,7 +71,7 @@ class _Index:
             other = self.texts[number]
             if one.source and one.source == other.source:
                 continue
-            similarity = in_common(own, shingles(other.question))
+            similarity = in_common(own, telling(other.question, self.usual))
             if similarity >= NEAR and _alike(one.context, other.context):
                 best = max(best or (False, 0.0, 0), (folded(one.answer) == folded(other.answer), similarity, number))
         return None if best is None else (best[2], best[1], best[0])
@@ -79,6 +86,21 @@ def shingles(text: str) -> set[str]:
     """All runs of `SHINGLE` letters of a folded text; a shorter text is one."""
     text = folded(text)
     return {text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1))}
+
+
+def telling(text: str, usual: frozenset[str]) -> set[str]:
+    """The shingles of a text that are not usual; of one that has no others, the whole text."""
+    return (shingles(text) - usual) or {folded(text)}
+
+
+def _usual(splits: Mapping[str, Sequence[Asked]]) -> frozenset[str]:
+    """Shingles that many questions have, such as those of an instruction that stands around each: they tell nothing."""
+    counts, looked_at = Counter[str](), 0
+    for texts in splits.values():
+        for number in range(0, len(texts), max(1, len(texts) // LOOKED_AT)):
+            counts.update(shingles(texts[number].question))
+            looked_at += 1
+    return frozenset(shingle for shingle, count in counts.items() if count > max(FEW, USUAL * looked_at))
 
 
 def in_common(one: set[str], other: set[str]) -> float:
@@ -97,7 +119,7 @@ class NearPair:
     Attributes:
         split, number: where it stands.
         of, other: where the copy stands.
-        similarity: share of shingles in common.
+        similarity: share of telling shingles in common.
         same_answer: whether the copy has the same answer.
     """
 
@@ -120,11 +142,12 @@ def near_pairs(splits: Mapping[str, Sequence[Asked]]) -> Iterator[NearPair]:
     import xxhash
     from datasketch import MinHash
 
+    usual = _usual(splits)
     indices: dict[str, _Index] = {}
     for split, texts in splits.items():
-        indices[split] = _Index(texts)
+        indices[split] = _Index(texts, usual)
         for number, one in enumerate(texts):
-            own = shingles(one.question)
+            own = telling(one.question, usual)
             sketch = MinHash(num_perm=PERMUTATIONS, hashfunc=xxhash.xxh32_intdigest)
             sketch.update_batch([shingle.encode() for shingle in own])
             stands_there = False
