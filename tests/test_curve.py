@@ -80,19 +80,20 @@ def test_a_flat_line_passes_nothing() -> None:
 def test_a_run_trains_on_nested_parts_and_goes_on_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, out = write_recipe(tmp_path), tmp_path / "out"
+    more = "\nfrom dataclasses import replace\nrecipe = replace(recipe, baselines={'silent': lambda *parts: {}})\n"
+    recipe, out = write_recipe(tmp_path, more), tmp_path / "out"
     begun = [str(recipe), "--methods", "untuned,lora", "--curve", "--bits", "32", "--out", str(out)]
     from workbench.run import curve as module
 
     carried: list[float] = []
     carry_out = module._carry_out
 
-    def interrupted(job, entry, part, folder):  # type: ignore[no-untyped-def]
+    def interrupted(job, entry, part, folder, clock):  # type: ignore[no-untyped-def]
         if part == 0.5 and not carried.count(0.5):
             carried.append(part)
             raise KeyboardInterrupt
         carried.append(part)
-        carry_out(job, entry, part, folder)
+        carry_out(job, entry, part, folder, clock)
 
     monkeypatch.setattr(module, "_carry_out", interrupted)
     assert main(begun) == 130
@@ -109,7 +110,7 @@ def test_a_run_trains_on_nested_parts_and_goes_on_after_an_interruption(
     assert asked[0] == asked[1]
     assert asked[0] < {one.id for one in read_predictions(out / "lora")}
     job = prepare_run(RunFolder.open(out))
-    some = [module.part_of_job(job, part).rows.train["input_ids"] for part in (0.25, 0.5, 1.0)]
+    some = [module.part_of_job(job, part, job.steps).rows.train["input_ids"] for part in (0.25, 0.5, 1.0)]
     texts = [{tuple(row) for row in rows} for rows in some]
     assert len(texts[0]) == 6
     assert texts[0] < texts[1] < texts[2]

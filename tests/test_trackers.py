@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_trackio_holds_them(tmp_path: Path) -> None:
 
 
 def test_what_a_tracker_raises_costs_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    told = Tracked(project="p", group="g", name="n", settings={}, folder=tmp_path)
+    told = Tracked(project="p", group="g", run="1", name="n", settings={}, folder=tmp_path)
     tracking = Several(["tensorboard"], told)
 
     def broken(values: Mapping[str, float], step: int) -> None:
@@ -97,7 +98,8 @@ def test_what_is_not_there_is_told_before_anything_is_trained(monkeypatch: pytes
 
 
 def test_a_training_that_goes_on_is_the_same_to_a_tracker(tmp_path: Path) -> None:
-    first = Tracked(project="p", group="g", name="n", settings={"r": 4}, folder=tmp_path / "lora")
-    again = Tracked(project="p", group="g", name="n", settings={"r": 4}, folder=tmp_path / "." / "lora")
-    other = Tracked(project="p", group="g", name="n", settings={"r": 4}, folder=tmp_path / "dora")
-    assert first.id == again.id != other.id
+    first = Tracked(project="p", group="g", run="1", name="n", settings={"r": 4}, folder=tmp_path / "lora")
+    moved = replace(first, group="elsewhere", folder=tmp_path / "moved")
+    assert first.id == moved.id
+    assert first.id != replace(first, name="other").id
+    assert first.id != replace(first, run="2").id  # a new run in the same folder is another one

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tiny import write_recipe
+from workbench.compare.__main__ import main as compare
 from workbench.errors import UserError
 from workbench.methods import known_methods
 from workbench.methods.space import LEARNING_RATE, Range, space_as_said, with_settings
@@ -58,6 +59,17 @@ def test_the_same_trials_come_out_in_any_order_and_after_any_interruption(tmp_pa
     assert carried_through(tmp_path / "c.db", 7, valley(3e-3, 32), together=1) == expected
     assert expected.settings == min(expected.trials, key=lambda trial: trial.validation_loss or 0.0).settings
     assert {trial.settings["r"] for trial in expected.trials} <= {4, 8, 16, 32, 64}
+
+
+def test_what_is_closed_makes_no_further_trial(tmp_path: Path) -> None:
+    study = Study(tmp_path / "a.db", "lora", SPACE, USUAL, 6, seed=0)
+    first = study.proposals()[0]
+    study.tell(first, Outcome(status="done", seconds=1.0, loss=1.0, curve={1: 1.0}))
+    study.close()
+    again = Study(tmp_path / "a.db", "lora", SPACE, USUAL, 6, seed=0)
+    assert again.is_over
+    assert again.proposals() == []
+    assert again.record().settings == USUAL
 
 
 def test_a_damaged_store_and_a_full_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +124,8 @@ def test_what_goes_along_keeps_its_proportion() -> None:
     assert type(found["lora_alpha"]) is type(settings["lora_alpha"])
     assert found[LEARNING_RATE] == 3e-4
     assert found["target_modules"] == "all-linear"
+    assert with_settings(settings, {"r": 64, "lora_alpha": 5}, lora.search_space)["lora_alpha"] == 5
+    assert with_settings({**settings, "lora_alpha": 2}, {"r": 1}, lora.search_space)["lora_alpha"] == 1
 
 
 @pytest.mark.parametrize("name", [name for name, method in known_methods().items() if method.trains])
@@ -129,8 +143,9 @@ def test_every_method_says_what_is_looked_for(name: str) -> None:
     [
         ({"r": (8, 4)}, "the lower one first"),
         ({"r": 8}, "two numbers above 0"),
-        ({"rank": (4, 8)}, "'rank' is no number to be tuned; .*learning_rate"),
+        ({"rank": (4, 8)}, "'rank' is no number above 0; .*learning_rate"),
         ({"target_modules": (4, 8)}, "'target_modules' is no number"),
+        ({"lora_dropout": (0.01, 0.2)}, "'lora_dropout' is no number above 0"),
     ],
 )
 def test_a_wrong_range_is_told(said: dict[str, object], reason: str) -> None:
@@ -189,3 +204,7 @@ def test_a_run_is_tuned_interrupted_and_gone_on_with(
     ]
     assert timeless[0] == timeless[1]
     assert [run.metrics for run in parts.runs] == [run.metrics for run in whole.runs]
+    # Beside each other, trials have the names of their entries there.
+    assert compare([str(tmp_path / "whole"), str(tmp_path / "parts"), "--out", str(tmp_path / "both")]) == 0
+    both = read_results(tmp_path / "both" / "results.json")
+    assert [record.entry for record in both.tuning] == ["whole/lora", "whole/prefix", "parts/lora", "parts/prefix"]

@@ -95,13 +95,10 @@ CHINESE = {
     "classes": "类别",
     "greedy answers": "贪心解码答案",
     "failed: {reason}": "失败：{reason}",
-    (
-        "The run took {total:.1f} minutes: training {training:.1f}, evaluation {evaluation:.1f}, export "
-        "{export:.1f}, everything else {other:.1f}."
-    ): (
-        "本次运行用时 {total:.1f} 分钟：训练 {training:.1f}，评估 {evaluation:.1f}，"
-        "导出 {export:.1f}，其余 {other:.1f}。"
-    ),
+    "The run took {total:.1f} minutes: {parts}.": "本次运行用时 {total:.1f} 分钟：{parts}。",
+    "tuning": "调参",
+    "parts of the data": "部分数据",
+    "everything else": "其余",
     "Expected were {minutes:.1f} minutes.": "预计为 {minutes:.1f} 分钟。",
     (
         "Cut to end within {minutes:g} minutes: every method made {steps} of the recipe's {full_steps} steps "
@@ -117,13 +114,6 @@ CHINESE = {
     "forgetting (nats)": "遗忘（nat）",
     "membership AUC": "成员推断 AUC",
     "known by heart": "背下的内容",
-    (
-        "The run took {total:.1f} minutes: tuning {tuning:.1f}, training {training:.1f}, evaluation {evaluation:.1f}, "
-        "export {export:.1f}, everything else {other:.1f}."
-    ): (
-        "本次运行用时 {total:.1f} 分钟：调参 {tuning:.1f}，训练 {training:.1f}，"
-        "评估 {evaluation:.1f}，导出 {export:.1f}，其余 {other:.1f}。"
-    ),
     ("The whole job fits into the {minutes:g} minutes that it was given."): (
         "全部工作能在给定的 {minutes:g} 分钟内完成。"
     ),
@@ -237,9 +227,9 @@ CHINESE = {
     "Means of the seeds; bands from the lowest to the highest.": "各种子的均值；色带为最低到最高。",
     "How the settings were chosen": "设置是如何选定的",
     (
-        "{count} trials of each on the validation split alone, then trained anew with the best (ringed), "
+        "At most {count} trials of each on the validation split alone, then trained anew with the best (ringed), "
         "with other seeds. Hollow: stopped early."
-    ): ("每种方法只在验证集上试 {count} 次，然后用最好的设置（圈出）和其他种子重新训练。空心：提前停止。"),
+    ): ("每种方法只在验证集上最多试 {count} 次，然后用最好的设置（圈出）和其他种子重新训练。空心：提前停止。"),
     "All trials": "所有试验",
     "settings": "设置",
     "result": "结果",

@@ -69,17 +69,7 @@ def usage_table(results: Results) -> list[list[str]]:
         usage = [run.training_usage, run.evaluation_usage]
         if not any(usage):
             continue
-        cells = [
-            say(
-                "{seconds:.0f} s, {others:.1f} of {cores} cores",
-                seconds=one.processor_seconds,
-                others=one.others,
-                cores=cores,
-            )
-            if one
-            else "-"
-            for one in usage
-        ]
+        cells = [_usage(one, cores) if one else "-" for one in usage]
         joules = [one.joules for one in usage if one and one.joules is not None]
         energy = f"{sum(joules) / 3600:.2f} Wh" if joules else "-"
         product = " / ".join(f"{1000 * seconds:.1f}" for seconds in run.product_seconds) or "-"

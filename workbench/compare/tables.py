@@ -174,18 +174,16 @@ def time_text(results: Results) -> str:
     seconds = results.seconds
     if seconds is None:
         return ""
-    minutes = {name: value / 60 for name, value in vars(seconds).items()}
-    if seconds.tuning:
-        return say(
-            "The run took {total:.1f} minutes: tuning {tuning:.1f}, training {training:.1f}, evaluation "
-            "{evaluation:.1f}, export {export:.1f}, everything else {other:.1f}.",
-            **minutes,
-        )
-    return say(
-        "The run took {total:.1f} minutes: training {training:.1f}, evaluation {evaluation:.1f}, export {export:.1f}, "
-        "everything else {other:.1f}.",
-        **minutes,
-    )
+    spent = {
+        say("tuning"): seconds.tuning,
+        say("training"): seconds.training,
+        say("evaluation"): seconds.evaluation,
+        say("export"): seconds.export,
+        say("parts of the data"): seconds.curve,
+        say("everything else"): seconds.other,
+    }
+    parts = say(", ").join(f"{name} {value / 60:.1f}" for name, value in spent.items() if value)
+    return say("The run took {total:.1f} minutes: {parts}.", total=seconds.total / 60, parts=parts)
 
 
 def budget_text(results: Results) -> str:

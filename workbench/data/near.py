@@ -22,7 +22,7 @@ NEAR = 0.8
 # Hashes of a text; those that are alike in so many that they may be near are compared.
 PERMUTATIONS, MAY_BE = 64, 0.7
 # A text is compared with so many of those that may be near it; of a split so many are looked at, evenly spread.
-COMPARED, MOST = 20, 50_000
+COMPARED, MOST = 50, 20_000
 SHOWN = 3
 # Shingles of more than this share of some questions of each split, and of more than a few of them, tell nothing.
 USUAL, FEW, LOOKED_AT = 0.1, 3, 300

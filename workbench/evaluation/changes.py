@@ -50,6 +50,8 @@ def token_losses(model: nn.Module, rendered: Sequence[Rendered], pad_id: int) ->
         model: a causal language model in evaluation mode.
         pad_id: fills up shorter rows; it is never attended to.
     """
+    if not rendered:
+        return []
     longest = max(one.length for one in rendered)
     together = max(1, tokens_at_once(model) // longest)
     order = sorted(range(len(rendered)), key=lambda number: rendered[number].length)
@@ -104,8 +106,10 @@ def membership(seen: Sequence[float], unseen: Sequence[float], seed: int = 0) ->
         of_inside = np.bincount(drawn.integers(len(inside), size=len(inside)), minlength=len(inside))
         of_outside = np.bincount(drawn.integers(len(outside), size=len(outside)), minlength=len(outside))
         areas.append(of_inside @ lower @ of_outside / lower.size)
-    low, high = np.quantile(areas, [0.025, 0.975])
-    return Score(value=float(lower.mean()), low=float(low), high=float(high))
+    value, (low, high) = float(lower.mean()), np.quantile(areas, [0.025, 0.975])
+    least = 1 - 0.025 ** (1 / min(len(inside), len(outside)))  # as `score_of` bounds a score of 0 or 100
+    low, high = min(float(low), value - least * value), max(float(high), value + least * (1 - value))
+    return Score(value=value, low=low, high=high)
 
 
 def told_spans(answer: str, prompt: str) -> list[tuple[int, int]]:
@@ -129,9 +133,9 @@ def verbatim(
     """
     said = told = 0
     for one, prompt, loss in zip(rendered, prompts, losses, strict=True):
-        ends = _ends(tokenizer, one.completion_ids)
-        text = tokenizer.decode(one.completion_ids, skip_special_tokens=True)
-        for begin, end in told_spans(text, prompt):
+        spans = told_spans(tokenizer.decode(one.completion_ids, skip_special_tokens=True), prompt)
+        ends = _ends(tokenizer, one.completion_ids if spans else [])
+        for begin, end in spans:
             begins = np.concatenate([[0], ends[:-1]])
             inside = (ends > begin) & (begins < end)
             told += 1

@@ -48,8 +48,10 @@ def with_settings(
     found = {**settings, **chosen}
     for name, one in space.items():
         for other in one.along if name in chosen else ():
-            proportion = settings[other] / settings[name]
-            found[other] = type(settings[other])(proportion * chosen[name])
+            if other in chosen:
+                continue
+            kept = settings[other] / settings[name] * chosen[name]
+            found[other] = max(1, round(kept)) if isinstance(settings[other], int) else kept
     return found
 
 
@@ -65,14 +67,15 @@ def space_as_said(
         settings: that the method has.
 
     Raises:
-        UserError: a setting that the method does not have, or bounds that are none.
+        UserError: a setting that the method does not have, or that is 0, of which nothing is twice as much; or bounds
+            that are none.
     """
-    numbers = {name for name, value in settings.items() if type(value) in (int, float)} | {LEARNING_RATE}
+    numbers = {name for name, value in settings.items() if type(value) in (int, float) and value > 0} | {LEARNING_RATE}
     found = {}
     for name, bounds in said.items():
         if name not in numbers:
             raise UserError(
-                f"search_space of {method}: {name!r} is no number to be tuned; {', '.join(sorted(numbers))} can be"
+                f"search_space of {method}: {name!r} is no number above 0; {', '.join(sorted(numbers))} can be tuned"
             )
         try:
             low, high = (float(bound) for bound in bounds)

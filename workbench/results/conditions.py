@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from workbench.results.curve import CurveRecord
 from workbench.results.records import RunRecord
 from workbench.results.tuning import TuningRecord
 
@@ -216,6 +217,7 @@ class Seconds:
         total: from the command's beginning, of all parts of a run that was interrupted.
         training, evaluation, export: of all entries.
         tuning: of the trials by which settings were chosen.
+        curve: of trainings on parts of the data, and scoring them.
         other: the rest: loading, preparing data, measuring, comparing.
     """
 
@@ -225,15 +227,23 @@ class Seconds:
     export: float
     other: float
     tuning: float = 0.0
+    curve: float = 0.0
 
     @classmethod
-    def of(cls, runs: Sequence[RunRecord], total: float, tuning: Sequence[TuningRecord] = ()) -> "Seconds":
+    def of(
+        cls,
+        runs: Sequence[RunRecord],
+        total: float,
+        tuning: Sequence[TuningRecord] = (),
+        curves: Sequence[CurveRecord] = (),
+    ) -> "Seconds":
         """The parts of a run that has taken `total` seconds so far."""
+        points = sum(point.seconds for curve in curves for point in curve.points)
         trials = sum(record.seconds for record in tuning)
         training = sum(run.train_seconds for run in runs)
         evaluation = sum(run.evaluation_seconds for run in runs)
         export = sum(run.export_seconds for run in runs)
-        parts = trials + training + evaluation + export
+        parts = trials + points + training + evaluation + export
         total = max(total, parts)  # a training that was finished before an interruption brings its time along
         return cls(
             total=total,
@@ -242,4 +252,5 @@ class Seconds:
             export=export,
             other=total - parts,
             tuning=trials,
+            curve=points,
         )

@@ -99,7 +99,7 @@ class Changes:
             nothing. What it is above the untuned checkpoint's was forgotten.
         membership: how often an example that was trained on has a lower loss than one that was not: the area under the
             ROC curve of a membership inference by loss; 0.5 tells nothing. What the untuned checkpoint has tells how
-            far the two differ by themselves. None where there are too few.
+            far the two differ by themselves. None where there are too few, or the trainings did not come to all rows.
         trained_on, held_out: examples of each by which that was measured.
         named, verbatim: figures and names in the answers of those trained on that do not stand in their prompts, and
             how many of these the model would write itself, given all that stands before each.

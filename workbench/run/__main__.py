@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         help="tell these of every training, beside TensorBoard: mlflow (mlflow.db in this folder, or "
         "MLFLOW_TRACKING_URI), wandb (offline without WANDB_API_KEY), trackio",
     )  # fmt: skip
-    p.add_argument("--language", choices=("en", "zh"), default="en", help="of the report (default: en)")
+    p.add_argument("--language", choices=("en", "zh"), help="of the report (default: en)")
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<recipe>/<date-time>)")
     p.add_argument(
         "--resume", type=Path, metavar="DIR",
@@ -118,7 +118,9 @@ def _add_options_of_comparison(p: argparse.ArgumentParser) -> None:
 
 
 # Options that say how a run is begun.
-IGNORED = ("model", "bits", "precision", "limit", "minutes", "tune", "curve", "price", "track", "out", "check")
+IGNORED = (
+    "model", "bits", "precision", "limit", "minutes", "tune", "curve", "price", "track", "language", "out", "check",
+)  # fmt: skip
 
 
 def positive(text: str) -> int:
@@ -249,7 +251,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         seeds=arguments.seeds,
         tune=arguments.tune,
         price=arguments.price,
-        language=arguments.language,
+        language=arguments.language or "en",
         track=tuple(filter(None, arguments.track.split(","))),
         curve=arguments.curve,
         limit=arguments.limit,

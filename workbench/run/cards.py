@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.console import markdown
+from workbench.evaluation import Prediction
 from workbench.export.card import Measured, model_card
 from workbench.export.loading import adapter_loading
 from workbench.methods import Method
@@ -70,15 +71,16 @@ def card(
 
 def measured(job: Job, scores: Mapping[str, Score]) -> list[Measured]:
     """The scores of the splits, as the hub knows them."""
-    titles = {metric.name: metric.title for metric in job.metrics}
+    metrics = {metric.name: metric for metric in job.metrics}
     found = []
     for label, score in scores.items():
-        metric, _, split = label.removesuffix("]").partition("[")
-        if split in job.evaluated and metric in titles:
-            chosen = any(example.choices for example, _ in job.evaluated[split][:1])
+        name, _, split = label.removesuffix("]").partition("[")
+        if split in job.evaluated and (metric := metrics.get(name)):
+            asked = (example for example, _ in job.evaluated[split])
+            chosen = next((e.choices for e in asked if metric.applies(Prediction.of_reference(e, split))), ())
             task = "text-classification" if chosen else "text-generation"
             found.append(
-                Measured(task=task, data=job.recipe.name, split=split, metric=metric, title=titles[metric], score=score)
+                Measured(task=task, data=job.recipe.name, split=split, metric=name, title=metric.title, score=score)
             )
     return found
 

@@ -29,6 +29,8 @@ def changes_of(job: Job, model: nn.Module) -> Changes:
         model: with the head that the job is looked at for, in evaluation mode, and computing as fast as it can.
     """
     seen, unseen = samples(job)
+    if not reads_every_row(job):  # nobody knows which of them were trained on
+        seen, unseen = [], []
     if job.head.labels is not None:
         of_classes = [_class_losses(job, model, some) for some in (seen, unseen)]
         return Changes(membership=_area(*of_classes), trained_on=len(of_classes[0]), held_out=len(of_classes[1]))
@@ -56,6 +58,11 @@ def changes_of(job: Job, model: nn.Module) -> Changes:
 def reading_as_trained(job: Job) -> torch.autocast:
     """While it is open, models compute as they do in a training; rounding is no matter where losses are told apart."""
     return torch.autocast(device().type, torch.bfloat16, enabled=job.bits < 32 and bfloat16_is_fast())
+
+
+def reads_every_row(job: Job) -> bool:
+    """Whether a training of the job comes to all of its rows."""
+    return job.steps * job.recipe.training.batch_size >= len(job.rows.train)
 
 
 def _area(seen: Sequence[float], unseen: Sequence[float]) -> Score | None:

@@ -5,8 +5,10 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +16,8 @@ from workbench import files
 from workbench.compare import fitted_curve
 from workbench.errors import MethodError, UserError, without_places
 from workbench.evaluation import Prediction, read_predictions
-from workbench.results import CurveRecord, Results
-from workbench.run.clock import CURVE, Key, RunClock
+from workbench.results import CurveRecord, Results, RunRecord
+from workbench.run.clock import CURVE, RunClock
 from workbench.run.entries import TunedEntry
 from workbench.run.folder import RunFolder, TrialFolder
 from workbench.run.forecast import SCORED
@@ -44,23 +46,27 @@ def curved(job: Job, folder: RunFolder) -> list[TunedEntry]:
 def parts_left(job: Job, folder: RunFolder) -> dict[str, list[float]]:
     """Entry -> the parts of the training rows that are still to be trained on."""
     return {
-        entry.name: [part for part in PARTS if not (_place(folder, entry.name, part).path / POINT).is_file()]
+        entry.name: [part for part in PARTS if _noted(folder, entry.name, part) is None]
         for entry in curved(job, folder)
     }
 
 
-def carry_out_points(job: Job, folder: RunFolder, clock: RunClock, done: Collection[Key]) -> None:
+def carry_out_points(job: Job, folder: RunFolder, clock: RunClock, runs: Sequence[RunRecord]) -> None:
     """Train on parts of the data and score that, for every entry that was carried through with the first seed.
+
+    Args:
+        runs: of which some were.
 
     Raises:
         OSError: the disk is full.
     """
     seed, left = folder.options.seed, parts_left(job, folder)
+    steps = {run.method: run.steps for run in runs if run.done and run.seed == seed}
     for entry in curved(job, folder):
-        if (entry.name, seed) in done:
+        if made := steps.get(entry.name):
             with clock.stage(entry.name, seed, CURVE):
                 for part in left[entry.name]:
-                    _carry_out(job, entry, part, folder)
+                    _carry_out(part_of_job(job, part, made), entry, part, folder, clock)
 
 
 def curves(job: Job, folder: RunFolder, results: Results, answers: Answers) -> list[CurveRecord]:
@@ -72,32 +78,39 @@ def curves(job: Job, folder: RunFolder, results: Results, answers: Answers) -> l
     """
     seed, split, label = folder.options.seed, results.compared_split, results.compared_label
     of_seeds = {one.method: one.metrics for one in results.over_seeds}
-    others = {e.name: answers[e.name][seed] for e in job.entries if e.fixed and seed in answers.get(e.name, {})}
+    scored = {run.method: run for run in results.runs if run.seed == seed and label in run.metrics}
+    others = {e.name: answers[e.name][seed] for e in job.entries if e.fixed and e.name in scored}
     found = []
     for entry in curved(job, folder):
         places = [_place(folder, entry.name, part).path for part in PARTS]
-        if seed not in answers.get(entry.name, {}) or not all((place / POINT).is_file() for place in places):
-            continue
-        noted = [json.loads((place / POINT).read_text(encoding="utf-8")) for place in places]
-        if failed := [one["error"] for one in noted if one.get("error")]:
-            logger.warning("%s: no curve: %s", entry.name, failed[0])
+        noted = [one for part in PARTS if (one := _noted(folder, entry.name, part)) is not None]
+        if entry.name not in scored or len(noted) < len(PARTS):
+            logger.warning("%s: no curve: not all of its parts were carried through", entry.name)
             continue
         given = [[one for one in read_predictions(place) if one.split == split] for place in places]
         points = [(one["rows"], some, one["seconds"]) for one, some in zip(noted, given, strict=True)]
-        points.append((rows_read(job.of(entry)), answers[entry.name][seed], 0.0))
+        points.append((rows_read(job.of(entry), scored[entry.name].steps), answers[entry.name][seed], 0.0))
         deviation = of_seeds[entry.name][label].sd if entry.name in of_seeds else None
         found.append(fitted_curve(job.primary_metric, split, entry.name, points, others, deviation))
     return found
 
 
-def rows_read(job: Job) -> int:
-    """Different training rows that a training comes to, if it does not stop early."""
-    return min(len(job.rows.train), job.steps * job.recipe.training.batch_size)
+def rows_read(job: Job, steps: int | None = None) -> int:
+    """Different training rows that a training comes to.
+
+    Args:
+        steps: that it made; None for all that it was to make.
+    """
+    return min(len(job.rows.train), (steps or job.steps) * job.recipe.training.batch_size)
 
 
-def part_of_job(job: Job, part: float) -> Job:
-    """The job with a part of the training rows and as much fewer steps, scored on a part of its examples."""
-    training = replace(job.recipe.training, max_steps=max(1, math.ceil(part * job.steps)))
+def part_of_job(job: Job, part: float, steps: int) -> Job:
+    """The job with a part of the training rows and as much fewer steps, scored on a part of its examples.
+
+    Args:
+        steps: that the training on all rows made.
+    """
+    training = replace(job.recipe.training, max_steps=max(1, math.ceil(part * steps)))
     heads = {name: _trained_on(head, part) for name, head in job.heads.items()}
     scored = {split: part_of(job.pairs[split], math.ceil(SCORED * len(some))) for split, some in job.evaluated.items()}
     recipe = replace(job.recipe, training=training)
@@ -113,26 +126,39 @@ def _trained_on(head: Head, part: float) -> Head:
     return replace(head, rows=replace(head.rows, train=head.rows.train.select(some)))
 
 
-def _carry_out(job: Job, entry: TunedEntry, part: float, folder: RunFolder) -> None:
+def _carry_out(job: Job, entry: TunedEntry, part: float, folder: RunFolder, clock: RunClock) -> None:
     """Train on a part and score it; its answers stay, and in how long, or why not.
+
+    Args:
+        job: with that part.
 
     Raises:
         OSError: the disk is full.
     """
     place, began = _place(folder, entry.name, part), time.perf_counter()
     logger.info("%s: on %.0f %% of the training rows", entry.name, 100 * part)
-    view = part_of_job(job, part).of(entry)
+    view = job.of(entry)
     noted: dict[str, int | float | str] = {"rows": rows_read(view)}
     try:
-        run_method(view, entry.method, folder.options.seed, {}, place, exports=False)
+        run_method(view, entry.method, folder.options.seed, {}, place, clock=clock, exports=False)
     except (MethodError, UserError) as error:
         noted["error"] = without_places(str(error))
     except Exception as error:  # the traceback goes to the log, the other points go on
         logger.exception("%s, on a part of the training rows, failed", entry.name)
         noted["error"] = without_places(why_failed(error, job, folder))
+    if reason := noted.get("error"):
+        logger.error("%s, on a part of the training rows: %s", entry.name, reason)
     files.write_json(place.path / POINT, {**noted, "seconds": time.perf_counter() - began})
     for left in (place.adapter, place.merged, place.trained, place.training):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _noted(folder: RunFolder, entry: str, part: float) -> dict[str, Any] | None:
+    """What a point left; None where it was not carried through."""
+    with suppress(FileNotFoundError):
+        noted: dict[str, Any] = json.loads((_place(folder, entry, part).path / POINT).read_text(encoding="utf-8"))
+        return None if "error" in noted else noted
+    return None
 
 
 def _place(folder: RunFolder, entry: str, part: float) -> TrialFolder:

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -50,6 +51,7 @@ class Options:
         curve: whether parts of the training rows are trained on, too.
         language: in which the report is written, "en" or "zh".
         price: of an hour of the machine, as it was written, such as "1.20 USD"; None where it is not stated.
+        id: of the run, by which trackers know its trainings again; None of older runs.
         track: trackers that are told of every training, beside TensorBoard.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
         seed, seeds: the first seed, and how many.
@@ -85,6 +87,7 @@ class Options:
     price: str | None = None
     language: str = "en"
     track: Sequence[str] = ()
+    id: str | None = None
     curve: bool = False
     code: Mapping[str, str] | None = None
     command: str | None = None
@@ -178,7 +181,7 @@ class RunFolder:
         Raises:
             UserError: it holds something already, or can't be written.
         """
-        folder = cls(path, options, recipe)
+        folder = cls(path, replace(options, id=uuid.uuid4().hex), recipe)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):

@@ -202,6 +202,8 @@ class _Base:
         """To read examples that were trained on and others, of all that there are to be scored; see `changes_of`."""
         some = samples(self.job)[0]
         timed = [item for _, item in some[:: max(1, len(some) // LOOKED_AT)]]
+        if not timed:
+            return 0.0
         pad_id = self.job.renderer.tokenizer.pad_token_id or 0
         with reading_as_trained(self.job):
             seconds = seconds_of(lambda: token_losses(model, timed, pad_id))

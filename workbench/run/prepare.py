@@ -51,7 +51,7 @@ class Job:
     Attributes:
         entries: what is compared, in the order of the table.
         bits: how the frozen base is held while training.
-        trackers, group: where its trainings are tracked, and what the run is called there.
+        trackers, group, id: where its trainings are tracked, what the run is called there, and by what it is known.
         shipped_in: in what it is scored, merged and proven, one of `SHIPPED`.
         data: every split, ready for the checkpoint.
         heads: by name; see `workbench.run.heads`.
@@ -75,6 +75,7 @@ class Job:
     shipped_in: str = "float32"
     trackers: Sequence[str] = (ALWAYS,)
     group: str = "run"
+    id: str = ""
     fetching_seconds: float = 0.0
 
     @property

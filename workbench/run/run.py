@@ -68,7 +68,7 @@ def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
     )
     folder.require_base(job.checkpoint.path)
     trackers = tuple(dict.fromkeys((ALWAYS, *options.track)))
-    return planned(replace(job, trackers=trackers, group=folder.path.resolve().name), options.plan)
+    return planned(replace(job, trackers=trackers, group=folder.path.resolve().name, id=options.id or ""), options.plan)
 
 
 def begin_run(folder: RunFolder, began: float) -> Results:
@@ -192,7 +192,7 @@ def run_job(
             folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
             if record.done:
                 files.clean_up(keep_weights=not record.export.merged)
-        carry_out_points(job, folder, clock, predictions.keys())
+        carry_out_points(job, folder, clock, results.runs)
     return _finished(job, folder, results, predictions, began)
 
 
@@ -210,7 +210,8 @@ def _tuned(
     """The job with the settings that trials chose, where that was asked for; how it was stands in the results."""
     for job_so_far, record in tune(job, folder, clock):
         job, results = job_so_far, replace(results, tuning=[*results.tuning, record])
-        folder.write_results(replace(results, runs=list(earlier.values())))
+        if earlier:  # else there are no results yet; the trials have a store of their own
+            folder.write_results(replace(results, runs=list(earlier.values())))
     return job, results
 
 
@@ -266,9 +267,10 @@ def _finished(
         results,
         comparisons=_comparisons(job, answers),
         over_seeds=_over_seeds(job, answers) if folder.options.seeds > 1 else (),
-        seconds=Seconds.of(results.runs, time.perf_counter() - began, results.tuning),
     )
-    results = replace(results, curves=curves(job, folder, results, answers))
+    found = curves(job, folder, results, answers)
+    seconds = Seconds.of(results.runs, time.perf_counter() - began, results.tuning, found)
+    results = replace(results, curves=found, seconds=seconds)
     folder.write_results(results)
     first = {name: given for (name, seed), given in predictions.items() if seed == folder.options.seed}
     write_report(folder.path, results, first, job.recipe.description, job.metrics, folder.options.language)

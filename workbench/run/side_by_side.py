@@ -7,7 +7,7 @@ from pathlib import Path
 from workbench.compare import compare_methods, over_seeds
 from workbench.errors import UserError, unknown
 from workbench.evaluation import Metric, Prediction, find_metrics, known_metrics, read_predictions, score_all
-from workbench.results import Results, RunRecord
+from workbench.results import CheckpointInfo, CurveRecord, Results, RunRecord
 from workbench.run.folder import RunFolder
 from workbench.run.manifest import require_unchanged
 
@@ -67,13 +67,7 @@ def side_by_side(paths: Sequence[str | Path], *, metric: str | None = None, spli
         raise unknown("evaluated split", split, found[0].evaluated_splits)
     on = split or replace(found[0], headline=name).compared_split
     label = f"{name}[{on}]"
-    problems = [
-        f"{folder.path}: {problem}"
-        for folder, results in zip(folders, found, strict=True)
-        for problem in _problems(results, found[0], label, asked=metric is not None)
-    ]
-    if problems:
-        raise _not_comparable(problems)
+    _require_comparable(folders, found, label, asked=metric is not None)
     names = _names([folder.path for folder in folders])
     read = [_read(folder, one, label, name) for folder, one, name in zip(folders, found, names, strict=True)]
     answers, left_out = _shared(read, on)
@@ -98,10 +92,35 @@ def side_by_side(paths: Sequence[str | Path], *, metric: str | None = None, spli
         runs=runs,
         over_seeds=list(scores.values()) if several else (),
         comparisons=compare_methods(by_name[name], on, compared, fixed) if len(compared) > 1 else (),
+        checkpoint=_checkpoint(read),
+        tuning=[record for one in read for record in one.results.tuning],
+        curves=[curve for one in read for curve in one.results.curves if curve.label == label],
         seconds=None,
         budget=None,
     )
     return SideBySide(results=results, answers=first, remarks=[*left_out, *_remarks(read)], metrics=metrics)
+
+
+def _require_comparable(folders: Sequence[RunFolder], found: Sequence[Results], label: str, asked: bool) -> None:
+    """See that runs can stand beside the first of them.
+
+    Raises:
+        UserError: they can't; all that is wrong is in the message.
+    """
+    problems = [
+        f"{folder.path}: {problem}"
+        for folder, results in zip(folders, found, strict=True)
+        for problem in _problems(results, found[0], label, asked=asked)
+    ]
+    if problems:
+        raise _not_comparable(problems)
+
+
+def _checkpoint(read: Sequence[_Read]) -> CheckpointInfo:
+    """The base of the first run; what it is on a general text only where all have the same."""
+    first = read[0].results.checkpoint
+    same = all(one.results.checkpoint.base_sha256 == first.base_sha256 for one in read)
+    return first if same else replace(first, general_loss=None)
 
 
 def split_of(label: str) -> str:
@@ -155,7 +174,20 @@ def _read(folder: RunFolder, results: Results, label: str, name: str) -> _Read:
             entry = name + run.method
             runs.append(replace(run, method=entry))
             answers.setdefault(entry, {})[run.seed] = [p for p in read_predictions(trial.path) if p.split == split]
-    return _Read(folder, replace(results, runs=runs), answers)
+    tuning = [replace(record, entry=name + record.entry) for record in results.tuning if name + record.entry in answers]
+    return _Read(folder, replace(results, runs=runs, tuning=tuning, curves=_curves(results, name)), answers)
+
+
+def _curves(results: Results, name: str) -> list[CurveRecord]:
+    """The curves of a run, with the names that its entries have here."""
+    return [
+        replace(
+            curve,
+            entry=name + curve.entry,
+            crossings=[replace(one, other=name + one.other) for one in curve.crossings],
+        )
+        for curve in results.curves
+    ]
 
 
 def _shared(read: Sequence[_Read], split: str) -> tuple[Answers, list[str]]:

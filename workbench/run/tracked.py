@@ -44,7 +44,7 @@ def tracking(
     project = job.recipe.name or "workbench"
     opened = Tracking(
         job.trackers,
-        Tracked(project=project, group=job.group, name=name, settings=plain, folder=folder.path),
+        Tracked(project=project, group=job.group, run=job.id, name=name, settings=plain, folder=folder.path),
     )
     try:
         yield opened

@@ -41,7 +41,8 @@ def pending_trials(job: Job, folder: RunFolder) -> dict[str, int]:
     if not (folder.tuning / STUDIES).exists():
         return asked
     entries = _by_name(job)
-    return {name: asked[name] - len(study_of(job, folder, entries[name]).record().trials) for name in asked}
+    studies = {name: study_of(job, folder, entries[name]) for name in asked}
+    return {name: 0 if study.is_over else asked[name] - len(study.record().trials) for name, study in studies.items()}
 
 
 def tune(job: Job, folder: RunFolder, clock: RunClock) -> Iterator[tuple[Job, TuningRecord]]:
@@ -64,6 +65,7 @@ def tune(job: Job, folder: RunFolder, clock: RunClock) -> Iterator[tuple[Job, Tu
                 for proposal in proposals:
                     if not limit.reached(0):
                         study.tell(proposal, _tried(job, entry, proposal, folder, limit))
+            study.close()
         record = study.record()
         if record.settings:
             job = with_tuned(job, entry, record.settings)
@@ -149,10 +151,13 @@ def _tried(job: Job, entry: TunedEntry, proposal: Proposal, folder: RunFolder, l
         del model
         release_memory()
     except (MethodError, UserError) as error:
+        shutil.rmtree(place, ignore_errors=True)
         return _failed(title, str(error), began)
     except Exception as error:  # the traceback goes to the log, the other trials go on
         logger.exception("%s failed", title)
-        return _failed(title, why_failed(error, job, folder), began)
+        reason = why_failed(error, job, folder)
+        shutil.rmtree(place, ignore_errors=True)
+        return _failed(title, reason, began)
     shutil.rmtree(place, ignore_errors=True)
     curve = {int(point["step"]): point["validation_loss"] for point in trained.curve if "validation_loss" in point}
     stopped = trained.stopped_at is not None or (trained.steps < steps and behind(curve))

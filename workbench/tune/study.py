@@ -30,7 +30,9 @@ BEFORE_STOPPING, STEPS_IN_ANY_CASE = 2, 1 / 3
 # Of a range on its logarithmic scale, what is its edge; and by how much it is widened there.
 EDGE, WIDER = 0.1, 4.0
 # What stands beside each trial in the storage.
-PLACE, SETTINGS, SECONDS, LOWEST, ERROR = "place", "settings", "seconds", "lowest", "error"
+PLACE, SECONDS, LOWEST, ERROR = "place", "seconds", "lowest", "error"
+# Beside a study that is over.
+OVER = "over"
 STATUS: Mapping[str, Literal["done", "stopped", "failed"]] = {"COMPLETE": "done", "PRUNED": "stopped", "FAIL": "failed"}
 
 
@@ -118,8 +120,20 @@ class Study:
             storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
             self.study = optuna.create_study(study_name=entry, storage=storage, load_if_exists=True)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was closed: what it chose stands, even if its time was over before all trials were made."""
+        return bool(self.study.user_attrs.get(OVER))
+
+    def close(self) -> None:
+        """Make no further trial, now or later: what follows is trained with what was chosen."""
+        with _stored(self.file):
+            self.study.set_user_attr(OVER, True)
+
     def proposals(self) -> list[Proposal]:
-        """What is to be tried next, all of it at once; nothing when all trials were made."""
+        """What is to be tried next, all of it at once; nothing when all trials were made, or it was closed."""
+        if self.is_over:
+            return []
         finished = self._finished()
         began = len(finished) // TOGETHER * TOGETHER
         made = {trial.user_attrs[PLACE] for trial in finished}

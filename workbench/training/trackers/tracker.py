@@ -14,6 +14,7 @@ class Tracked:
     Attributes:
         project: the recipe's name.
         group: the run, of which it is one of several.
+        run: by which the run is known, whatever its folder is called.
         name: of the entry, with its seed.
         settings: of the method and its training: texts, numbers, truth values and None.
         folder: of the entry.
@@ -21,6 +22,7 @@ class Tracked:
 
     project: str
     group: str
+    run: str
     name: str
     settings: Mapping[str, Any]
     folder: Path
@@ -28,7 +30,7 @@ class Tracked:
     @property
     def id(self) -> str:
         """By which a training that goes on after an interruption is found again."""
-        return hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.run} {self.name}".encode()).hexdigest()[:16]
 
 
 class Tracking(Protocol):
