@@ -447,7 +447,7 @@ for lines in batches(Path(sys.argv[1]), state.last, 7):
 """
 
 
-KILLS = 4
+KILLS = 3
 
 
 def test_killed_at_random_nothing_is_lost_or_repeated(tmp_path: Path) -> None:

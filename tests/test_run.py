@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -483,40 +484,36 @@ def test_resume_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "give it alone" in err
 
 
+EVIL = "\x1b]0;owned\x07\x1b[2J"
+
+
+def in_train(folder: Path, change: Callable[[str], str]) -> None:
+    """Change the first training row."""
+    first, *others = (folder / "train.jsonl").read_text().splitlines()
+    (folder / "train.jsonl").write_text("\n".join([change(first), *others]) + "\n")
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
-def test_a_console_prints_what_it_can(recipe_file: Path, encoding: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "workbench.run",
-        str(recipe_file),
-        "--check",
-        "--limit",
-        "4",
-        "--methods",
-        "untuned",
-    ]
+def test_a_console_prints_what_it_can_and_rows_do_nothing_to_it(
+    recipe_file: Path, tmp_path: Path, encoding: str
+) -> None:
+    in_train(tmp_path, lambda row: row.replace("What", f"{json.dumps(EVIL)[1:-1]} What", 1))
+    command = [sys.executable, "-m", "workbench.run", str(recipe_file), "--check", "--limit", "4"]
+    command += ["--methods", "untuned"]
     done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding})
     assert done.returncode == 0, done.stderr
     shown = done.stdout.decode(encoding)
     assert ("⟦It costs" if encoding == "utf-8" else "?It costs") in shown
-
-
-def test_texts_of_rows_do_nothing_to_a_terminal(recipe_file: Path, tmp_path: Path) -> None:
-    rows = (tmp_path / "train.jsonl").read_text().splitlines()
-    evil = json.dumps("\x1b]0;owned\x07\x1b[2J")[1:-1]
-    rows[0] = rows[0].replace("What", f"{evil} What", 1)
-    (tmp_path / "train.jsonl").write_text("\n".join(rows) + "\n")
-
-    def printed(*arguments: Any) -> str:
-        command = [sys.executable, "-m", "workbench.run", str(recipe_file), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, check=False)
-        return (done.stdout + done.stderr).decode()
-
-    shown = printed("--check", "--limit", 4, "--methods", "untuned")
     assert r"\x1b]0;owned\x07" in shown
-    assert "\x1b" not in shown
-    rows[0] = json.dumps({"id": "\x1b[2Jx", "messages": 7})
-    (tmp_path / "train.jsonl").write_text("\n".join(rows) + "\n")
-    assert "\x1b" not in printed("--check")
-    assert printed("--methods", "\x1b[31mlora").startswith(r"error: unknown method '\x1b[31mlora'")
+    assert b"\x1b" not in done.stdout + done.stderr
+
+
+def test_wrong_rows_and_names_do_nothing_to_a_terminal(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_train(tmp_path, lambda row: json.dumps({"id": f"{EVIL}x", "messages": 7}))
+    code, _, error = run(recipe_file, "--check", capsys=capsys)
+    assert code == 2
+    assert "\x1b" not in error
+    code, _, error = run(recipe_file, "--methods", "\x1b[31mlora", capsys=capsys)
+    assert error.startswith(r"error: unknown method '\x1b[31mlora'")
