@@ -136,6 +136,14 @@ def test_an_instruction_around_every_text_makes_no_copies(tmp_path: Path) -> Non
         load_splits(copied, conversation)
 
 
+def test_few_letters_that_are_left_of_a_text_make_no_copy(tmp_path: Path) -> None:
+    def given(split: str, count: int) -> list[dict]:
+        return [asked(f"{split}{n}", f"{split}: what does it cost {n}?", "It costs 4.") for n in range(count)]
+
+    data = splits(tmp_path, train=given("train", 24), validation=given("validation", 8), test=given("test", 10))
+    assert load_splits(data, conversation).leaked == 0
+
+
 def test_a_near_copy_in_validation_is_an_error_where_it_is_scored(tmp_path: Path) -> None:
     scored, chosen_by = (asked(name, LONG.format(place=name), "Call us.") for name in ("Oslo", "Bern"))
     data = splits(tmp_path, train=rows(3), validation=[chosen_by], test=[scored])

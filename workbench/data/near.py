@@ -71,7 +71,11 @@ class _Index:
             other = self.texts[number]
             if one.source and one.source == other.source:
                 continue
-            similarity = in_common(own, telling(other.question, self.usual))
+            # Alike as a whole, and in what is not the same in many: of a few letters that are left little can be said.
+            similarity = min(
+                in_common(own, telling(other.question, self.usual)),
+                in_common(shingles(one.question), shingles(other.question)),
+            )
             if similarity >= NEAR and _alike(one.context, other.context):
                 best = max(best or (False, 0.0, 0), (folded(one.answer) == folded(other.answer), similarity, number))
         return None if best is None else (best[2], best[1], best[0])
