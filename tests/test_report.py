@@ -23,7 +23,7 @@ from workbench.evaluation import Prediction, find_metrics, score_all
 from workbench.results import Results
 
 COMPARE = Path(__file__).parent.parent / "workbench" / "compare"
-# Words of a name that only tests know.
+# As many as there are; their points lie so near to each other that names beside them would overlap.
 METHODS = ("untuned", "lora", "rslora", "dora", "adalora", "ia3", "houlsby", "pfeiffer", "parallel", "prefix", "prompt")
 
 

@@ -21,6 +21,7 @@ WIDTH = 11.0
 # Panels beside each other, and names of methods beside each other below them.
 COLUMNS, NAMES = 3, 6
 LOSS = "nats per token"
+HOLLOW: Mapping[str, Any] = {"markerfacecolor": "white"}
 
 
 def colour(methods: Sequence[str], method: str) -> str:
@@ -59,7 +60,7 @@ def quality_against_costs(
         for run in runs:
             score, (x, y) = run.metrics[metric], points[run.method]
             error = [[y - score.low], [score.high - y]]
-            hollow = {"markerfacecolor": "white"} if key == "train_seconds" and run.method in disturbed else {}
+            hollow = HOLLOW if key == "train_seconds" and run.method in disturbed else {}
             shape, hue = mark(methods, run.method), colour(methods, run.method)
             axis.errorbar(x, y, yerr=error, fmt=shape, capsize=3, color=hue, zorder=3, label=run.method, **hollow)
         told = {
@@ -187,9 +188,6 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str], method: str) -> s
     axis.set_ylabel(say("right"))
     axis.set_title(method, fontsize=11)
     return svg(figure, say("Confusion matrix of {method}", method=method))
-
-
-HOLLOW: Mapping[str, Any] = {"markerfacecolor": "white"}
 
 
 def _smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:

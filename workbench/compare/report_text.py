@@ -102,7 +102,7 @@ def tuning_rows(records: Sequence[TuningRecord]) -> list[list[str]]:
 def _chosen(record: TuningRecord) -> str:
     said = [say("chosen")]
     for name in record.at_edge:
-        low, high = {**record.ranges, **(record.widened or {})}[name]
+        low, high = record.tried[name]
         edge = {"name": name, "low": low, "high": high}
         said.append(say("at the edge of {name}, {low:g} to {high:g}: a better one may lie beyond", **edge))
     return "; ".join(said)

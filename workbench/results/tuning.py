@@ -53,6 +53,11 @@ class TuningRecord:
     seconds: float = 0.0
 
     @property
+    def tried(self) -> Mapping[str, tuple[float, float]]:
+        """Setting -> lowest and highest that was looked among in the end."""
+        return {**self.ranges, **(self.widened or {})}
+
+    @property
     def chosen(self) -> TuningTrial | None:
         """The trial whose settings were chosen."""
         done = [trial for trial in self.trials if trial.status == "done" and trial.validation_loss is not None]

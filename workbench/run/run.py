@@ -198,10 +198,10 @@ def run_job(
 
 def _beside(job: Job, costs: Costs | None, seed: int) -> tuple[dict[Key, float], dict[Key, float]]:
     """What choosing settings takes of each entry, and parts of the training data."""
-    names = costs.entries if costs else ()
-    of = [costs.tuning, costs.curve] if costs else []
-    tuning, curve = ({(name, seed): seconds(job, name) for name in names} for seconds in of) if costs else ({}, {})
-    return tuning, curve
+    if costs is None:
+        return {}, {}
+    tuning = {(name, seed): costs.tuning(job, name) for name in costs.entries}
+    return tuning, {(name, seed): costs.curve(job, name) for name in costs.entries}
 
 
 def _tuned(

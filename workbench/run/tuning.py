@@ -116,7 +116,7 @@ def tuning_text(record: TuningRecord) -> str:
     loss = f"validation loss {chosen.validation_loss:.4f}{before}"
     text = f"{record.entry}: {said}, of {len(record.trials)} trials; {loss}"
     for name in record.at_edge:
-        low, high = {**record.ranges, **(record.widened or {})}[name]
+        low, high = record.tried[name]
         text += f". Its {name} lies at the edge of what was tried ({low:g} to {high:g}): a better one may lie beyond"
     return text
 

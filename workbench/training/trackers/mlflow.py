@@ -47,4 +47,4 @@ def allowed(name: str) -> str:
     return kept.rstrip("_")
 
 
-TRACKERS = (Tracker(name="mlflow", package="mlflow", where="mlflow ui", begin=Mlflow),)
+TRACKERS = (Tracker(name="mlflow", package="mlflow", begin=Mlflow),)

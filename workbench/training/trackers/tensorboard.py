@@ -32,4 +32,4 @@ class TensorBoard:
         self.writer.close()
 
 
-TRACKERS = (Tracker(name="tensorboard", package="tensorboard", where="tensorboard --logdir", begin=TensorBoard),)
+TRACKERS = (Tracker(name="tensorboard", package="tensorboard", begin=TensorBoard),)

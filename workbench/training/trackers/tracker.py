@@ -50,11 +50,9 @@ class Tracker:
     Attributes:
         name: as users write it.
         package: that has to be installed for it.
-        where: what it keeps is found.
         begin: opens it for a training, or goes on with one that it knows.
     """
 
     name: str
     package: str
-    where: str
     begin: Callable[[Tracked], Tracking]

@@ -38,4 +38,4 @@ class Trackio:
             self.trackio.finish()
 
 
-TRACKERS = (Tracker(name="trackio", package="trackio", where="trackio show", begin=Trackio),)
+TRACKERS = (Tracker(name="trackio", package="trackio", begin=Trackio),)

@@ -39,4 +39,4 @@ class Wandb:
         self.run.finish(exit_code=0 if scores else 1)
 
 
-TRACKERS = (Tracker(name="wandb", package="wandb", where="wandb sync", begin=Wandb),)
+TRACKERS = (Tracker(name="wandb", package="wandb", begin=Wandb),)
