@@ -27,7 +27,7 @@ from workbench.generation.sampling import Sampling
 from workbench.models import fast_evaluation, load_model, load_tokenizer
 from workbench.run import formats
 from workbench.run.folder import RunFolder
-from workbench.run.run import prepare_run
+from workbench.run.prepared import prepare_run
 
 HEADER = (
     "| method | format | bytes | nats per token (base) | same answer | headline | beside what was trained | tokens/s "

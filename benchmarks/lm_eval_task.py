@@ -21,7 +21,7 @@ from workbench.data import Example
 from workbench.errors import UserError
 from workbench.evaluation import read_predictions
 from workbench.run.folder import RunFolder
-from workbench.run.run import prepare_run
+from workbench.run.prepared import prepare_run
 from workbench.run.scoring import read_calibrations
 
 TASK = """\

@@ -12,7 +12,7 @@ from workbench.evaluation import Prediction, find_metric, read_predictions
 from workbench.results import read_results
 from workbench.run.__main__ import main
 from workbench.run.folder import RunFolder
-from workbench.run.run import prepare_run
+from workbench.run.prepared import prepare_run
 
 
 def answers(right: float, count: int = 400, seed: int = 0, split: str = "test") -> list[Prediction]:
@@ -86,16 +86,16 @@ def test_a_run_trains_on_nested_parts_and_goes_on_after_an_interruption(
     from workbench.run import curve as module
 
     carried: list[float] = []
-    carry_out = module._carry_out
+    carry_out = module.carry_out_part
 
-    def interrupted(job, entry, part, folder, clock):  # type: ignore[no-untyped-def]
+    def interrupted(job, entry, part, *others):  # type: ignore[no-untyped-def]
         if part == 0.5 and not carried.count(0.5):
             carried.append(part)
             raise KeyboardInterrupt
         carried.append(part)
-        carry_out(job, entry, part, folder, clock)
+        carry_out(job, entry, part, *others)
 
-    monkeypatch.setattr(module, "_carry_out", interrupted)
+    monkeypatch.setattr(module, "carry_out_part", interrupted)
     assert main(begun) == 130
     assert main(["--resume", str(out)]) == 0
     assert carried == [0.25, 0.5, 0.5]

@@ -17,15 +17,15 @@ from workbench.results import to_json
 from workbench.run.__main__ import main
 from workbench.run.entries import BaselineEntry, RerankerEntry, TunedEntry, entries_of
 from workbench.run.folder import Options, RunFolder
-from workbench.run.run import prepare_run, trials_of
-from workbench.run.trial import Trial, run_trial
+from workbench.run.prepared import prepare_run
+from workbench.run.trial import Trial, run_trial, trials_of
 
 ANOTHER_PROCESS = """
 import json, logging, sys
 from pathlib import Path
 from workbench.results import to_json
 from workbench.run.folder import RunFolder
-from workbench.run.run import prepare_run
+from workbench.run.prepared import prepare_run
 from workbench.run.trial import Trial, run_trial
 
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)

@@ -98,9 +98,9 @@ def test_a_time_that_other_programs_made_longer_is_marked_and_the_reason_said() 
     found = results(record("lora", others=1.1, train_seconds=188.0), record("parallel", train_seconds=23.0))
     told = {row[0]: row[head(found).index("seconds")] for row in rows(found)}
     assert told == {"lora": "188*", "parallel": "23"}
-    assert "lora (other programs took 1.1 of 2 cores while it was trained)" in disturbed_text(found)
+    assert "lora (other processes took 1.1 of 2 cores while it was trained)" in disturbed_text(found)
     (lora, parallel) = usage_table(found)
-    assert lora[-1].startswith("other programs")
+    assert lora[-1].startswith("other processes")
     assert parallel[-1] == "nothing"
     assert parallel[1] == "20 s, 0.0 of 2 cores"
     assert parallel[4] == "1.00 Wh"

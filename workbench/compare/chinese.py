@@ -46,11 +46,11 @@ CHINESE = {
     ("the machine was {times:.1f} times slower before or after it than at its best"): (
         "在它之前或之后，机器比最快时慢 {times:.1f} 倍"
     ),
-    ("other programs took {others:.1f} of {cores} cores while it was trained"): (
-        "训练时其他程序占用了 {cores} 个核中的 {others:.1f} 个"
+    ("other processes took {others:.1f} of {cores} cores while it was trained"): (
+        "训练时其他进程占用了 {cores} 个核中的 {others:.1f} 个"
     ),
-    ("other programs took {others:.1f} of {cores} cores while it was scored"): (
-        "评分时其他程序占用了 {cores} 个核中的 {others:.1f} 个"
+    ("other processes took {others:.1f} of {cores} cores while it was scored"): (
+        "评分时其他进程占用了 {cores} 个核中的 {others:.1f} 个"
     ),
     "Times marked with * are not to be compared: {said}.": "带 * 的时间不可比较：{said}。",
     "{first} and {last}": "{first}和{last}",

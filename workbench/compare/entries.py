@@ -10,8 +10,8 @@ from workbench.results import Results, RunRecord, Score
 # Cores' worth of time of other programs, and so many times the time of the fastest reference product of a run: above
 # either, times are not compared.
 DISTURBED, SLOWED = 0.25, 1.3
-WHILE_TRAINED = "other programs took {others:.1f} of {cores} cores while it was trained"
-WHILE_SCORED = "other programs took {others:.1f} of {cores} cores while it was scored"
+WHILE_TRAINED = "other processes took {others:.1f} of {cores} cores while it was trained"
+WHILE_SCORED = "other processes took {others:.1f} of {cores} cores while it was scored"
 
 
 def entries(results: Results) -> list[RunRecord]:

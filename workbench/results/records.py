@@ -80,7 +80,7 @@ class Usage:
     Attributes:
         seconds: wall-clock time.
         processor_seconds: of all cores, by this program.
-        others: cores' worth of time that other programs took meanwhile, and the host of a virtual machine.
+        others: cores' worth of time that other processes took meanwhile, and the host of a virtual machine.
         joules: that the machine used, with everything that ran on it; None where it doesn't tell.
     """
 

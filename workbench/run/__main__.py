@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
         help="tell these of every training, beside TensorBoard: mlflow (mlflow.db in this folder, or "
         "MLFLOW_TRACKING_URI), wandb (offline without WANDB_API_KEY), trackio",
     )  # fmt: skip
+    _add_options_of_engines(p)
     p.add_argument("--language", choices=("en", "zh"), help="of the report (default: en)")
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/<recipe>/<date-time>)")
     p.add_argument(
@@ -117,9 +118,29 @@ def _add_options_of_comparison(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_options_of_engines(p: argparse.ArgumentParser) -> None:
+    """Where the trainings of a run are carried out."""
+    p.add_argument(
+        "--engine", choices=("local", "ray"),
+        help="what carries out the trainings that --jobs puts beside each other: processes on this machine, or a Ray "
+        "cluster (default: local)",
+    )  # fmt: skip
+    p.add_argument(
+        "--jobs", type=positive, metavar="N",
+        help="so many trainings beside each other, each with its share of the cores, or a GPU of its own (default: 1; "
+        "on Ray, as many as there is room for)",
+    )  # fmt: skip
+    p.add_argument("--cpus", type=positive, metavar="N", help="cores of each of them (default: an equal share)")
+    p.add_argument(
+        "--address", metavar="ADDRESS",
+        help="of a running Ray cluster, such as auto or ray://head:10001 (default: one begun on this machine)",
+    )  # fmt: skip
+
+
 # Options that say how a run is begun.
 IGNORED = (
     "model", "bits", "precision", "limit", "minutes", "tune", "curve", "price", "track", "language", "out", "check",
+    "engine", "jobs", "cpus", "address",
 )  # fmt: skip
 
 
@@ -254,6 +275,10 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         language=arguments.language or "en",
         track=tuple(filter(None, arguments.track.split(","))),
         curve=arguments.curve,
+        engine=arguments.engine or "local",
+        jobs=arguments.jobs,
+        cpus=arguments.cpus,
+        address=arguments.address,
         limit=arguments.limit,
         minutes=arguments.minutes or recipe.training.minutes,
         day=date.today().isoformat(),

@@ -20,7 +20,7 @@ from workbench.run.found import data_text, deduplicated
 from workbench.run.measure import measure
 from workbench.run.memory import stage_bytes
 from workbench.run.prepare import Job
-from workbench.run.run import prepare_run
+from workbench.run.prepared import prepare_run
 from workbench.training import steps_in
 
 EXAMPLES_SHOWN = 3

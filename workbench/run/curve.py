@@ -66,7 +66,7 @@ def carry_out_points(job: Job, folder: RunFolder, clock: RunClock, runs: Sequenc
         if made := steps.get(entry.name):
             with clock.stage(entry.name, seed, CURVE):
                 for part in left[entry.name]:
-                    _carry_out(part_of_job(job, part, made), entry, part, folder, clock)
+                    carry_out_part(job, entry, part, made, folder, clock)
 
 
 def curves(job: Job, folder: RunFolder, results: Results, answers: Answers) -> list[CurveRecord]:
@@ -126,18 +126,22 @@ def _trained_on(head: Head, part: float) -> Head:
     return replace(head, rows=replace(head.rows, train=head.rows.train.select(some)))
 
 
-def _carry_out(job: Job, entry: TunedEntry, part: float, folder: RunFolder, clock: RunClock) -> None:
+def carry_out_part(
+    job: Job, entry: TunedEntry, part: float, steps: int, folder: RunFolder, clock: RunClock | None = None
+) -> None:
     """Train on a part and score it; its answers stay, and in how long, or why not.
 
     Args:
-        job: with that part.
+        part: of the training rows.
+        steps: that the training on all of them made.
+        clock: of the run that this is a part of.
 
     Raises:
         OSError: the disk is full.
     """
     place, began = _place(folder, entry.name, part), time.perf_counter()
     logger.info("%s: on %.0f %% of the training rows", entry.name, 100 * part)
-    view = job.of(entry)
+    view = part_of_job(job, part, steps).of(entry)
     noted: dict[str, int | float | str] = {"rows": rows_read(view)}
     try:
         run_method(view, entry.method, folder.options.seed, {}, place, clock=clock, exports=False)

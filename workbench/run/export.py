@@ -18,7 +18,7 @@ from workbench.run.folder import RunFolder
 from workbench.run.manifest import require_unchanged
 from workbench.run.merge import PROOF_PROMPTS, merge
 from workbench.run.prepare import Job
-from workbench.run.run import prepare_run
+from workbench.run.prepared import prepare_run
 from workbench.run.saved import open_saved
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -37,6 +37,7 @@ OWNER_FILE = ".owner"
 ELAPSED_FILE = ".seconds"
 PREPARED = "prepared"
 TUNING = "tuning"
+WORKERS = "workers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +49,12 @@ class Options:
         methods: None for the recipe's own.
         model: None for the recipe's checkpoint.
         bits: how the frozen base is held while training.
+        engine, address: where tasks are carried out, "local" or "ray", and the address of a Ray cluster.
+        jobs, cpus: how many tasks at once, and with how many cores each; None for an equal share.
         curve: whether parts of the training rows are trained on, too.
         language: in which the report is written, "en" or "zh".
         price: of an hour of the machine, as it was written, such as "1.20 USD"; None where it is not stated.
-        id: of the run, by which trackers know its trainings again; None of older runs.
-        track: trackers that are told of every training, beside TensorBoard.
+        id, track: of the run in trackers, None of older ones; which are told of its trainings beside TensorBoard.
         tune: trials by which the settings of each method are chosen; None takes them as they are.
         seed, seeds: the first seed, and how many.
         limit: at most so many examples of each split; None for all.
@@ -65,7 +67,7 @@ class Options:
         command: that does the same.
         git: of the recipe's folder, the commit, and whether something was changed since; None where there is none.
         precision: in what it is scored, merged and proven, one of `SHIPPED`.
-        day: on which it was begun, as 2026-01-31: what chat templates are told that write the date.
+        day: on which it was begun, as 2026-01-31, for chat templates that write the date.
     """
 
     recipe: str | None
@@ -89,6 +91,10 @@ class Options:
     track: Sequence[str] = ()
     id: str | None = None
     curve: bool = False
+    engine: str = "local"
+    jobs: int | None = None
+    cpus: int | None = None
+    address: str | None = None
     code: Mapping[str, str] | None = None
     command: str | None = None
     git: Mapping[str, str | bool] | None = None
@@ -306,6 +312,11 @@ class RunFolder:
         return self.path / TUNING
 
     @property
+    def workers(self) -> Path:
+        """Where processes that carry out tasks write what they have to say, until every trial is done."""
+        return self.path / WORKERS
+
+    @property
     def prepared(self) -> Store:
         """Where prepared data lie until every trial is done: a run that goes on, or another process, opens them."""
         return Store(self.path / PREPARED)
@@ -317,7 +328,8 @@ class RunFolder:
 
     def clean_up(self) -> None:
         """Remove what served an interruption that did not come."""
-        shutil.rmtree(self.path / PREPARED, ignore_errors=True)
+        for name in (PREPARED, WORKERS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         self.elapsed.unlink(missing_ok=True)
 
     def discard(self) -> None:

@@ -38,7 +38,7 @@ from workbench.run.folder import RunFolder, TrialFolder
 from workbench.run.manifest import require_unchanged
 from workbench.run.merge import provenance
 from workbench.run.prepare import Job
-from workbench.run.run import prepare_run
+from workbench.run.prepared import prepare_run
 from workbench.run.saved import open_saved
 from workbench.run.scoring import read_calibrations
 

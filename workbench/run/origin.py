@@ -28,6 +28,10 @@ def command_of(options: Options) -> str:
         "--price": options.price,
         "--track": ",".join(options.track) or None,
         "--language": options.language if options.language != "en" else None,
+        "--engine": options.engine if options.engine != "local" else None,
+        "--jobs": options.jobs,
+        "--cpus": options.cpus,
+        "--address": options.address,
         "--minutes": f"{options.minutes:g}" if options.minutes else None,
     }
     parts += ["--curve"] * options.curve

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from workbench.compare import compare_methods, over_seeds, write_report
-from workbench.console import showing_time_left
-from workbench.data.store import Store
+from workbench.console import progress_bar, showing_time_left
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
 from workbench.export import FreshProcess
@@ -17,6 +16,7 @@ from workbench.models import skip_what_is_there
 from workbench.results import (
     CheckpointInfo,
     Comparison,
+    Forecast,
     MetricInfo,
     Price,
     Results,
@@ -28,47 +28,21 @@ from workbench.run.budget import budget_of, deadline_of, fitted, pending
 from workbench.run.clock import Key, RunClock, noting_seconds, seconds_noted
 from workbench.run.curve import carry_out_points, curves
 from workbench.run.data_info import data_of, require_same_data
-from workbench.run.folder import Options, RunFolder, day_of
+from workbench.run.engines import carried_out, engine_of, is_parallel, require_engine
+from workbench.run.folder import Options, RunFolder
 from workbench.run.forecast import Costs, forecast_text
 from workbench.run.manifest import changes, changes_text, sealed
 from workbench.run.measure import measure
 from workbench.run.origin import command_of
-from workbench.run.plan import planned
-from workbench.run.prepare import Job, prepare
+from workbench.run.prepare import Job
+from workbench.run.prepared import prepare_run
 from workbench.run.resources import changed_versions, environment, versions
+from workbench.run.schedule import Schedule
 from workbench.run.trial import run_trial, trials_of
 from workbench.run.tuning import tune
 from workbench.sources import public_name
-from workbench.training.trackers import ALWAYS, require_trackers
 
 logger = logging.getLogger(__name__)
-
-
-def prepare_run(folder: RunFolder, store: Store | None = None) -> Job:
-    """Prepare what the options of a run ask for.
-
-    Args:
-        store: where the prepared data go, or lie; None takes a temporary one.
-
-    Raises:
-        UserError: anything the user has to mend.
-    """
-    options = folder.options
-    require_trackers(options.track)
-    job = prepare(
-        folder.recipe,
-        methods=options.methods,
-        model=options.model,
-        bits=options.bits,
-        precision=options.precision,
-        limit=options.limit,
-        store=store,
-        recipe_sha256=options.recipe_sha256,
-        day=day_of(options),
-    )
-    folder.require_base(job.checkpoint.path)
-    trackers = tuple(dict.fromkeys((ALWAYS, *options.track)))
-    return planned(replace(job, trackers=trackers, group=folder.path.resolve().name, id=options.id or ""), options.plan)
 
 
 def begin_run(folder: RunFolder, began: float) -> Results:
@@ -95,6 +69,8 @@ def begin_run(folder: RunFolder, began: float) -> Results:
             left = pending(job, folder, done)
             still = replace(job, entries=[entry for entry in job.entries if entry.name in left])
             costs = measure(still, left, folder.path, process)
+            if is_parallel(folder.options):
+                require_engine(folder.options, costs.memory_bytes)
             job = fitted(job, folder, costs, began)
         except UserError:
             if folder.is_new:
@@ -164,36 +140,70 @@ def run_job(
     """
     trials = trials_of(job, folder.options)
     expected = costs.expected(job, [(trial.entry, trial.seed) for trial in trials]) if costs else {}
-    clock = RunClock(expected, deadline, *_beside(job, costs, folder.options.seed))
     results = _header(job, folder.options, costs)
     results = replace(results, budget=budget_of(job, folder, costs, began) if costs else None)
     results, spent = _before(results, folder)
     began -= spent
+    with noting_seconds(folder.elapsed, began):
+        if is_parallel(folder.options):
+            job, results = _in_parallel(Schedule(job, folder, done, expected), results, began)
+        else:
+            clock = RunClock(expected, deadline, *_beside(job, costs, folder.options.seed))
+            with showing_time_left(clock.left):
+                job, results = _one_by_one(job, folder, clock, results, done, expected, began, process)
+    return _finished(job, folder, results, began)
+
+
+def _one_by_one(
+    job: Job,
+    folder: RunFolder,
+    clock: RunClock,
+    results: Results,
+    done: Mapping[Key, RunRecord],
+    expected: Mapping[Key, Forecast],
+    began: float,
+    process: FreshProcess | None,
+) -> tuple[Job, Results]:
+    """Carry a job through in this process: the job with the settings that were chosen, and the results."""
     earlier = dict(done)
-    predictions: dict[Key, list[Prediction]] = {}
-    with showing_time_left(clock.left), noting_seconds(folder.elapsed, began):
-        job, results = _tuned(job, folder, clock, results, earlier)
-        for trial in trials:
-            key = trial.entry, trial.seed
-            files = folder.trial(trial.entry, trial.seed, trial.settings)
-            record = earlier.pop(key, None)
-            if record is not None:
-                logger.info("%s, seed %d: done before", *key)
-            else:
-                record = replace(run_trial(trial, job, folder, process, clock), forecast=expected.get(key))
-                if record.done:
-                    record = sealed(files, record)
-            clock.drop(*key)
+    job, results = _tuned(job, folder, clock, results, earlier)
+    for trial in trials_of(job, folder.options):
+        key = trial.entry, trial.seed
+        files = folder.trial(trial.entry, trial.seed, trial.settings)
+        record = earlier.pop(key, None)
+        if record is not None:
+            logger.info("%s, seed %d: done before", *key)
+        else:
+            record = replace(run_trial(trial, job, folder, process, clock), forecast=expected.get(key))
             if record.done:
-                predictions[key] = read_predictions(files.path)
-            runs = [*results.runs, record]
-            results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began, results.tuning))
-            # What was done before and is yet to come again in this list must survive another interruption.
-            folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
-            if record.done:
-                files.clean_up(keep_weights=not record.export.merged)
-        carry_out_points(job, folder, clock, results.runs)
-    return _finished(job, folder, results, predictions, began)
+                record = sealed(files, record)
+        clock.drop(*key)
+        runs = [*results.runs, record]
+        results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began, results.tuning))
+        # What was done before and is yet to come again in this list must survive another interruption.
+        folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
+        if record.done:
+            files.clean_up(keep_weights=not record.export.merged)
+    carry_out_points(job, folder, clock, results.runs)
+    return job, results
+
+
+def _in_parallel(schedule: Schedule, results: Results, began: float) -> tuple[Job, Results]:
+    """The same by other processes, beside each other."""
+    folder = schedule.folder
+    with engine_of(folder) as engine, progress_bar("run", schedule.left, "task") as bar:
+        for task in carried_out(schedule, engine):
+            bar.total = bar.n + 1 + schedule.left
+            bar.update()
+            runs, total = schedule.runs, time.perf_counter() - began
+            results = replace(
+                results, runs=runs, tuning=schedule.tuning, seconds=Seconds.of(runs, total, schedule.tuning)
+            )
+            if runs:
+                folder.write_results(results)
+            schedule.clean_up(task)
+    results = replace(results, runs=schedule.runs, tuning=schedule.tuning)
+    return schedule.job, results
 
 
 def _beside(job: Job, costs: Costs | None, seed: int) -> tuple[dict[Key, float], dict[Key, float]]:
@@ -256,13 +266,12 @@ def _before(results: Results, folder: RunFolder) -> tuple[Results, float]:
     return replace(results, budget=before.budget), spent
 
 
-def _finished(
-    job: Job, folder: RunFolder, results: Results, predictions: Mapping[Key, list[Prediction]], began: float
-) -> Results:
+def _finished(job: Job, folder: RunFolder, results: Results, began: float) -> Results:
     """Compare what was carried through, and write results and report."""
     answers: dict[str, dict[int, list[Prediction]]] = {}
-    for (name, seed), given in predictions.items():
-        answers.setdefault(name, {})[seed] = given
+    for run in results.runs:
+        if run.done:
+            answers.setdefault(run.method, {})[run.seed] = read_predictions(folder.trial(run.method, run.seed).path)
     results = replace(
         results,
         comparisons=_comparisons(job, answers),
@@ -272,7 +281,8 @@ def _finished(
     seconds = Seconds.of(results.runs, time.perf_counter() - began, results.tuning, found)
     results = replace(results, curves=found, seconds=seconds)
     folder.write_results(results)
-    first = {name: given for (name, seed), given in predictions.items() if seed == folder.options.seed}
+    seed = folder.options.seed
+    first = {name: of_seeds[seed] for name, of_seeds in answers.items() if seed in of_seeds}
     write_report(folder.path, results, first, job.recipe.description, job.metrics, folder.options.language)
     return results
 

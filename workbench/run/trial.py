@@ -83,6 +83,11 @@ def run_trial(
         logger.exception("%s failed", trial.entry)
         reason = why_failed(error, job, folder)
     logger.error("%s, seed %d: %s", trial.entry, trial.seed, reason)
+    return failed(entry, trial, job, reason)
+
+
+def failed(entry: Entry, trial: Trial, job: Job, reason: str) -> RunRecord:
+    """The record of an entry that could not be carried to its end."""
     reason = without_places(reason)
     head, method = (entry.head, entry.method.name) if isinstance(entry, TunedEntry) else (LIKELIHOOD, entry.name)
     return RunRecord(

@@ -64,7 +64,7 @@ def tune(job: Job, folder: RunFolder, clock: RunClock) -> Iterator[tuple[Job, Tu
             while not limit.reached(0) and (proposals := study.proposals()):
                 for proposal in proposals:
                     if not limit.reached(0):
-                        study.tell(proposal, _tried(job, entry, proposal, folder, limit))
+                        study.tell(proposal, tried(job, entry, proposal, folder, limit))
             study.close()
         record = study.record()
         if record.settings:
@@ -131,7 +131,7 @@ def _by_name(job: Job) -> dict[str, TunedEntry]:
     return {entry.name: entry for entry in tuned_entries_of(job)}
 
 
-def _tried(job: Job, entry: TunedEntry, proposal: Proposal, folder: RunFolder, limit: Limit) -> Outcome:
+def tried(job: Job, entry: TunedEntry, proposal: Proposal, folder: RunFolder, limit: Limit) -> Outcome:
     """Train an entry with settings, and measure the validation loss alone.
 
     Raises:

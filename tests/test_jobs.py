@@ -1,0 +1,133 @@
+"""A run by several processes beside each other: the same results, whatever becomes of one of them."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tiny import write_recipe
+from workbench.results import Results, read_results
+from workbench.run.__main__ import main
+from workbench.run.folder import RunFolder
+
+# A metric of its own, during which any process but the test's is killed, as often as there are files for it.
+DEADLY = """
+import os, signal
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from workbench.evaluation import Metric
+
+def counted(answers):
+    lives = sorted(Path({lives!r}).iterdir())
+    if lives and os.getpid() != {spared}:
+        lives[0].unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.array([(len(answer.prediction), 1.0) for answer in answers]).reshape(-1, 2)
+
+length = Metric(
+    name="length", title="characters", summary="mean length in characters.", higher_is_better=False, worst=9e9, best=0,
+    statistics=counted, score=lambda total: float(total[0] / total[1]), signature=lambda answers: "code points",
+)
+recipe = replace(recipe, metrics=(*recipe.metrics, length))
+"""
+# What hangs on the machine and the moment.
+OF_THE_MOMENT = ("seconds", "usage", "memory", "per_second", "forecast", "speed", "environment", "budget")
+ARGUMENTS = ("--methods", "untuned,lora", "--seeds", "2", "--tune", "3", "--curve")
+
+
+def told(value: Any) -> Any:
+    """Of results, what another run should have, too."""
+    if isinstance(value, dict):
+        return {k: told(part) for k, part in value.items() if not any(name in k for name in OF_THE_MOMENT)}
+    return [told(part) for part in value] if isinstance(value, list) else value
+
+
+def results_of(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = told(json.loads((out / "results.json").read_text(encoding="utf-8")))
+    return found
+
+
+def answers_of(out: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*.jsonl"))}
+
+
+def with_lives(folder: Path, lives: int) -> Path:
+    """A recipe by which processes that help are killed so many times."""
+    (folder / "lives").mkdir()
+    for number in range(lives):
+        (folder / "lives" / str(number)).touch()
+    return write_recipe(folder, DEADLY.format(lives=str(folder / "lives"), spared=os.getpid()))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As each of two processes has on two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_of_which_one_is_killed_find_what_one_finds(tmp_path: Path) -> None:
+    recipe, one, two = with_lives(tmp_path, 1), tmp_path / "one", tmp_path / "two"
+    assert main([str(recipe), *ARGUMENTS, "--out", str(one)]) == 0
+    assert list((tmp_path / "lives").iterdir())
+    assert main([str(recipe), *ARGUMENTS, "--jobs", "2", "--cpus", "1", "--out", str(two)]) == 0
+    assert not list((tmp_path / "lives").iterdir())
+    assert results_of(two) == results_of(one)
+    assert answers_of(two) == answers_of(one)
+    assert not RunFolder.open(two).workers.exists()
+
+
+@pytest.mark.slow
+def test_what_dies_always_is_recorded_and_resumed(tmp_path: Path) -> None:
+    recipe, out = with_lives(tmp_path, 4), tmp_path / "out"
+    assert main([str(recipe), "--methods", "untuned", "--jobs", "2", "--out", str(out)]) == 1
+    (untuned,) = read_results(out / "results.json").runs
+    assert "signal 9, 3 times" in (untuned.error or "")
+    assert len(list((tmp_path / "lives").iterdir())) == 1
+    assert main(["--resume", str(out)]) == 0  # dies once more, and is begun anew
+    assert all(run.done for run in read_results(out / "results.json").runs)
+    assert not list((tmp_path / "lives").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--jobs", "2", "--minutes", "30"), "--minutes shares out the time of one process"),
+        (("--jobs", "1000000"), "1000000 jobs take"),
+        (("--jobs", "0"), "0 is less than 1"),
+    ],
+)
+def test_what_can_not_be_carried_out_beside_each_other_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    recipe, out = write_recipe(tmp_path), tmp_path / "out"
+    try:
+        code = main([str(recipe), "--methods", "untuned", *arguments, "--out", str(out)])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_ray_finds_the_same_and_replaces_what_dies(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    recipe = with_lives(tmp_path, 1)
+    found: dict[str, Results] = {}
+    for engine in ("ray", "local"):
+        out = tmp_path / engine
+        assert main([str(recipe), *ARGUMENTS, "--engine", engine, "--jobs", "2", "--out", str(out)]) == 0
+        found[engine] = read_results(out / "results.json")
+    assert not list((tmp_path / "lives").iterdir())
+    assert results_of(tmp_path / "ray") == results_of(tmp_path / "local")
+    assert answers_of(tmp_path / "ray") == answers_of(tmp_path / "local")
+    assert [run.seed for run in found["ray"].runs] == [0, 0, 1]

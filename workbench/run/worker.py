@@ -1,0 +1,101 @@
+"""A process that carries out tasks of a run: beside others on this machine, or on a machine of a cluster."""
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from functools import cache
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workbench.run.tasks import Answer, Task
+
+logger = logging.getLogger(__name__)
+
+
+def threads_environment(threads: int) -> dict[str, str]:
+    """The environment of a process that computes with so many threads; to be set before it imports PyTorch."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+
+
+class Worker:
+    """A run's job, prepared once, and tasks of it carried out one after another.
+
+    Args:
+        path: of the run's folder, in which the data lie as the run's own process prepared them.
+
+    Raises:
+        UserError: the recipe or the checkpoint can't be had here, or is another one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from workbench.export import FreshProcess
+        from workbench.models import skip_what_is_there
+        from workbench.run.folder import RunFolder
+        from workbench.run.prepared import prepare_run
+
+        self.folder = RunFolder.open(path)
+        self.job = prepare_run(self.folder, self.folder.prepared)
+        self.process = FreshProcess()
+        skip_what_is_there()
+
+    def carry_out(self, task: "Task") -> "Answer":
+        """The answer to a task; one that failed says so.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        logger.info("%s", task)
+        return task.carry_out(self.job, self.folder, self.process)
+
+
+@cache
+def _of_this_process(path: str) -> Worker:
+    from workbench.console import quiet_libraries
+
+    quiet_libraries()
+    return Worker(Path(path))
+
+
+def carry_out(path: str, task: "Task") -> "Answer":
+    """The answer to a task of the run in the folder `path`, whose job this process prepares once.
+
+    Raises:
+        UserError: see `Worker`.
+        OSError: the disk is full.
+    """
+    return _of_this_process(path).carry_out(task)
+
+
+def serve(path: str, log: str, environment: Mapping[str, str], connection: Connection) -> None:
+    """Answer tasks until nobody asks any more; what this process has to say goes to the file `log`.
+
+    The answer to a task is a pair: what came of it and None, or None and the error that ends the run.
+    """
+    os.environ.update(environment)
+    with open(log, "ab", buffering=0) as file:  # noqa: PTH123  its descriptor is what is needed
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from workbench.errors import UserError
+
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send((carry_out(path, task), None))
+        except (UserError, OSError) as error:
+            connection.send((None, error))
+
+
+def _end_with_parent() -> None:
+    """A run that was killed leaves no training behind that would write into its folder."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
