@@ -3,16 +3,19 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from cluster import simulated
 
 from tiny import write_recipe
 from workbench.results import Results, read_results
 from workbench.run.__main__ import main
 from workbench.run.folder import RunFolder
+from workbench.run.prepared import prepare_run
 
 # A metric of its own, during which any process but the test's is killed, as often as there are files for it.
 DEADLY = """
@@ -83,6 +86,17 @@ def test_two_processes_of_which_one_is_killed_find_what_one_finds(tmp_path: Path
     assert results_of(two) == results_of(one)
     assert answers_of(two) == answers_of(one)
     assert not RunFolder.open(two).workers.exists()
+    # The schedule itself, asked by a clock: a chain of trials and seeds bounds what more machines give.
+    run = RunFolder.open(two)
+    job, before = prepare_run(run), run.read_results()
+    took = {}
+    for machines in (1, 2, 50):
+        there = RunFolder(tmp_path / f"of {machines}", replace(run.options, tune=9, seeds=4), run.recipe)
+        there.path.mkdir()
+        tasks, took[machines], busy = simulated(job, there, before, machines, start=0.0)
+        assert tasks == 1 + 4 + 9 + 2
+        assert busy <= machines * took[machines]
+    assert took[1] > took[2] > took[50] > took[1] / 10
 
 
 @pytest.mark.slow
