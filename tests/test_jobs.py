@@ -86,6 +86,8 @@ def test_two_processes_of_which_one_is_killed_find_what_one_finds(tmp_path: Path
     assert results_of(two) == results_of(one)
     assert answers_of(two) == answers_of(one)
     assert not RunFolder.open(two).workers.exists()
+    assert "Beside each other, in minutes: tuning" in (two / "report.md").read_text()
+    assert "Beside each other" not in (one / "report.md").read_text()
     # The schedule itself, asked by a clock: a chain of trials and seeds bounds what more machines give.
     run = RunFolder.open(two)
     job, before = prepare_run(run), run.read_results()
@@ -117,6 +119,8 @@ def test_what_dies_always_is_recorded_and_resumed(tmp_path: Path) -> None:
         (("--jobs", "2", "--minutes", "30"), "--minutes shares out the time of one process"),
         (("--jobs", "1000000"), "1000000 jobs take"),
         (("--jobs", "0"), "0 is less than 1"),
+        (("--address", "auto"), "add --engine ray"),
+        (("--cpus", "1"), "add --jobs N"),
     ],
 )
 def test_what_can_not_be_carried_out_beside_each_other_is_told(

@@ -95,6 +95,10 @@ CHINESE = {
     "classes": "类别",
     "greedy answers": "贪心解码答案",
     "failed: {reason}": "失败：{reason}",
+    "The run took {total:.1f} minutes. Beside each other, in minutes: {parts}.": (
+        "本次运行用时 {total:.1f} 分钟。同时进行的各部分（分钟）：{parts}。"
+    ),
+    "One after another, {minutes:.1f} minutes were expected.": "若逐个进行，预计需要 {minutes:.1f} 分钟。",
     "The run took {total:.1f} minutes: {parts}.": "本次运行用时 {total:.1f} 分钟：{parts}。",
     "tuning": "调参",
     "parts of the data": "部分数据",

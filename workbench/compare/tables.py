@@ -183,7 +183,10 @@ def time_text(results: Results) -> str:
         say("everything else"): seconds.other,
     }
     parts = say(", ").join(f"{name} {value / 60:.1f}" for name, value in spent.items() if value)
-    return say("The run took {total:.1f} minutes: {parts}.", total=seconds.total / 60, parts=parts)
+    said = {"total": seconds.total / 60, "parts": parts}
+    if seconds.beside:
+        return say("The run took {total:.1f} minutes. Beside each other, in minutes: {parts}.", **said)
+    return say("The run took {total:.1f} minutes: {parts}.", **said)
 
 
 def budget_text(results: Results) -> str:
@@ -192,6 +195,8 @@ def budget_text(results: Results) -> str:
     if budget is None:
         return ""
     expected = say("Expected were {minutes:.1f} minutes.", minutes=budget.seconds / 60)
+    if results.seconds and results.seconds.beside:
+        expected = say("One after another, {minutes:.1f} minutes were expected.", minutes=budget.seconds / 60)
     if budget.minutes is None:
         return expected
     if not budget.was_cut:

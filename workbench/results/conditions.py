@@ -219,6 +219,8 @@ class Seconds:
         tuning: of the trials by which settings were chosen.
         curve: of trainings on parts of the data, and scoring them.
         other: the rest: loading, preparing data, measuring, comparing.
+        beside: whether trainings were carried out beside each other: then they may take more than the total, and what
+            is left of it is not known.
     """
 
     total: float
@@ -228,6 +230,7 @@ class Seconds:
     other: float
     tuning: float = 0.0
     curve: float = 0.0
+    beside: bool = False
 
     @classmethod
     def of(
@@ -236,6 +239,7 @@ class Seconds:
         total: float,
         tuning: Sequence[TuningRecord] = (),
         curves: Sequence[CurveRecord] = (),
+        beside: bool = False,
     ) -> "Seconds":
         """The parts of a run that has taken `total` seconds so far."""
         points = sum(point.seconds for curve in curves for point in curve.points)
@@ -244,13 +248,15 @@ class Seconds:
         evaluation = sum(run.evaluation_seconds for run in runs)
         export = sum(run.export_seconds for run in runs)
         parts = trials + points + training + evaluation + export
-        total = max(total, parts)  # a training that was finished before an interruption brings its time along
+        if not beside:  # a training that was finished before an interruption brings its time along
+            total = max(total, parts)
         return cls(
             total=total,
             training=training,
             evaluation=evaluation,
             export=export,
-            other=total - parts,
+            other=0.0 if beside else total - parts,
             tuning=trials,
             curve=points,
+            beside=beside,
         )

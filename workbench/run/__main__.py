@@ -197,13 +197,17 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _require_alone(arguments: argparse.Namespace) -> None:
-    """See that a run that goes on, or is repeated, is not asked to be another one.
+    """See that options go together, and that a run that goes on, or is repeated, is not asked to be another one.
 
     Raises:
-        UserError: it is.
+        UserError: they don't, or it is.
     """
     from workbench.errors import UserError
 
+    if arguments.address and arguments.engine != "ray":
+        raise UserError("--address is that of a Ray cluster: add --engine ray")
+    if arguments.cpus and arguments.engine != "ray" and (arguments.jobs or 1) == 1:
+        raise UserError("--cpus is the share of each of several jobs: add --jobs N, or set OMP_NUM_THREADS for one")
     given = [name for name in IGNORED if getattr(arguments, name)]
     given += ["seed"] * bool(arguments.seed) + ["seeds"] * (arguments.seeds > 1)
     if arguments.resume and given:

@@ -162,13 +162,14 @@ def validations(job: Job) -> int:
     return -(-steps // every)
 
 
-def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0) -> str:
+def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0, beside: bool = False) -> str:
     """What is said before a run: a line for each entry, the whole, memory and disk.
 
     Args:
         job: or the part of it that is carried out.
         folder: on the disk that the run writes to.
         spent: seconds that have gone by.
+        beside: whether trainings are carried out beside each other.
     """
     lines = [f"{'expected':14}{'training':>10}{'evaluation':>12}{'export':>10}{'in all':>10}"]
     for name, cost in costs.entries.items():
@@ -185,9 +186,10 @@ def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0) -> s
         lines.append(f"{name:14}{parts[0]:>10}{parts[1]:>12}{parts[2]:>10}{parts[3]:>10}{times}")
     whole = spent + costs.seconds(job)
     memory, disk = psutil.virtual_memory().total, shutil.disk_usage(folder).free
+    together = ", one after another" if beside else ""
     lines.append(
-        f"the whole run: {duration_text(whole)}; memory {bytes_text(costs.memory_bytes)} of {bytes_text(memory)}; "
-        f"disk {bytes_text(costs.disk_bytes)} of {bytes_text(disk)} that are free"
+        f"the whole run{together}: {duration_text(whole)}; memory {bytes_text(costs.memory_bytes)} of "
+        f"{bytes_text(memory)}; disk {bytes_text(costs.disk_bytes)} of {bytes_text(disk)} that are free"
     )
     if costs.busy >= BUSY:
         lines.append(

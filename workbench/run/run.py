@@ -79,7 +79,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
         note_versions(folder)
         folder.keep_options()
         spent = time.perf_counter() - began
-        logger.info("%s", forecast_text(job, costs, folder.path, spent))
+        logger.info("%s", forecast_text(job, costs, folder.path, spent, is_parallel(folder.options)))
         results = run_job(job, folder, began, done, costs, deadline, process)
     if all(run.done for run in results.runs):
         folder.clean_up()
@@ -195,10 +195,9 @@ def _in_parallel(schedule: Schedule, results: Results, began: float) -> tuple[Jo
         for task in carried_out(schedule, engine):
             bar.total = bar.n + 1 + schedule.left
             bar.update()
-            runs, total = schedule.runs, time.perf_counter() - began
-            results = replace(
-                results, runs=runs, tuning=schedule.tuning, seconds=Seconds.of(runs, total, schedule.tuning)
-            )
+            runs, tuning = schedule.runs, schedule.tuning
+            seconds = Seconds.of(runs, time.perf_counter() - began, tuning, beside=True)
+            results = replace(results, runs=runs, tuning=tuning, seconds=seconds)
             if runs:
                 folder.write_results(results)
             schedule.clean_up(task)
@@ -278,7 +277,8 @@ def _finished(job: Job, folder: RunFolder, results: Results, began: float) -> Re
         over_seeds=_over_seeds(job, answers) if folder.options.seeds > 1 else (),
     )
     found = curves(job, folder, results, answers)
-    seconds = Seconds.of(results.runs, time.perf_counter() - began, results.tuning, found)
+    total, beside = time.perf_counter() - began, is_parallel(folder.options)
+    seconds = Seconds.of(results.runs, total, results.tuning, found, beside)
     results = replace(results, curves=found, seconds=seconds)
     folder.write_results(results)
     seed = folder.options.seed
