@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # A task whose process died is begun anew so many times, each time in another process.
 RETRIES = 2
-# How a process is asked to end, and for how many seconds it is waited for.
+# Seconds in which a process may end by itself.
 PATIENCE = 5.0
 
 
@@ -223,7 +224,12 @@ class _Place:
             self._process = context.Process(target=serve, args=(*self._arguments, theirs))
             self._process.start()
             theirs.close()  # so that its death is an end of the connection
-        self._connection.send(task)
+        try:
+            self._connection.send(task)
+        except OSError:  # it died while it had nothing to do
+            self._process.join()
+            self._connection = None
+            self._ask(task)
 
     def close(self, at_once: bool) -> None:
         """Let the process end.
@@ -243,8 +249,12 @@ class _Place:
 
 
 def _device(number: int, devices: int) -> dict[str, str]:
-    """Of several GPUs, the one of a process."""
-    return {"CUDA_VISIBLE_DEVICES": str(number % devices)} if devices > 1 else {}
+    """Of several GPUs, the one of a process, by the name that the caller's environment has for it."""
+    if devices < 2:
+        return {}
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = given.split(",") if given else [str(one) for one in range(devices)]
+    return {"CUDA_VISIBLE_DEVICES": names[number % devices]}
 
 
 class RayEngine:
@@ -271,7 +281,7 @@ class RayEngine:
         began: dict[str, Any] = {} if address else {"num_cpus": max((jobs or 1) * threads, available_cores())}
         try:
             self._ray.init(
-                address=address,
+                address=address or "local",
                 include_dashboard=False if address is None else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

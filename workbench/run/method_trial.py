@@ -275,7 +275,9 @@ def trained_by(
         title=title or job.name_of(method),
         driver=method.driver(model) if method.driver else None,
         limit=limit,
-        kept_in=Place(job.data.store.folder, f"{job.data.content}.{job.rows.objective.name}.{precision.trained_bits}"),
+        kept_in=Place(
+            job.kept or job.data.store.folder, f"{job.data.content}.{job.rows.objective.name}.{precision.trained_bits}"
+        ),
         callbacks=callbacks,
     )
 

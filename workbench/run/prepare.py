@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from workbench.data import Example
@@ -59,6 +60,7 @@ class Job:
         mergeability: name of a tuned entry -> whether it can become a merged checkpoint, as far as that can be told
             before training.
         parts: split -> the part of it that is scored, where that isn't all of it.
+        kept: where what frozen layers give is kept, of this process alone; None for beside the data.
         fetching_seconds: in which the checkpoint was fetched, if it was not there.
     """
 
@@ -76,6 +78,7 @@ class Job:
     trackers: Sequence[str] = (ALWAYS,)
     group: str = "run"
     id: str = ""
+    kept: Path | None = None
     fetching_seconds: float = 0.0
 
     @property

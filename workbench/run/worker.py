@@ -2,8 +2,10 @@
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -38,7 +40,10 @@ class Worker:
         from workbench.run.prepared import prepare_run
 
         self.folder = RunFolder.open(path)
-        self.job = prepare_run(self.folder, self.folder.prepared)
+        # Processes that wrote into one file what frozen layers give would read each other's half of it.
+        kept = self.folder.prepared.folder / f"{socket.gethostname()}-{os.getpid()}"
+        kept.mkdir(exist_ok=True)
+        self.job = replace(prepare_run(self.folder, self.folder.prepared), kept=kept)
         self.process = FreshProcess()
         skip_what_is_there()
 
@@ -90,6 +95,7 @@ def serve(path: str, log: str, environment: Mapping[str, str], connection: Conne
         try:
             connection.send((carry_out(path, task), None))
         except (UserError, OSError) as error:
+            logger.exception("%s", task)
             connection.send((None, error))
 
 
