@@ -105,15 +105,17 @@ def engine_of(folder: RunFolder) -> "LocalEngine | RayEngine":
     """
     options = folder.options
     jobs = options.jobs or 1
+    threads = options.cpus or max(1, available_cores() // jobs)
     if options.engine == "ray":
-        return RayEngine(folder, options.address, options.jobs, options.cpus or max(1, available_cores() // jobs))
-    return LocalEngine(folder, jobs, options.cpus or max(1, available_cores() // jobs))
+        return RayEngine(folder, options.address, options.jobs, threads)
+    return LocalEngine(folder, jobs, threads)
 
 
 class LocalEngine:
     """Processes on this machine, each with its share of the cores, and with a GPU where there are some.
 
     Args:
+        folder: of the run.
         jobs: how many.
         threads: with which each computes.
     """

@@ -8,7 +8,7 @@ from workbench.results import Forecast, RunRecord, TuningRecord
 from workbench.run.clock import Key
 from workbench.run.curve import curved, parts_left
 from workbench.run.entries import Entry, RerankerEntry, find_entry
-from workbench.run.folder import RunFolder
+from workbench.run.folder import RunFolder, TrialFolder
 from workbench.run.manifest import sealed
 from workbench.run.prepare import Job
 from workbench.run.tasks import Answer, Lost, PartTask, Task, TrialTask, TuningTask, tuned_entry, with_chosen
@@ -86,10 +86,10 @@ class Schedule:
         if isinstance(answer, Lost):
             logger.error("%s: %s", task, answer.reason)
         if isinstance(task, TuningTask):
-            lost = Outcome(status="failed", seconds=0.0, error=answer.reason) if isinstance(answer, Lost) else None
-            outcome = lost or answer
-            assert isinstance(outcome, Outcome)
-            self._studies[task.entry].tell(task.proposal, outcome)
+            if isinstance(answer, Lost):
+                answer = Outcome(status="failed", seconds=0.0, error=answer.reason)
+            assert isinstance(answer, Outcome)
+            self._studies[task.entry].tell(task.proposal, answer)
             self._proposed[task.entry].remove(task.proposal)
             if not self._proposed[task.entry]:
                 self._propose(task.entry)
@@ -103,8 +103,7 @@ class Schedule:
         if isinstance(task, TrialTask):
             record = self.records[task.trial.entry, task.trial.seed]
             if record.done:
-                files = self.folder.trial(task.trial.entry, task.trial.seed, task.trial.settings)
-                files.clean_up(keep_weights=not record.export.merged)
+                self._files(task).clean_up(keep_weights=not record.export.merged)
 
     def _carried_out(self, task: TrialTask, answer: Answer) -> None:
         """Note the record of a trial, and seal its files."""
@@ -114,11 +113,13 @@ class Schedule:
         assert isinstance(record, RunRecord)
         record = replace(record, forecast=self.expected.get(key))
         if record.done:
-            files = self.folder.trial(task.trial.entry, task.trial.seed, task.trial.settings)
-            record = sealed(files, record)
+            record = sealed(self._files(task), record)
         elif not isinstance(answer, Lost):
             logger.error("%s: %s", task, record.error)
         self.records[key] = record
+
+    def _files(self, task: TrialTask) -> TrialFolder:
+        return self.folder.trial(task.trial.entry, task.trial.seed, task.trial.settings)
 
     def _propose(self, name: str) -> None:
         """Ask a study for its next round; where there is none, take what it chose."""
