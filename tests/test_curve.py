@@ -84,6 +84,7 @@ def test_a_run_trains_on_nested_parts_and_goes_on_after_an_interruption(
     recipe, out = write_recipe(tmp_path, more), tmp_path / "out"
     begun = [str(recipe), "--methods", "untuned,lora", "--curve", "--bits", "32", "--out", str(out)]
     from workbench.run import curve as module
+    from workbench.run import tasks
 
     carried: list[float] = []
     carry_out = module.carry_out_part
@@ -95,7 +96,7 @@ def test_a_run_trains_on_nested_parts_and_goes_on_after_an_interruption(
         carried.append(part)
         carry_out(job, entry, part, *others)
 
-    monkeypatch.setattr(module, "carry_out_part", interrupted)
+    monkeypatch.setattr(tasks, "carry_out_part", interrupted)
     assert main(begun) == 130
     assert main(["--resume", str(out)]) == 0
     assert carried == [0.25, 0.5, 0.5]

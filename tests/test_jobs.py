@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 from cluster import simulated
 
+from test_processes import launch, losses
 from tiny import write_recipe
 from workbench.results import Results, read_results
 from workbench.run.__main__ import main
@@ -40,7 +40,7 @@ recipe = replace(recipe, metrics=(*recipe.metrics, length))
 """
 # What hangs on the machine and the moment.
 OF_THE_MOMENT = ("seconds", "usage", "memory", "per_second", "forecast", "speed", "environment", "budget")
-ARGUMENTS = ("--methods", "untuned,lora", "--seeds", "2", "--tune", "3", "--curve")
+ARGUMENTS = ("--methods", "untuned,lora", "--bits", "32", "--seeds", "2", "--tune", "3", "--curve")
 
 
 def told(value: Any) -> Any:
@@ -67,22 +67,23 @@ def with_lives(folder: Path, lives: int) -> Path:
     return write_recipe(folder, DEADLY.format(lives=str(folder / "lives"), spared=os.getpid()))
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As each of two processes has on two cores."""
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run by one process, beside its recipe and what it lies on."""
+    folder = tmp_path_factory.mktemp("one")
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    torch.set_num_threads(1)  # as each of two processes has on two cores
+    assert main([str(with_lives(folder, 0)), *ARGUMENTS, "--out", str(folder / "one")]) == 0
     torch.set_num_threads(before)
+    return folder / "one"
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_two_processes_of_which_one_is_killed_find_what_one_finds(tmp_path: Path) -> None:
-    recipe, one, two = with_lives(tmp_path, 1), tmp_path / "one", tmp_path / "two"
-    assert main([str(recipe), *ARGUMENTS, "--out", str(one)]) == 0
-    assert list((tmp_path / "lives").iterdir())
+def test_two_jobs_of_which_one_is_killed_find_what_one_finds(one: Path, tmp_path: Path) -> None:
+    recipe, two = one.parent / "tiny.py", tmp_path / "two"
+    life = one.parent / "lives" / "0"
+    life.touch()
     assert main([str(recipe), *ARGUMENTS, "--jobs", "2", "--cpus", "1", "--out", str(two)]) == 0
-    assert not list((tmp_path / "lives").iterdir())
+    assert not life.exists()
     assert results_of(two) == results_of(one)
     assert answers_of(two) == answers_of(one)
     assert not RunFolder.open(two).workers.exists()
@@ -99,6 +100,34 @@ def test_two_processes_of_which_one_is_killed_find_what_one_finds(tmp_path: Path
         assert tasks == 1 + 4 + 9 + 2
         assert busy <= machines * took[machines]
     assert took[1] > took[2] > took[50] > took[1] / 10
+
+
+def test_two_processes_that_train_together_find_what_one_finds(one: Path, tmp_path: Path) -> None:
+    out, recipe = tmp_path / "out", one.parent / "tiny.py"
+    arguments = ("--methods", "lora", *ARGUMENTS[2:-1], "--out", str(out))
+    begun = launch("-m", "workbench.run", str(recipe), *arguments)
+    assert begun.returncode == 0, begun.stderr
+    assert begun.stdout.count("| lora ") == 1
+    ours, alone = read_results(out / "results.json"), read_results(one / "results.json")
+    others = [run for run in alone.runs if run.method == "lora"]
+    for run, other in zip(ours.runs, others, strict=True):
+        assert run.done, run.error
+        assert (run.seed, run.steps, run.export.merged) == (other.seed, other.steps, other.export.merged)
+        assert losses(run.curve) == pytest.approx(losses(other.curve), abs=1e-5)
+        assert run.metrics["perplexity"].value == pytest.approx(other.metrics["perplexity"].value, rel=1e-4)
+    (tuned,), (before,) = ours.tuning, alone.tuning
+    assert tuned.settings == before.settings
+    tried = [trial.validation_loss for trial in tuned.trials]
+    assert tried == pytest.approx([trial.validation_loss for trial in before.trials], abs=1e-5)
+    assert ours.environment["processes"] == 2
+    assert files_of(out / "lora") == files_of(one / "lora")
+    assert not list(out.rglob("*.part"))
+
+
+def files_of(folder: Path) -> set[str]:
+    """What lies in the folder of a trial, but for logs, whose names hold the time."""
+    found = (file for file in folder.rglob("*") if "tfevents" not in file.name)
+    return {str(file.relative_to(folder)) for file in found}
 
 
 @pytest.mark.slow

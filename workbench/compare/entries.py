@@ -37,6 +37,7 @@ def scores_of(results: Results) -> dict[str, Mapping[str, Score]]:
 def disturbance(results: Results, run: RunRecord) -> str:
     """Why the times of a record are not to be compared with others; empty where nothing speaks against it."""
     cores, threads = results.environment.get("cores") or 0, results.environment.get("threads") or 0
+    threads *= results.environment.get("processes", 1)
     for stage, usage in ((WHILE_TRAINED, run.training_usage), (WHILE_SCORED, run.evaluation_usage)):
         if usage is not None and usage.others >= DISTURBED and usage.others + threads > cores:
             return say(stage, others=usage.others, cores=cores)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from workbench.processes import from_first
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,8 +34,14 @@ def device() -> "torch.device":
 def bfloat16_is_fast() -> bool:
     """Whether this device multiplies bfloat16 matrices faster than float32 ones.
 
-    On a CPU products of both are timed: what the processor says of itself is not what the library makes of it.
+    On a CPU products of both are timed: what the processor says of itself is not what the library makes of it. Several
+    processes that train together have to ask this first at the same time: they all do what the first one finds.
     """
+    found: bool = from_first(_bfloat16_is_fast_here())
+    return found
+
+
+def _bfloat16_is_fast_here() -> bool:
     import torch
 
     if device().type == "cuda":

@@ -6,6 +6,8 @@ python -m workbench.run recipes/finserve.py --check
 """
 
 import argparse
+import logging
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -164,6 +166,42 @@ def minutes(text: str) -> float:
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
     began = time.perf_counter()
+    from workbench.processes import begun, leading
+
+    if begun() == 1:
+        return _carry_out(arguments, began)
+    if not _joined():
+        return 0
+    with leading():
+        return _carry_out(arguments, began)
+
+
+def _joined() -> bool:
+    """Meet the processes that were begun together with this one: whether this one carries out the run.
+
+    Another has taken part in all of its trainings when this returns.
+
+    Raises:
+        UserError: they can't be met.
+    """
+    from workbench.processes import join, leads
+
+    join()
+    from workbench.models import bfloat16_is_fast
+    from workbench.run.worker import take_part
+
+    bfloat16_is_fast()  # all ask it first here
+    if leads():
+        return True
+    # What is to be said, the first one says; it is interrupted, too, and ends.
+    logging.getLogger("workbench").setLevel(logging.ERROR)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    take_part()
+    return False
+
+
+def _carry_out(arguments: argparse.Namespace, began: float) -> int:
     from workbench.errors import UserError
     from workbench.methods import method_and_head
 

@@ -78,16 +78,24 @@ class RunClock:
             )
         }  # fmt: skip
         self._waiting |= {(*key, CURVE): seconds for key, seconds in (curve or {}).items()}
-        self._under_way: tuple[float, float] | None = None  # what is expected of it, and when it began
+        # What is under way, what is expected of it, and when it began.
+        self._under_way: tuple[tuple[str, int, str], float, float] | None = None
         self._expected_so_far = self._taken_so_far = 0.0
         self._stopped_at: int | None = None
 
     @contextmanager
-    def stage(self, entry: str, seed: int, stage: str) -> Iterator[None]:
-        """While the block runs, a part of the run is under way."""
-        expected = self._waiting.pop((entry, seed, stage), 0.0)
-        began = time.perf_counter()
-        self._under_way = expected, began
+    def stage(self, entry: str, seed: int, stage: str, parts: int = 1) -> Iterator[None]:
+        """While the block runs, a part of the run is under way.
+
+        Args:
+            parts: of a stage that is carried out in several, this one and those that are left.
+        """
+        key, began = (entry, seed, stage), time.perf_counter()
+        whole = self._waiting.pop(key, 0.0)
+        expected = whole / parts
+        if parts > 1:
+            self._waiting[key] = whole - expected
+        self._under_way = key, expected, began
         try:
             yield
         finally:
@@ -120,7 +128,7 @@ class RunClock:
         waiting = sum(self._waiting.values())
         if self._under_way is None:
             return self.pace * waiting
-        expected, began = self._under_way
+        _, expected, began = self._under_way
         taken = time.perf_counter() - began
         left = max(at_least, self.pace * expected - taken)
         whole = left + max(self.pace, self._pace_with(expected, taken + left)) * waiting
@@ -129,18 +137,19 @@ class RunClock:
         return min(whole, max(0.0, self.deadline - time.perf_counter()))  # by then it is cut
 
     def limit(self) -> Limit:
-        """What ends the training that is under way, so that the run ends in time.
+        """What ends the training that is under way, so that the run ends in time; of trials, all those of an entry.
 
         The time that everything else leaves is shared by the trainings as their forecasts say, so that a machine that
         is slower than expected is slower for each of them.
         """
         if self.deadline is None or self._under_way is None:
             return Limit(most_steps=self._stopped_at)
-        expected, began = self._under_way
+        key, expected, began = self._under_way
         trainings = sum(seconds for key, seconds in self._waiting.items() if key[2] in (TUNING, TRAINING))
         others = sum(self._waiting.values()) - trainings
         left = self.deadline - began - max(1.0, self.pace) * others
-        share = expected / (expected + trainings) if expected else 1.0
+        together = expected + (self._waiting.get(key, 0.0) if key[2] == TUNING else 0.0)
+        share = together / (expected + trainings) if expected else 1.0
         return Limit(stop_at=began + left * share, most_steps=self._stopped_at)
 
     def stopped_at(self, step: int) -> None:

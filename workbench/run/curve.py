@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,12 +16,13 @@ from workbench import files
 from workbench.compare import fitted_curve
 from workbench.errors import MethodError, UserError, without_places
 from workbench.evaluation import Prediction, read_predictions
-from workbench.results import CurveRecord, Results, RunRecord
-from workbench.run.clock import CURVE, RunClock
+from workbench.results import CurveRecord, Results
+from workbench.run.clock import RunClock
 from workbench.run.entries import TunedEntry
 from workbench.run.folder import RunFolder, TrialFolder
 from workbench.run.forecast import SCORED
 from workbench.run.heads import Head
+from workbench.run.method_training import MethodTraining
 from workbench.run.method_trial import run_method
 from workbench.run.plan import part_of
 from workbench.run.prepare import Job
@@ -49,24 +50,6 @@ def parts_left(job: Job, folder: RunFolder) -> dict[str, list[float]]:
         entry.name: [part for part in PARTS if _noted(folder, entry.name, part) is None]
         for entry in curved(job, folder)
     }
-
-
-def carry_out_points(job: Job, folder: RunFolder, clock: RunClock, runs: Sequence[RunRecord]) -> None:
-    """Train on parts of the data and score that, for every entry that was carried through with the first seed.
-
-    Args:
-        runs: of which some were.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    seed, left = folder.options.seed, parts_left(job, folder)
-    steps = {run.method: run.steps for run in runs if run.done and run.seed == seed}
-    for entry in curved(job, folder):
-        if made := steps.get(entry.name):
-            with clock.stage(entry.name, seed, CURVE):
-                for part in left[entry.name]:
-                    carry_out_part(job, entry, part, made, folder, clock)
 
 
 def curves(job: Job, folder: RunFolder, results: Results, answers: Answers) -> list[CurveRecord]:
@@ -124,6 +107,16 @@ def _trained_on(head: Head, part: float) -> Head:
     order = np.random.default_rng(PART_SEED).permutation(len(head.rows.train))
     some = sorted(map(int, order[: max(1, math.ceil(part * len(order)))]))
     return replace(head, rows=replace(head.rows, train=head.rows.train.select(some)))
+
+
+def training_of_part(job: Job, entry: TunedEntry, part: float, steps: int, folder: RunFolder) -> MethodTraining:
+    """The training on a part of the rows; see `carry_out_part`."""
+    return MethodTraining(
+        job=part_of_job(job, part, steps).of(entry),
+        method=entry.method,
+        seed=folder.options.seed,
+        folder=_place(folder, entry.name, part).training,
+    )
 
 
 def carry_out_part(

@@ -1,4 +1,4 @@
-"""Where the tasks of a run are carried out: by processes on this machine, or by a Ray cluster."""
+"""Where the tasks of a run are carried out: in this process, by others on this machine, or by a Ray cluster."""
 
 import logging
 import multiprocessing
@@ -13,9 +13,13 @@ import torch
 
 from workbench.console import available_cores, bytes_text
 from workbench.errors import UserError
+from workbench.export import FreshProcess
+from workbench.processes import count, from_first
+from workbench.run.clock import RunClock
 from workbench.run.folder import Options, RunFolder
+from workbench.run.prepare import Job
 from workbench.run.schedule import Schedule
-from workbench.run.tasks import Answer, Lost, Task
+from workbench.run.tasks import Answer, Lost, Task, TrialTask
 from workbench.run.worker import carry_out, serve, threads_environment
 
 logger = logging.getLogger(__name__)
@@ -27,7 +31,7 @@ PATIENCE = 5.0
 
 
 class Engine(Protocol):
-    """What carries out tasks beside each other."""
+    """What carries out tasks."""
 
     @property
     def free(self) -> int:
@@ -82,6 +86,10 @@ def require_engine(options: Options, memory_bytes: int) -> None:
     Raises:
         UserError: its recipe is no file, its time is limited, or there is no memory for as many at once.
     """
+    if count() > 1:
+        raise UserError(
+            f"{count()} processes were begun to train one model together: leave out --jobs and --engine, or begin one"
+        )
     if options.recipe is None:
         raise UserError("jobs beside each other load the recipe's file, and this recipe is none: save it as a file")
     if options.minutes is not None:
@@ -97,18 +105,64 @@ def require_engine(options: Options, memory_bytes: int) -> None:
         )
 
 
-def engine_of(folder: RunFolder) -> "LocalEngine | RayEngine":
+def engine_of(job: Job, folder: RunFolder, process: FreshProcess, clock: RunClock) -> Engine:
     """The engine that a run's options name.
+
+    Args:
+        job, process, clock: of a run that this process carries out itself, see `ThisProcess`.
 
     Raises:
         UserError: Ray is not installed, or its cluster can't be reached.
     """
     options = folder.options
+    if not is_parallel(options):
+        return ThisProcess(job, folder, process, clock)
     jobs = options.jobs or 1
     threads = options.cpus or max(1, available_cores() // jobs)
     if options.engine == "ray":
         return RayEngine(folder, options.address, options.jobs, threads)
     return LocalEngine(folder, jobs, threads)
+
+
+class ThisProcess:
+    """One task after the other, as its time allows; processes that train together are told of each.
+
+    Args:
+        job: without settings that tuning chooses.
+        process: in which exports are read, if one is open already.
+    """
+
+    def __init__(self, job: Job, folder: RunFolder, process: FreshProcess, clock: RunClock) -> None:
+        self._job, self._folder, self._process, self._clock = job, folder, process, clock
+        self._task: Task | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Nothing is left open."""
+
+    @property
+    def free(self) -> int:
+        """How many tasks can be begun now."""
+        return int(self._task is None)
+
+    def start(self, task: Task) -> None:
+        """The task that is to be carried out next."""
+        self._task = task
+
+    def wait(self) -> tuple[Task, Answer]:
+        """Carry out the task, and give its answer.
+
+        Raises:
+            UserError, OSError: what ends the whole run.
+        """
+        task, self._task = from_first(self._task), None
+        assert task is not None
+        answer = task.carry_out(self._job, self._folder, self._process, self._clock)
+        if isinstance(task, TrialTask):
+            self._clock.drop(task.trial.entry, task.trial.seed)
+        return task, answer
 
 
 class LocalEngine:

@@ -6,10 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import TrainerCallback
 
 from workbench import files
@@ -19,19 +17,21 @@ from workbench.errors import MethodError, without_places
 from workbench.evaluation import Prediction, write_predictions
 from workbench.export import FreshProcess, rank_for_vllm, save_adapter, why_not_served
 from workbench.methods import Mergeability, Method, NotMergeable
-from workbench.models import Size, attach, computing_dtype, size
+from workbench.models import Size, computing_dtype, size
+from workbench.processes import together
 from workbench.results import DONE, ExportRecord, RunRecord
 from workbench.run.cards import card, threshold_note
 from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
 from workbench.run.folder import TrialFolder
 from workbench.run.merge import merge
+from workbench.run.method_training import MethodTraining
 from workbench.run.prepare import Job
 from workbench.run.resources import Watched, watched
 from workbench.run.saved import SavedModel, open_saved
 from workbench.run.scoring import Evaluated, evaluate
 from workbench.run.tracked import tracking
 from workbench.sources import public_name
-from workbench.training import Limit, Place, Told, Trained, train
+from workbench.training import Limit, Told, Trained
 
 logger = logging.getLogger(__name__)
 
@@ -235,53 +235,6 @@ def _run_untuned(job: Job, method: Method, seed: int, folder: TrialFolder) -> Ru
     )
 
 
-def attached(job: Job, method: Method, seed: int, settings: Mapping[str, Any]) -> nn.Module:
-    """The base with a method attached, ready to be trained.
-
-    Raises:
-        MethodError, UserError: it can't be attached with these settings.
-    """
-    base = job.head.load(job.checkpoint.path, job.precision(method).trained_bits, seed=seed, training=True)
-    return attach(base, method, job.settings(method, settings), job.typical_ids, seed, job.steps)
-
-
-def trained_by(
-    job: Job,
-    method: Method,
-    model: nn.Module,
-    seed: int,
-    settings: Mapping[str, Any],
-    folder: Path,
-    limit: Limit,
-    title: str = "",
-    callbacks: Sequence[TrainerCallback] = (),
-) -> Trained:
-    """Train what was `attached`; see `workbench.training.train`.
-
-    Args:
-        folder: for the training's state.
-        title: in front of the progress bar; the entry's name where there is none.
-    """
-    precision = job.precision(method)
-    return train(
-        model,
-        job.renderer.tokenizer,
-        job.rows,
-        job.recipe.training,
-        job.learning_rate(method, settings),
-        autocast=precision.autocast,
-        folder=folder,
-        seed=seed,
-        title=title or job.name_of(method),
-        driver=method.driver(model) if method.driver else None,
-        limit=limit,
-        kept_in=Place(
-            job.kept or job.data.store.folder, f"{job.data.content}.{job.rows.objective.name}.{precision.trained_bits}"
-        ),
-        callbacks=callbacks,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Fitted:
     """What came of a training: how it went, how large the model is, and whether it can become a merged checkpoint."""
@@ -306,10 +259,12 @@ def _fit(
     Args:
         limit: what ends the training before its last step.
     """
-    model = attached(job, method, seed, settings)
-    mergeability = method.mergeability(model)
-    counted = size(model)
-    trained = trained_by(job, method, model, seed, settings, folder.training, limit, callbacks=callbacks)
+    training = MethodTraining(job=job, method=method, seed=seed, settings=settings, folder=folder.training)
+    with together():
+        model = training.attached()
+        mergeability = method.mergeability(model)
+        counted = size(model)
+    trained = training.trained(model, limit, callbacks)
     if method.trains_base:
         with files.whole_folder(folder.trained) as aside:
             model.save_pretrained(aside, safe_serialization=True)  # type: ignore[operator]

@@ -1,9 +1,10 @@
-"""The whole run: every entry with every seed one after another, the results after each, the report at the end."""
+"""The whole run: every entry with every seed, the results after each, the report at the end."""
 
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,10 @@ from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
 from workbench.export import FreshProcess
 from workbench.models import skip_what_is_there
+from workbench.processes import from_first
 from workbench.results import (
     CheckpointInfo,
     Comparison,
-    Forecast,
     MetricInfo,
     Price,
     Results,
@@ -26,20 +27,19 @@ from workbench.results import (
 )
 from workbench.run.budget import budget_of, deadline_of, fitted, pending
 from workbench.run.clock import Key, RunClock, noting_seconds, seconds_noted
-from workbench.run.curve import carry_out_points, curves
+from workbench.run.curve import curves
 from workbench.run.data_info import data_of, require_same_data
 from workbench.run.engines import carried_out, engine_of, is_parallel, require_engine
 from workbench.run.folder import Options, RunFolder
 from workbench.run.forecast import Costs, forecast_text
-from workbench.run.manifest import changes, changes_text, sealed
+from workbench.run.manifest import changes, changes_text
 from workbench.run.measure import measure
 from workbench.run.origin import command_of
 from workbench.run.prepare import Job
 from workbench.run.prepared import prepare_run
 from workbench.run.resources import changed_versions, environment, versions
 from workbench.run.schedule import Schedule
-from workbench.run.trial import run_trial, trials_of
-from workbench.run.tuning import tune
+from workbench.run.trial import trials_of
 from workbench.sources import public_name
 
 logger = logging.getLogger(__name__)
@@ -78,9 +78,10 @@ def begin_run(folder: RunFolder, began: float) -> Results:
             raise
         note_versions(folder)
         folder.keep_options()
+        from_first(str(folder.path.resolve()))
         spent = time.perf_counter() - began
         logger.info("%s", forecast_text(job, costs, folder.path, spent, is_parallel(folder.options)))
-        results = run_job(job, folder, began, done, costs, deadline, process)
+        results = run_job(job, folder, began, done, process, costs, deadline)
     if all(run.done for run in results.runs):
         folder.clean_up()
     return results
@@ -117,9 +118,9 @@ def run_job(
     folder: RunFolder,
     began: float,
     done: Mapping[Key, RunRecord],
+    process: FreshProcess,
     costs: Costs | None = None,
     deadline: float | None = None,
-    process: FreshProcess | None = None,
 ) -> Results:
     """Carry a job through, going on where an earlier run was interrupted.
 
@@ -127,9 +128,9 @@ def run_job(
         folder: locked by the caller.
         began: when the command did, by `time.perf_counter`.
         done: what was carried through before; see `finished_before`.
+        process: in which exports are read.
         costs: what the entries take that are not done; None if that was not measured.
         deadline: when it has to end, by `time.perf_counter`; None for no limit.
-        process: in which exports are read, if one is open already.
 
     Returns:
         What is in `results.json`, which is written anew after every trial.
@@ -144,65 +145,44 @@ def run_job(
     results = replace(results, budget=budget_of(job, folder, costs, began) if costs else None)
     results, spent = _before(results, folder)
     began -= spent
-    with noting_seconds(folder.elapsed, began):
-        if is_parallel(folder.options):
-            job, results = _in_parallel(Schedule(job, folder, done, expected), results, began)
-        else:
-            clock = RunClock(expected, deadline, *_beside(job, costs, folder.options.seed))
-            with showing_time_left(clock.left):
-                job, results = _one_by_one(job, folder, clock, results, done, expected, began, process)
-    return _finished(job, folder, results, began)
-
-
-def _one_by_one(
-    job: Job,
-    folder: RunFolder,
-    clock: RunClock,
-    results: Results,
-    done: Mapping[Key, RunRecord],
-    expected: Mapping[Key, Forecast],
-    began: float,
-    process: FreshProcess | None,
-) -> tuple[Job, Results]:
-    """Carry a job through in this process: the job with the settings that were chosen, and the results."""
-    earlier = dict(done)
-    job, results = _tuned(job, folder, clock, results, earlier)
-    for trial in trials_of(job, folder.options):
-        key = trial.entry, trial.seed
-        files = folder.trial(trial.entry, trial.seed, trial.settings)
-        record = earlier.pop(key, None)
-        if record is not None:
-            logger.info("%s, seed %d: done before", *key)
-        else:
-            record = replace(run_trial(trial, job, folder, process, clock), forecast=expected.get(key))
-            if record.done:
-                record = sealed(files, record)
-        clock.drop(*key)
-        runs = [*results.runs, record]
-        results = replace(results, runs=runs, seconds=Seconds.of(runs, time.perf_counter() - began, results.tuning))
-        # What was done before and is yet to come again in this list must survive another interruption.
-        folder.write_results(replace(results, runs=[*runs, *earlier.values()]))
-        if record.done:
-            files.clean_up(keep_weights=not record.export.merged)
-    carry_out_points(job, folder, clock, results.runs)
-    return job, results
-
-
-def _in_parallel(schedule: Schedule, results: Results, began: float) -> tuple[Job, Results]:
-    """The same by other processes, beside each other."""
-    folder = schedule.folder
-    with engine_of(folder) as engine, progress_bar("run", schedule.left, "task") as bar:
+    schedule = Schedule(job, folder, done, expected)
+    clock = RunClock(expected, deadline, *_beside(job, costs, folder.options.seed))
+    with (
+        noting_seconds(folder.elapsed, began),
+        engine_of(job, folder, process, clock) as engine,
+        _progress(schedule, clock) as moved,
+    ):
         for task in carried_out(schedule, engine):
-            bar.total = bar.n + 1 + schedule.left
-            bar.update()
-            runs, tuning = schedule.runs, schedule.tuning
-            seconds = Seconds.of(runs, time.perf_counter() - began, tuning, beside=True)
-            results = replace(results, runs=runs, tuning=tuning, seconds=seconds)
-            if runs:
+            results = _with_records(results, schedule, began)
+            if results.runs:  # trials of settings have a store of their own
                 folder.write_results(results)
             schedule.clean_up(task)
-    results = replace(results, runs=schedule.runs, tuning=schedule.tuning)
-    return schedule.job, results
+            moved()
+    results = _with_records(results, schedule, began)
+    return _finished(schedule.job, folder, results, began)
+
+
+@contextmanager
+def _progress(schedule: Schedule, clock: RunClock) -> Iterator[Callable[[], None]]:
+    """While the block runs, what is left of the run is shown; call it when a task is over."""
+    if not is_parallel(schedule.folder.options):
+        with showing_time_left(clock.left):
+            yield lambda: None
+        return
+    with progress_bar("run", schedule.left, "task") as bar:
+
+        def moved() -> None:
+            bar.total = bar.n + 1 + schedule.left
+            bar.update()
+
+        yield moved
+
+
+def _with_records(results: Results, schedule: Schedule, began: float) -> Results:
+    """The results with what was carried through so far."""
+    beside = is_parallel(schedule.folder.options)
+    seconds = Seconds.of(schedule.runs, time.perf_counter() - began, schedule.tuning, beside=beside)
+    return replace(results, runs=schedule.runs, tuning=schedule.tuning, seconds=seconds)
 
 
 def _beside(job: Job, costs: Costs | None, seed: int) -> tuple[dict[Key, float], dict[Key, float]]:
@@ -211,17 +191,6 @@ def _beside(job: Job, costs: Costs | None, seed: int) -> tuple[dict[Key, float],
         return {}, {}
     tuning = {(name, seed): costs.tuning(job, name) for name in costs.entries}
     return tuning, {(name, seed): costs.curve(job, name) for name in costs.entries}
-
-
-def _tuned(
-    job: Job, folder: RunFolder, clock: RunClock, results: Results, earlier: Mapping[Key, RunRecord]
-) -> tuple[Job, Results]:
-    """The job with the settings that trials chose, where that was asked for; how it was stands in the results."""
-    for job_so_far, record in tune(job, folder, clock):
-        job, results = job_so_far, replace(results, tuning=[*results.tuning, record])
-        if earlier:  # else there are no results yet; the trials have a store of their own
-            folder.write_results(replace(results, runs=list(earlier.values())))
-    return job, results
 
 
 def finished_before(folder: RunFolder) -> dict[Key, RunRecord]:

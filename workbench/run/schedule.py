@@ -1,4 +1,4 @@
-"""What of a run can be carried out now, and what came of it, for tasks that are carried out beside each other."""
+"""What of a run can be carried out now, and what came of it: one task after the other, or several beside each other."""
 
 import logging
 from collections.abc import Hashable, Iterator, Mapping
@@ -42,6 +42,8 @@ class Schedule:
         self.job, self.folder, self.expected = job, folder, expected
         self.records: dict[Key, RunRecord] = dict(done)
         self._trials = trials_of(job, folder.options)
+        for key in done:
+            logger.info("%s, seed %d: done before", *key)
         self._parts = parts_left(job, folder)
         self._begun: set[Hashable] = set()
         self._studies: dict[str, Study] = {}
@@ -83,20 +85,29 @@ class Schedule:
 
     def tell(self, task: Task, answer: Answer) -> None:
         """What came of a task."""
-        if isinstance(answer, Lost):
-            logger.error("%s: %s", task, answer.reason)
         if isinstance(task, TuningTask):
-            if isinstance(answer, Lost):
-                answer = Outcome(status="failed", seconds=0.0, error=answer.reason)
-            assert isinstance(answer, Outcome)
-            self._studies[task.entry].tell(task.proposal, answer)
-            self._proposed[task.entry].remove(task.proposal)
-            if not self._proposed[task.entry]:
-                self._propose(task.entry)
+            self._tried(task, answer)
         elif isinstance(task, TrialTask):
             self._carried_out(task, answer)
         else:
+            if isinstance(answer, Lost):
+                logger.error("%s: %s", task, answer.reason)
             self._parts[task.entry] = [part for part in self._parts[task.entry] if part != task.part]
+
+    def _tried(self, task: TuningTask, answer: Answer) -> None:
+        """Note what came of settings; when its time is over, what is chosen of those that were tried before."""
+        study, proposed = self._studies[task.entry], self._proposed[task.entry]
+        if answer is None:
+            study.close()
+            proposed.clear()
+        else:
+            if isinstance(answer, Lost):
+                answer = Outcome(status="failed", seconds=0.0, error=answer.reason)
+            assert isinstance(answer, Outcome)
+            study.tell(task.proposal, answer)
+            proposed.remove(task.proposal)
+        if not proposed:
+            self._propose(task.entry)
 
     def clean_up(self, task: Task) -> None:
         """Remove what served an interruption of a task; to be called when its record is on disk."""
@@ -114,7 +125,7 @@ class Schedule:
         record = replace(record, forecast=self.expected.get(key))
         if record.done:
             record = sealed(self._files(task), record)
-        elif not isinstance(answer, Lost):
+        else:
             logger.error("%s: %s", task, record.error)
         self.records[key] = record
 

@@ -6,19 +6,21 @@ from typing import Any
 
 from workbench.export import FreshProcess
 from workbench.results import RunRecord
-from workbench.run.curve import carry_out_part
+from workbench.run.clock import CURVE, TUNING, RunClock
+from workbench.run.curve import PARTS, carry_out_part, training_of_part
 from workbench.run.entries import TunedEntry, find_entry
 from workbench.run.folder import RunFolder
+from workbench.run.method_training import MethodTraining
 from workbench.run.prepare import Job
 from workbench.run.trial import Trial, run_trial
-from workbench.run.tuning import tried, with_tuned
+from workbench.run.tuning import training_of, tried, with_tuned
 from workbench.training import Limit
 from workbench.tune import Outcome, Proposal
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningTask:
-    """A training of an entry with settings that are tried; its answer is an `Outcome`."""
+    """A training of an entry with settings that are tried; its answer is an `Outcome`, or None for want of time."""
 
     entry: str
     proposal: Proposal
@@ -31,13 +33,22 @@ class TuningTask:
     def __str__(self) -> str:
         return f"{self.entry}: trial {self.proposal.place + 1} of its settings"
 
-    def carry_out(self, job: Job, folder: RunFolder, process: FreshProcess) -> Outcome:
+    def training(self, job: Job, folder: RunFolder) -> MethodTraining | None:
+        """What several processes train together for it; None if nothing."""
+        return training_of(job, tuned_entry(job, self.entry), self.proposal, folder)
+
+    def carry_out(self, job: Job, folder: RunFolder, process: FreshProcess, clock: RunClock) -> Outcome | None:
         """Do it in this process.
 
         Raises:
             OSError: the disk is full.
         """
-        return tried(job, tuned_entry(job, self.entry), self.proposal, folder, Limit())
+        left = (folder.options.tune or 0) - self.proposal.place
+        with clock.stage(self.entry, folder.options.seed, TUNING, left):
+            limit = Limit(stop_at=clock.limit().stop_at)
+            if limit.reached(0):
+                return None
+            return tried(job, tuned_entry(job, self.entry), self.proposal, folder, limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +70,27 @@ class TrialTask:
     def __str__(self) -> str:
         return f"{self.trial.entry}, seed {self.trial.seed}"
 
-    def carry_out(self, job: Job, folder: RunFolder, process: FreshProcess) -> RunRecord:
+    def training(self, job: Job, folder: RunFolder) -> MethodTraining | None:
+        """What several processes train together for it; None if nothing."""
+        job = with_chosen(job, self.trial.entry, self.chosen)
+        entry = find_entry(job.entries, self.trial.entry)
+        if not isinstance(entry, TunedEntry) or not entry.method.trains:
+            return None
+        return MethodTraining(
+            job=job.of(entry),
+            method=entry.method,
+            seed=self.trial.seed,
+            settings=self.trial.settings,
+            folder=folder.trial(entry.name, self.trial.seed, self.trial.settings).training,
+        )
+
+    def carry_out(self, job: Job, folder: RunFolder, process: FreshProcess, clock: RunClock) -> RunRecord:
         """Do it in this process.
 
         Raises:
             OSError: the disk is full.
         """
-        return run_trial(self.trial, with_chosen(job, self.trial.entry, self.chosen), folder, process)
+        return run_trial(self.trial, with_chosen(job, self.trial.entry, self.chosen), folder, process, clock)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +116,20 @@ class PartTask:
     def __str__(self) -> str:
         return f"{self.entry}, on {100 * self.part:.0f} % of the training rows"
 
-    def carry_out(self, job: Job, folder: RunFolder, process: FreshProcess) -> None:
+    def training(self, job: Job, folder: RunFolder) -> MethodTraining | None:
+        """What several processes train together for it; None if nothing."""
+        job = with_chosen(job, self.entry, self.chosen)
+        return training_of_part(job, tuned_entry(job, self.entry), self.part, self.steps, folder)
+
+    def carry_out(self, job: Job, folder: RunFolder, process: FreshProcess, clock: RunClock) -> None:
         """Do it in this process.
 
         Raises:
             OSError: the disk is full.
         """
         job = with_chosen(job, self.entry, self.chosen)
-        carry_out_part(job, tuned_entry(job, self.entry), self.part, self.steps, folder)
+        with clock.stage(self.entry, folder.options.seed, CURVE, len(PARTS) - PARTS.index(self.part)):
+            carry_out_part(job, tuned_entry(job, self.entry), self.part, self.steps, folder, clock)
 
 
 Task = TuningTask | TrialTask | PartTask

@@ -82,7 +82,6 @@ def run_trial(
     except Exception as error:  # the traceback goes to the log, the other entries go on
         logger.exception("%s failed", trial.entry)
         reason = why_failed(error, job, folder)
-    logger.error("%s, seed %d: %s", trial.entry, trial.seed, reason)
     return failed(entry, trial, job, reason)
 
 

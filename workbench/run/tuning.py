@@ -3,18 +3,19 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from workbench.errors import MethodError, UserError, without_places
 from workbench.methods.space import LEARNING_RATE, with_settings
 from workbench.models import release_memory
+from workbench.processes import together
 from workbench.results import TuningRecord
-from workbench.run.clock import TUNING, RunClock
 from workbench.run.entries import TunedEntry, search_space_of
 from workbench.run.folder import RunFolder
-from workbench.run.method_trial import attached, trained_by
+from workbench.run.method_training import MethodTraining
 from workbench.run.prepare import Job, require_context
 from workbench.run.trial import why_failed
 from workbench.training import Limit, Watched
@@ -43,34 +44,6 @@ def pending_trials(job: Job, folder: RunFolder) -> dict[str, int]:
     entries = _by_name(job)
     studies = {name: study_of(job, folder, entries[name]) for name in asked}
     return {name: 0 if study.is_over else asked[name] - len(study.record().trials) for name, study in studies.items()}
-
-
-def tune(job: Job, folder: RunFolder, clock: RunClock) -> Iterator[tuple[Job, TuningRecord]]:
-    """Choose the settings of one entry after another.
-
-    Returns:
-        The job with what was chosen so far in place of the recipe's settings, and how that was.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    if not folder.options.tune:
-        return
-    folder.tuning.mkdir(exist_ok=True)
-    for name, entry in _by_name(job).items():
-        study = study_of(job, folder, entry)
-        with clock.stage(name, folder.options.seed, TUNING):
-            limit = Limit(stop_at=clock.limit().stop_at)
-            while not limit.reached(0) and (proposals := study.proposals()):
-                for proposal in proposals:
-                    if not limit.reached(0):
-                        study.tell(proposal, tried(job, entry, proposal, folder, limit))
-            study.close()
-        record = study.record()
-        if record.settings:
-            job = with_tuned(job, entry, record.settings)
-        logger.info("%s", tuning_text(record))
-        yield job, record
 
 
 def with_tuned(job: Job, entry: TunedEntry, chosen: Mapping[str, Any]) -> Job:
@@ -131,23 +104,46 @@ def _by_name(job: Job) -> dict[str, TunedEntry]:
     return {entry.name: entry for entry in tuned_entries_of(job)}
 
 
+def training_of(job: Job, entry: TunedEntry, proposal: Proposal, folder: RunFolder) -> MethodTraining:
+    """The training by which settings are tried.
+
+    Raises:
+        UserError: the model can't read as many tokens with them.
+    """
+    return MethodTraining(
+        job=with_tuned(job, entry, proposal.settings).of(entry),
+        method=entry.method,
+        seed=seed_of(folder),
+        folder=_place(entry, proposal, folder),
+        title=_title(entry, proposal, folder),
+    )
+
+
+def _place(entry: TunedEntry, proposal: Proposal, folder: RunFolder) -> Path:
+    return folder.tuning / f"{entry.name}-{proposal.place + 1}"
+
+
+def _title(entry: TunedEntry, proposal: Proposal, folder: RunFolder) -> str:
+    return f"{entry.name}: trial {proposal.place + 1} of {folder.options.tune}"
+
+
 def tried(job: Job, entry: TunedEntry, proposal: Proposal, folder: RunFolder, limit: Limit) -> Outcome:
     """Train an entry with settings, and measure the validation loss alone.
 
     Raises:
         OSError: the disk is full.
     """
-    place = folder.tuning / f"{entry.name}-{proposal.place + 1}"
+    place, title = _place(entry, proposal, folder), _title(entry, proposal, folder)
     began, steps = time.perf_counter(), job.steps
-    seed, title = seed_of(folder), f"{entry.name}: trial {proposal.place + 1} of {folder.options.tune}"
 
     def behind(curve: Mapping[int, float]) -> bool:
         return is_behind(curve, proposal.earlier, steps)
 
     try:
-        view = with_tuned(job, entry, proposal.settings).of(entry)
-        model = attached(view, entry.method, seed, {})
-        trained = trained_by(view, entry.method, model, seed, {}, place, limit, title, [Watched(behind)])
+        training = training_of(job, entry, proposal, folder)
+        with together():
+            model = training.attached()
+        trained = training.trained(model, limit, [Watched(behind)])
         del model
         release_memory()
     except (MethodError, UserError) as error:

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from workbench.models import device
+from workbench.processes import here
 from workbench.results import Usage
 
 POWERCAP = Path("/sys/class/powercap")
@@ -44,9 +45,9 @@ class Meter:
 
 
 def _own_seconds() -> float:
-    """Processor seconds of this process and of those that it started and that have ended."""
-    times = psutil.Process().cpu_times()
-    return float(times.user + times.system + times.children_user + times.children_system)
+    """Processor seconds of this process, those that train with it here, and what these started and has ended."""
+    found = [psutil.Process(process).cpu_times() for process in here()]
+    return float(sum(times.user + times.system + times.children_user + times.children_system for times in found))
 
 
 def _all_seconds() -> float:

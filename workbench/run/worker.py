@@ -53,8 +53,20 @@ class Worker:
         Raises:
             OSError: the disk is full.
         """
+        from workbench.run.clock import RunClock
+
         logger.info("%s", task)
-        return task.carry_out(self.job, self.folder, self.process)
+        return task.carry_out(self.job, self.folder, self.process, RunClock())
+
+    def take_part(self, task: "Task") -> None:
+        """Train together with the process that carries out a task.
+
+        Raises:
+            MethodError: it failed, here or there.
+        """
+        training = task.training(self.job, self.folder)
+        if training is not None:
+            training.take_part()
 
 
 @cache
@@ -73,6 +85,29 @@ def carry_out(path: str, task: "Task") -> "Answer":
         OSError: the disk is full.
     """
     return _of_this_process(path).carry_out(task)
+
+
+def take_part() -> None:
+    """Train together with the process that carries out a run, which says what, until the run is over.
+
+    Raises:
+        UserError: see `Worker`.
+        SystemExit: the processes are not in step any more.
+    """
+    from workbench.errors import MethodError, UserError
+    from workbench.processes import from_first
+
+    path: str | None = from_first()
+    if path is None:
+        return
+    worker = Worker(Path(path))
+    while (task := from_first()) is not None:
+        try:
+            worker.take_part(task)
+        except (MethodError, UserError) as error:
+            logger.debug("%s: %s", task, error)  # the process that carries out the run tells it
+        except Exception:  # the same there; the others go on
+            logger.exception("%s failed", task)
 
 
 def serve(path: str, log: str, environment: Mapping[str, str], connection: Connection) -> None:

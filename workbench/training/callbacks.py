@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from workbench.console import progress_bar
 from workbench.errors import MethodError
 from workbench.methods import Driver
+from workbench.processes import from_first, leads
 from workbench.training.checkpoints import load_trained_state, save_whole, trained_state
 from workbench.training.trackers import Tracking
 
@@ -54,7 +55,8 @@ class BestState(TrainerCallback):
             return
         best = losses.index(min(losses))
         if best == len(losses) - 1:
-            save_whole(trained_state(kwargs["model"]), self.file)
+            if leads():
+                save_whole(trained_state(kwargs["model"]), self.file)
         elif self.patience and len(losses) - 1 - best >= self.patience:
             control.should_training_stop = True
 
@@ -154,6 +156,21 @@ class Deadline(TrainerCallback):
             control.should_training_stop = control.should_evaluate = control.should_save = control.should_log = True
 
 
+class Agreed(TrainerCallback):
+    """Several processes do at every step what the first one's callbacks say; clocks differ."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Validate, save or stop behind a step together."""
+        self._agree(control)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop behind a validation together."""
+        self._agree(control)
+
+    def _agree(self, control: TrainerControl) -> None:
+        vars(control).update(from_first(vars(control)))
+
+
 class Progress(TrainerCallback):
     """One bar with the time left, the running loss and the last validation loss, on stderr."""
 
@@ -166,6 +183,8 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar, at the step from which a resumed training goes on."""
+        if not leads():
+            return
         self.bar = progress_bar(self.title, total=state.max_steps, initial=state.global_step, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

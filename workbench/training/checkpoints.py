@@ -64,12 +64,13 @@ def save_model(folder: Path, model: nn.Module, driver: Driver | None) -> None:
     save_whole(state, folder / TRAINED_FILE)
 
 
-def load_model(folder: Path, model: nn.Module, driver: Driver | None, device: torch.device) -> None:
+def load_model(folder: Path, model: nn.Module, driver: Driver | None) -> None:
     """Go on from what `save_model` wrote."""
     parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "driver": {}}
-    for key, value in load_file(folder / TRAINED_FILE, device=str(device)).items():
+    place = next(model.parameters()).device
+    for key, value in load_file(folder / TRAINED_FILE).items():
         part, _, name = key.partition(".")
-        parts[part][name] = value
+        parts[part][name] = value.to(place)
     load_trained_state(model, parts["model"])
     if driver is not None:
         driver.load_state(parts["driver"])

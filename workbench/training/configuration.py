@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from trl import SFTConfig
 
+from workbench.processes import count
 from workbench.recipe import Training
 
 # Batches of training that a validation computes as one, where it needs no logits.
@@ -29,8 +30,14 @@ def steps_in(training: Training, rows: int) -> tuple[int, int]:
 
 
 def rows_together(training: Training) -> int:
-    """Rows of a training that are computed at once."""
-    return max(1, training.batch_size // training.gradient_accumulation_steps)
+    """Rows of a training that are computed at once, by all processes together."""
+    return max(1, training.batch_size // _parts(training))
+
+
+def _parts(training: Training) -> int:
+    """Batches of an optimizer step; as many fewer as there are processes that share out each."""
+    parts = training.gradient_accumulation_steps
+    return parts // math.gcd(parts, count())
 
 
 def configuration(
@@ -56,7 +63,7 @@ def configuration(
         "max_steps": steps,
         "per_device_train_batch_size": rows_together(training),
         "per_device_eval_batch_size": rows_together(training) * (VALIDATED_TOGETHER if linear_output else 1),
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_accumulation_steps": _parts(training),
         "learning_rate": learning_rate,
         "lr_scheduler_type": training.lr_scheduler_type,
         # The rate is 0 in the first step of a warm-up, and something has to be learned after it.

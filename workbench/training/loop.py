@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from workbench.errors import MethodError
 from workbench.methods import Driver
 from workbench.models import fast_training, has_linear_output, keep_memory
+from workbench.processes import from_first, leads
 from workbench.recipe import Training
 from workbench.training.activations import KeptActivations, Place
 from workbench.training.callbacks import BestState, Deadline, FiniteLoss, Limit, Progress
@@ -50,7 +51,8 @@ def train(
 ) -> Trained:
     """Train `model` in place and leave it in its best state.
 
-    If `folder` holds checkpoints of an interrupted training, that training goes on, to the same result.
+    If `folder` holds checkpoints of an interrupted training, that training goes on, to the same result. Of several
+    processes all have to call this: each computes its share of every batch, the first writes files that all must find.
 
     Args:
         model: its trainable parameters are those with `requires_grad`.
@@ -63,18 +65,17 @@ def train(
         limit: what ends it before its last step.
         kept_in: where that is kept which frozen layers below all that is trained give for a row; None computes it at
             every step.
-        callbacks: of transformers, further ones, called behind those of the training itself.
+        callbacks: of transformers, further ones, called behind those of the training itself; the first process's.
 
     Raises:
         MethodError: nothing to train, no label, or a loss that is no number.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise MethodError("no trainable parameters: nothing would be learned")
-    if finished := load_finished(folder, model, driver):
+    if finished := from_first(load_finished(folder, model, driver) if leads() else None):
         return finished
     folder.mkdir(parents=True, exist_ok=True)
-    linear_output = has_linear_output(model)
-    settled = driver.settled if driver else 0
+    linear_output, settled = has_linear_output(model), driver.settled if driver else 0
     best = BestState(folder / BEST_FILE, training.early_stopping_patience, settled)
     deadline, progress = Deadline(limit, settled), Progress(title)
     trainer = ObjectiveTrainer(
@@ -90,7 +91,8 @@ def train(
     with closing(progress):
         trained = _carry_through(trainer, best, rows, training, autocast)
     trained = _marked(trained, deadline.stopped_at, trainer.state.max_steps)
-    save_finished(folder, trained, driver)
+    if leads():
+        save_finished(folder, trained, driver)
     return trained
 
 
@@ -108,7 +110,7 @@ def _carry_through(
     """Train from the beginning, or from where it was interrupted, and put the best state back."""
     model = trainer.model
     assert isinstance(model, nn.Module)
-    checkpoint = last_whole_checkpoint(best.file.parent)
+    checkpoint: Path | None = from_first(last_whole_checkpoint(best.file.parent) if leads() else None)
     keep_memory()
     examples = rows.checked[:COMPARED]
     plain = plain_losses(trainer, examples)
@@ -119,6 +121,7 @@ def _carry_through(
         seconds = trainer.seconds
         if checkpoint is None:
             require_change(model, before, trainer.state.global_step)
+        from_first()  # its file is on the disk
         best.restore(model)
         model.eval()
         with torch.autocast(trainer.args.device.type, torch.bfloat16, enabled=autocast):

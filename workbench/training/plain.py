@@ -82,7 +82,7 @@ def _trained_loss(trainer: "ObjectiveTrainer", examples: Sequence[Any]) -> tuple
     """Loss per item of examples as the trainer computes it, and their number."""
     objective = trainer.objective
     rows = [{**row, ROW: number} for number, row in enumerate(objective.rows(examples))]
-    batch = {k: v.to(trainer.args.device) for k, v in trainer.data_collator(rows).items() if k != ROW}
+    batch = {k: v.to(trainer.args.device) for k, v in trainer.collate(rows).items() if k != ROW}
     items = int(objective.items(batch))
     with _evaluating(trainer) as model:
         return float(objective.loss(model, batch, trainer.linear_output)) / max(items, 1), items

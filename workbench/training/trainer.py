@@ -1,21 +1,25 @@
 """TRL's trainer with an objective of ours."""
 
+import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from torch import nn
-from torch.utils.data import RandomSampler, Sampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from workbench.methods import Driver
+from workbench.processes import count, gathered, leads, rank
 from workbench.training.activations import KeptActivations, numbered, with_places
-from workbench.training.callbacks import Driven
+from workbench.training.callbacks import Agreed, Driven
 from workbench.training.checkpoints import load_model, load_values, save_model, save_values, seal
 from workbench.training.inputs import TrainingRows
 from workbench.training.objectives import Objective
@@ -24,6 +28,8 @@ from workbench.training.rows import lengths
 
 # Lengths that are multiples of this need few kernels; more of them than oneDNN's 1,024 are kept.
 MULTIPLE = 8
+# In a batch, 1 if its rows count, 0 if they are there so that this process keeps step with the others.
+COUNTS = "counts"
 # More than the epochs of any training: no seed's order of one is another seed's of another.
 SEEDS_APART = 100_003
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
@@ -63,19 +69,20 @@ class ObjectiveTrainer(SFTTrainer):
         self.kept = kept
         self.began, self.seconds_before = time.perf_counter(), 0.0
         self.pad_id = tokenizer.pad_token_id or 0
-        self.items_per_row = self.objective.total_items(rows.validation) / len(rows.validation)
+        self.validation_items = self.objective.total_items(rows.validation)
         longest = max(int(lengths(part).max()) for part in (rows.train, rows.validation))
+        self.collate = with_places(self.objective.collator(self.pad_id, padding_multiple(model, longest)))
         text_config = model.config.get_text_config()  # type: ignore[union-attr,operator]
         balance = getattr(text_config, "router_aux_loss_coef", None)
         exact = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         super().__init__(
             model=model,  # type: ignore[arg-type]  # a PeftModel or a PreTrainedModel
             args=config,
-            data_collator=with_places(self.objective.collator(self.pad_id, padding_multiple(model, longest))),
+            data_collator=shared_out(self.collate, rank(), count()),
             train_dataset=numbered(rows.train),
             eval_dataset=numbered(rows.validation),
             processing_class=tokenizer,
-            callbacks=[*callbacks, *([Driven(driver)] if driver is not None else [])],
+            callbacks=[*callbacks, *([Driven(driver)] if driver is not None else []), Agreed()],
         )
         # SFTTrainer rounds adapters on quantized bases to bfloat16, in which small updates are lost.
         for name, parameter in model.named_parameters():
@@ -84,6 +91,24 @@ class ObjectiveTrainer(SFTTrainer):
         if balance is not None:
             text_config.router_aux_loss_coef = balance  # SFTTrainer writes its own into what may be saved
         self.remove_callback(PrinterCallback)
+        if not leads():  # its rows are others, and so is what dropout drops of them
+            torch.manual_seed(SEEDS_APART * rank() + config.seed)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Where several processes train: what gives the loss of this one's share, its gradients averaged over all."""
+        if count() == 1 or not training or not isinstance(model, nn.Module) or model is not self.model:
+            return super()._wrap_model(model, training, dataloader)
+        self.accelerator.prepare_model(model, evaluation_mode=True)  # its precision and device
+        options = self.accelerator.ddp_handler.to_kwargs()  # which the Trainer makes
+        return nn.parallel.DistributedDataParallel(LossOfBatch(model, self._loss), **options)
+
+    def _get_dataloader(self, *arguments: Any, **options: Any) -> Any:
+        """Every process reads all rows of a batch, of which it takes its share: see `shared_out`."""
+        loader = super()._get_dataloader(*arguments, **options)
+        if isinstance(loader.batch_sampler, BatchSamplerShard):  # accelerate's own way makes up what a last batch lacks
+            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+            loader.batch_sampler.even_batches = False
+        return loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -92,7 +117,7 @@ class ObjectiveTrainer(SFTTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        items = torch.stack([self.objective.items(batch) for batch in batches]).sum().to(device)
+        items = torch.stack([self.objective.items(batch) * batch[COUNTS] for batch in batches]).sum().to(device)
         return batches, self.accelerator.gather(items).sum()
 
     def compute_loss(
@@ -102,19 +127,38 @@ class ObjectiveTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Sum of the items' losses over their number in the whole optimizer step.
-
-        In a validation the Trainer averages over rows. Dividing by an average row's items makes that the mean over
-        items, whatever the batches.
-        """
-        with self.kept.of(inputs, model.training):
-            loss = self.objective.loss(model, inputs, self.linear_output)
-        if not model.training:
-            rows = len(next(iter(inputs.values())))
-            return loss / (rows * self.items_per_row)
+        """Sum of the items' losses over their number in the whole optimizer step."""
         assert num_items_in_batch is not None, "get_batch_samples counts the items of each step"
         # The items are those of all processes, and their gradients are averaged.
+        loss = self._loss(model, inputs) if model is self.model else model(inputs)
         return loss / num_items_in_batch * self.accelerator.num_processes
+
+    def _loss(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Sum of the losses of a batch's items."""
+        with self.kept.of(inputs, model.training):
+            loss = self.objective.loss(model, inputs, self.linear_output)
+        return loss * inputs[COUNTS]
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The mean loss of all items of the validation rows, whatever the batches and the number of processes."""
+        self.callback_handler.eval_dataloader = dataloader
+        assert isinstance(self.model, nn.Module)
+        self.model.eval()
+        found = []
+        for inputs in dataloader:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                found.append(float(self._loss(self.model, self._prepare_inputs(inputs))))
+        loss = math.fsum(gathered(math.fsum(found))) / self.validation_items
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        rows = len(dataloader.dataset)  # type: ignore[arg-type]  # those of a split have a length
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)  # type: ignore[arg-type]
 
     @property
     def seconds(self) -> float:
@@ -128,28 +172,33 @@ class ObjectiveTrainer(SFTTrainer):
         ranks that are left.
         """
         assert isinstance(self.model, nn.Module)
-        save_model(Path(output_dir or self.args.output_dir or "."), self.model, self.driver)
+        if leads():
+            save_model(Path(output_dir or self.args.output_dir or "."), self.model, self.driver)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.optimizer is not None and self.lr_scheduler is not None
+        first, *others = gathered(random_state())
         values = {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.lr_scheduler.state_dict(),
-            "random": random_state(),
+            "random": first,
+            "others": others,
             "seconds": self.seconds,
         }
-        save_values(Path(output_dir), values)
+        if leads():
+            save_values(Path(output_dir), values)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """It is among what stands beside the optimizer's state."""
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        seal(Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}")
+        if leads():
+            seal(Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         assert isinstance(self.model, nn.Module)
-        load_model(Path(resume_from_checkpoint), self.model, self.driver, self.args.device)
+        load_model(Path(resume_from_checkpoint), self.model, self.driver)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -161,8 +210,12 @@ class ObjectiveTrainer(SFTTrainer):
         self.seconds_before = values["seconds"]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            set_random_state(load_values(Path(checkpoint))["random"])
+        if checkpoint is None:
+            return
+        values = load_values(Path(checkpoint))
+        states = [values["random"], *values.get("others", ())]
+        if rank() < len(states):  # it may have been begun by fewer processes
+            set_random_state(states[rank()])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self._repeatable(super()._get_train_sampler(train_dataset))
@@ -184,6 +237,38 @@ class ObjectiveTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """A user's texts are the user's: nothing reports to a hub that training began."""
+
+
+class LossOfBatch(nn.Module):
+    """The loss of a batch as what a module gives: `DistributedDataParallel` watches what its own forward computes.
+
+    Args:
+        loss: model and batch -> sum of the losses of the batch's items.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The loss, without dimensions."""
+        return self.loss(self.model, batch)
+
+
+def shared_out(
+    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]], process: int, processes: int
+) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]:
+    """A collator that takes one process's share of the rows of a batch: every so many, as they are of like length.
+
+    So each step reads the rows that one process alone would read, to the last and smallest batch of an epoch. Where a
+    batch has no row left for a process, it is given the first one, which doesn't count.
+    """
+
+    def collated(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        share = examples[process::processes]
+        return {**collate(share or examples[:1]), COUNTS: torch.tensor(float(bool(share)))}
+
+    return collated
 
 
 def padding_multiple(model: nn.Module, longest: int) -> int:

@@ -1,0 +1,77 @@
+"""Several processes that train one model together: what one alone finds, to rounding."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from together import NAMES, trained
+from workbench import processes
+from workbench.errors import UserError
+from workbench.training.checkpoints import BEST_FILE
+
+TOLERANCE = 1e-5
+
+
+def launch(*command: str, count: int = 2) -> subprocess.CompletedProcess[str]:
+    """Begin so many processes with one core each, as `torchrun` does."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*torchrun, *command], env=environment, check=False, capture_output=True, text=True)
+
+
+def losses(curve: Sequence[Mapping[str, float]]) -> list[float]:
+    """Of the training and the validation, in their order."""
+    return [value for point in curve for key, value in point.items() if key != "step"]
+
+
+def test_two_processes_train_as_one_and_go_on_after_an_interruption(tmp_path: Path) -> None:
+    begun = launch(str(Path(__file__).with_name("together.py")), str(tmp_path))
+    assert begun.returncode == 0, begun.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["trained"]) == list(NAMES)
+    for name, (whole, again) in found["trained"].items():
+        alone = trained(tmp_path / f"{name}-alone", name)
+        assert (whole["steps"], len(losses(whole["curve"]))) == (10, 10 + 2)
+        assert losses(whole["curve"]) == pytest.approx(losses(alone.curve), abs=TOLERANCE)
+        assert whole["checked_loss"] == pytest.approx(alone.checked_loss, abs=TOLERANCE)
+        assert again["resumed"]
+        assert again["curve"] == whole["curve"]
+        kept = [load_file(tmp_path / folder / BEST_FILE) for folder in (name, f"{name}-again", f"{name}-alone")]
+        for key, value in kept[0].items():
+            assert value.equal(kept[1][key])
+            assert value.numpy() == pytest.approx(kept[2][key].numpy(), abs=TOLERANCE)
+    assert not list(tmp_path.rglob("*.part"))
+    ours, other = found["said"]
+    assert ours == "MethodError: process 1 of 2 failed: ValueError: what only one of them meets"
+    assert other == "ValueError: what only one of them meets"
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP splits the model itself"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed splits the model itself"),
+    ],
+)
+def test_what_splits_the_model_is_refused(
+    environment: Mapping[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said):
+        processes.join()
+
+
+def test_one_process_needs_nobody() -> None:
+    processes.join()
+    assert (processes.count(), processes.rank(), processes.leads()) == (1, 0, True)
+    assert processes.from_first("it") == "it"
+    assert processes.gathered("it") == ["it"]
+    with pytest.raises(ValueError, match="as it was"), processes.together():
+        raise ValueError("as it was")

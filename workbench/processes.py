@@ -1,0 +1,179 @@
+"""The processes that train one model together, as `torchrun` and `accelerate launch` begin them.
+
+The first of them, of rank 0, carries out the run and writes its files. The others take part in its trainings: each
+computes its share of the rows of every batch. What they have to tell each other beside gradients goes by a group of its
+own, over gloo, where one may wait for another for as long as it takes.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from workbench.errors import MethodError, UserError
+
+# So long one may wait to be told something; another evaluates, merges and proves meanwhile.
+IDLE = timedelta(days=30)
+# So long all wait for the last at the end of a training, and of what is done before it.
+PATIENCE = timedelta(minutes=5)
+
+_group: Any = None
+_here: list[int] = []
+
+
+def begun() -> int:
+    """How many processes were begun together, whether they have joined yet or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def count() -> int:
+    """How many processes train together; 1 before they have joined."""
+    if _group is None:
+        return 1
+    import torch.distributed as dist
+
+    return dist.get_world_size()
+
+
+def rank() -> int:
+    """The number of this process among them, from 0."""
+    return 0 if _group is None else int(os.environ["RANK"])
+
+
+def here() -> list[int]:
+    """The ids of those of them that are on this machine, this one's among them."""
+    return _here or [os.getpid()]
+
+
+def leads() -> bool:
+    """Whether this process carries out the run."""
+    return rank() == 0
+
+
+def join() -> None:
+    """Meet the other processes, and take the device of this one's own.
+
+    Raises:
+        UserError: they can't be met, or are to hold parts of the model each.
+    """
+    global _group, _here  # noqa: PLW0603  PyTorch's own group is as global
+    if begun() == 1 or _group is not None:
+        return
+    # What is not trained in one step of a mixture of experts is looked for in all; that this costs time is told else.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    import torch
+    import torch.distributed as dist
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    for name, what in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise UserError(
+                f"{what} splits the model itself among processes, which is not supported: each holds all of it; "
+                "take accelerate's multi-GPU configuration, and --bits 8 or 4 for a base that does not fit"
+            )
+    try:
+        state = PartialState(cpu=not torch.accelerator.is_available())
+        if state.distributed_type == DistributedType.NO:
+            raise UserError(f"WORLD_SIZE says {begun()} processes, and there is no LOCAL_RANK: begin them by torchrun")
+        _group = dist.new_group(backend="gloo", timeout=IDLE)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the {begun()} processes that were begun can't meet: {error}") from error
+    machine = socket.gethostname()
+    _here = [process for name, process in gathered((machine, os.getpid())) if name == machine]
+
+
+def from_first(value: Any = None) -> Any:
+    """What rank 0 gives, at every process; the others wait for it."""
+    if _group is None:
+        return value
+    import torch.distributed as dist
+
+    told = [value]
+    with _connected():
+        dist.broadcast_object_list(told, src=0, group=_group)
+    return told[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """What each process gives, in the order of their ranks, at all of them."""
+    if _group is None:
+        return [value]
+    import torch.distributed as dist
+
+    found: list[Any] = [None] * count()
+    with _connected():
+        dist.all_gather_object(found, value, group=_group)
+    return found
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """While the block runs, processes speak with each other.
+
+    Raises:
+        SystemExit: another one has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # The first one's reason is what the user reads, and it is what began the others that ends them.
+        said = f"error: another of the {count()} processes has ended; go on with --resume" if leads() else 1
+        raise SystemExit(said) from error
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Either all processes come to the end of the block, or none does.
+
+    Raises:
+        MethodError: another process failed in it.
+        OSError: it was raised in the block: it is of this process alone, which can't go on.
+        SystemExit: another one did not come to its end at all: it waits in the middle of it for one that failed, and
+            nothing can go on.
+    """
+    if _group is None:
+        yield
+        return
+    try:
+        yield
+    except OSError:  # of this process alone: the disk is full, or the like
+        raise
+    except Exception as error:
+        _meet(f"{type(error).__name__}: {error}")
+        raise
+    said = _meet(None)
+    for number, reason in enumerate(said):
+        if reason is not None:
+            raise MethodError(f"process {number} of {count()} failed: {reason}")
+
+
+def _meet(failed: str | None) -> list[str | None]:
+    """Wait for all processes to come here; why each of them failed, or None.
+
+    Raises:
+        SystemExit: not all come.
+    """
+    import torch.distributed as dist
+
+    try:
+        dist.monitored_barrier(group=_group, timeout=PATIENCE)
+    except RuntimeError as late:
+        why = failed or "another process did not come to the end of what all of them do"
+        said = f"error: the {count()} processes are not in step any more: {why}; go on with --resume"
+        raise SystemExit(said if leads() or failed else 1) from late
+    return gathered(failed)
+
+
+@contextmanager
+def leading() -> Iterator[None]:
+    """When the block is over, tell the others that the run is: what they are told is None."""
+    try:
+        yield
+    except UserError:
+        from_first(None)
+        raise
+    # After anything else the others may be anywhere; what began them ends them when this one ends.
+    from_first(None)

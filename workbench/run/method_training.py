@@ -1,0 +1,85 @@
+"""A method that is to be trained on the rows of a job: by this process, or by all that train together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback
+
+from workbench.methods import Method
+from workbench.models import attach, release_memory
+from workbench.processes import together
+from workbench.run.prepare import Job
+from workbench.training import Limit, Place, Trained, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodTraining:
+    """What a training hangs on.
+
+    Attributes:
+        job: looked at for the head that is trained.
+        seed: of new weights and the order of the examples.
+        settings: before those of the recipe; `learning_rate` is one of them.
+        folder: for the training's state.
+        title: in front of the progress bar; the entry's name where there is none.
+    """
+
+    job: Job
+    method: Method
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path
+    title: str = ""
+
+    def attached(self) -> nn.Module:
+        """The base with the method attached, ready to be trained.
+
+        Raises:
+            MethodError, UserError: it can't be attached with these settings.
+        """
+        job, method = self.job, self.method
+        base = job.head.load(job.checkpoint.path, job.precision(method).trained_bits, seed=self.seed, training=True)
+        return attach(base, method, job.settings(method, self.settings), job.typical_ids, self.seed, job.steps)
+
+    def trained(self, model: nn.Module, limit: Limit, callbacks: Sequence[TrainerCallback] = ()) -> Trained:
+        """Train what was `attached`; see `workbench.training.train`.
+
+        Args:
+            limit: what ends the training before its last step.
+        """
+        job, method = self.job, self.method
+        precision = job.precision(method)
+        with together():
+            return train(
+                model,
+                job.renderer.tokenizer,
+                job.rows,
+                job.recipe.training,
+                job.learning_rate(method, self.settings),
+                autocast=precision.autocast,
+                folder=self.folder,
+                seed=self.seed,
+                title=self.title or job.name_of(method),
+                driver=method.driver(model) if method.driver else None,
+                limit=limit,
+                kept_in=Place(
+                    job.kept or job.data.store.folder,
+                    f"{job.data.content}.{job.rows.objective.name}.{precision.trained_bits}",
+                ),
+                callbacks=callbacks,
+            )
+
+    def take_part(self) -> None:
+        """Train it together with the process that carries out the run, and keep nothing.
+
+        Raises:
+            MethodError: it could not be attached, or trained to its end, here or elsewhere.
+        """
+        with together():
+            model = self.attached()
+        self.trained(model, Limit())
+        del model
+        release_memory()
