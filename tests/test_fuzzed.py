@@ -16,8 +16,9 @@ from workbench.data import conversation
 from workbench.errors import UserError
 from workbench.recipe import METHODS
 from workbench.results import read_results, to_json
-from workbench.run.folder import OPTIONS_FILE, RESULTS_FILE, Options, RunFolder
+from workbench.run.folder import OPTIONS_FILE, RESULTS_FILE, RunFolder
 from workbench.run.manifest import changes
+from workbench.run.options import Options
 from workbench.sources import DataFile, read_rows
 
 EXAMPLES = 1000

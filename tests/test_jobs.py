@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ from cluster import simulated
 
 from test_processes import launch, losses
 from tiny import write_recipe
+from workbench.errors import UserError
 from workbench.results import Results, read_results
 from workbench.run.__main__ import main
 from workbench.run.folder import RunFolder
 from workbench.run.prepared import prepare_run
+from workbench.run.tasks import TrialTask
+from workbench.run.trial import Trial
+from workbench.run.worker import carry_out
 
 # A metric of its own, during which any process but the test's is killed, as often as there are files for it.
 DEADLY = """
@@ -124,6 +129,21 @@ def test_two_processes_that_train_together_find_what_one_finds(one: Path, tmp_pa
     assert not list(out.rglob("*.part"))
 
 
+def test_a_process_that_finds_other_data_or_can_not_prepare_ends_the_run(
+    one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(one, other)
+    options = json.loads((other / "options.json").read_text())
+    assert options["data"] == prepare_run(RunFolder.open(one)).data.content
+    (other / "options.json").write_text(json.dumps({**options, "data": "0"}))
+    with pytest.raises(UserError, match="have changed since they were prepared"):
+        carry_out(str(other), TrialTask(trial=Trial(entry="lora")))
+    monkeypatch.setattr("workbench.run.prepared.prepare_run", lambda *_: 1 / 0)
+    with pytest.raises(UserError, match=r"can't be prepared by a process on .*: ZeroDivisionError"):
+        carry_out(str(one), TrialTask(trial=Trial(entry="lora")))
+
+
 def files_of(folder: Path) -> set[str]:
     """What lies in the folder of a trial, but for logs, whose names hold the time."""
     found = (file for file in folder.rglob("*") if "tfevents" not in file.name)
@@ -145,7 +165,7 @@ def test_what_dies_always_is_recorded_and_resumed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--jobs", "2", "--minutes", "30"), "--minutes shares out the time of one process"),
+        (("--jobs", "2", "--minutes", "30"), "shares out the time of one process"),
         (("--jobs", "1000000"), "1000000 jobs take"),
         (("--jobs", "0"), "0 is less than 1"),
         (("--address", "auto"), "add --engine ray"),

@@ -9,7 +9,8 @@ import pytest
 
 from workbench.files import sha256_of
 from workbench.run.__main__ import main
-from workbench.run.folder import Options, RunFolder
+from workbench.run.folder import RunFolder
+from workbench.run.options import Options
 from workbench.run.origin import command_of, git_state
 from workbench.run.repeat import repeated_text
 

@@ -12,7 +12,8 @@ from workbench.files import sha256_of
 from workbench.recipe import load_recipe
 from workbench.run.__main__ import main
 from workbench.run.entries import BaselineEntry, RerankerEntry, TunedEntry, entries_of
-from workbench.run.folder import Options, RunFolder
+from workbench.run.folder import RunFolder
+from workbench.run.options import Options
 from workbench.run.prepared import prepare_run
 from workbench.run.trial import Trial, run_trial, trials_of
 

@@ -34,6 +34,8 @@ examples:
   %(prog)s --resume runs/finserve/2026-01-31-0900 --methods dora,prompt
                                                    add two methods to its comparison
   %(prog)s --repeat runs/finserve/2026-01-31-0900  carry it out once more, and tell what came out the same
+  torchrun --nproc-per-node 2 -m workbench.run recipes/finserve.py
+                                                   each training by two processes; see docs/cluster.md
 
 The comparison table goes to stdout, progress to stderr. The output folder holds results.json, report.html,
 report.md, and for each method adapter/, merged/ (where it can become a plain checkpoint) and predictions.jsonl.
@@ -300,7 +302,8 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
 
     from workbench.files import sha256_of
     from workbench.models import default_bits
-    from workbench.run.folder import Options, RunFolder
+    from workbench.run.folder import RunFolder
+    from workbench.run.options import Options
     from workbench.run.origin import command_of, git_state
 
     asked = Options(

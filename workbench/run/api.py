@@ -18,9 +18,10 @@ from workbench.models import default_bits
 from workbench.recipe import Recipe
 from workbench.results import Comparison, ExportRecord, Price, Results
 from workbench.run.export import export_method, finished_record
-from workbench.run.folder import Options, RunFolder
+from workbench.run.folder import RunFolder
 from workbench.run.formats import export_format
 from workbench.run.manifest import require_unchanged
+from workbench.run.options import Options
 from workbench.run.run import begin_run
 from workbench.run.side_by_side import side_by_side
 from workbench.run.tuned import TunedModel, load_base, load_tuned

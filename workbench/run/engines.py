@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -16,16 +17,15 @@ from workbench.errors import UserError
 from workbench.export import FreshProcess
 from workbench.processes import count, from_first
 from workbench.run.clock import RunClock
-from workbench.run.folder import Options, RunFolder
+from workbench.run.folder import RunFolder
+from workbench.run.options import Options
 from workbench.run.prepare import Job
 from workbench.run.schedule import Schedule
 from workbench.run.tasks import Answer, Lost, Task, TrialTask
-from workbench.run.worker import carry_out, serve, threads_environment
+from workbench.run.worker import RETRIES, serve, threads_environment
 
 logger = logging.getLogger(__name__)
 
-# A task whose process died is begun anew so many times, each time in another process.
-RETRIES = 2
 # Seconds in which a process may end by itself.
 PATIENCE = 5.0
 
@@ -77,15 +77,15 @@ def is_parallel(options: Options) -> bool:
     return options.engine != "local" or (options.jobs or 1) > 1
 
 
-def require_engine(options: Options, memory_bytes: int) -> None:
-    """See that a run can be carried out beside itself.
-
-    Args:
-        memory_bytes: that a task takes.
+def require_options(options: Options) -> None:
+    """See that a run can be carried out as it was asked for, before anything is prepared.
 
     Raises:
-        UserError: its recipe is no file, its time is limited, or there is no memory for as many at once.
+        UserError: several processes train one model together, its recipe is no file, its time is limited, or Ray is
+            not installed.
     """
+    if not is_parallel(options):
+        return
     if count() > 1:
         raise UserError(
             f"{count()} processes were begun to train one model together: leave out --jobs and --engine, or begin one"
@@ -94,15 +94,33 @@ def require_engine(options: Options, memory_bytes: int) -> None:
         raise UserError("jobs beside each other load the recipe's file, and this recipe is none: save it as a file")
     if options.minutes is not None:
         raise UserError(
-            "--minutes shares out the time of one process: leave it out with --engine ray and --jobs, and cut with "
-            "--limit or the recipe's Training(max_steps=...)"
+            "--minutes, or the recipe's Training(minutes=...), shares out the time of one process: leave it out with "
+            "--engine ray and --jobs, and cut with --limit or the recipe's Training(max_steps=...)"
         )
+    if options.engine == "ray" and find_spec("ray") is None:
+        raise UserError("--engine ray needs Ray: pip install ray")
+
+
+def require_memory(options: Options, memory_bytes: int) -> None:
+    """See that as many tasks as are to be carried out at once have room.
+
+    Args:
+        memory_bytes: that a task takes.
+
+    Raises:
+        UserError: they don't.
+    """
     jobs, whole = options.jobs or 1, psutil.virtual_memory().total
     if options.engine == "local" and jobs * memory_bytes > whole:
         fit = max(1, whole // memory_bytes)
         raise UserError(
             f"{jobs} jobs take {bytes_text(memory_bytes)} each, and there are {bytes_text(whole)}: --jobs {fit} fits"
         )
+
+
+def threads_of(options: Options) -> int:
+    """With how many threads each task of a run by several processes computes."""
+    return options.cpus or max(1, available_cores() // (options.jobs or 1))
 
 
 def engine_of(job: Job, folder: RunFolder, process: FreshProcess, clock: RunClock) -> Engine:
@@ -112,16 +130,16 @@ def engine_of(job: Job, folder: RunFolder, process: FreshProcess, clock: RunCloc
         job, process, clock: of a run that this process carries out itself, see `ThisProcess`.
 
     Raises:
-        UserError: Ray is not installed, or its cluster can't be reached.
+        UserError: the Ray cluster can't be reached, or has no machine with as many cores as a task takes.
     """
     options = folder.options
     if not is_parallel(options):
         return ThisProcess(job, folder, process, clock)
-    jobs = options.jobs or 1
-    threads = options.cpus or max(1, available_cores() // jobs)
     if options.engine == "ray":
-        return RayEngine(folder, options.address, options.jobs, threads)
-    return LocalEngine(folder, jobs, threads)
+        from workbench.run.ray_engine import RayEngine
+
+        return RayEngine(folder, options.address, options.jobs, threads_of(options))
+    return LocalEngine(folder, options.jobs or 1, threads_of(options))
 
 
 class ThisProcess:
@@ -194,7 +212,9 @@ class LocalEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for place in self._places:
-            place.close(at_once=error is not None)
+            place.end(at_once=error is not None)
+        for place in self._places:
+            place.join()
 
     @property
     def free(self) -> int:
@@ -267,7 +287,8 @@ class _Place:
         if self._died > RETRIES:
             self.task = None
             memory = "; perhaps for want of memory" if code == -9 else ""
-            return (Lost(reason=f"{why}, {self._died} times{memory}; see {self._arguments[1]}"),)
+            logger.error("%s: what its process said is in %s", task, self._arguments[1])
+            return (Lost(reason=f"{why}, {self._died} times{memory}"),)
         logger.warning("%s: %s; it is begun anew", task, why)
         self._ask(task)
         return None
@@ -287,7 +308,7 @@ class _Place:
             self._connection = None
             self._ask(task)
 
-    def close(self, at_once: bool) -> None:
+    def end(self, at_once: bool) -> None:
         """Let the process end.
 
         Args:
@@ -298,6 +319,11 @@ class _Place:
         self.connection.close()
         if at_once:
             self._process.terminate()
+
+    def join(self) -> None:
+        """Wait for the end of the process, and end it if it takes too long."""
+        if self._process is None:
+            return
         self._process.join(PATIENCE)
         if self._process.is_alive():
             self._process.kill()
@@ -311,80 +337,3 @@ def _device(number: int, devices: int) -> dict[str, str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = given.split(",") if given else [str(one) for one in range(devices)]
     return {"CUDA_VISIBLE_DEVICES": names[number % devices]}
-
-
-class RayEngine:
-    """Tasks of Ray (Moritz et al. 2018, arXiv:1712.05889), on this machine or a cluster's.
-
-    The folder of the run, the recipe and the checkpoint must lie where every machine finds them under the same path.
-
-    Args:
-        address: of a cluster, such as "auto" or "ray://head:10001"; None begins one on this machine.
-        jobs: at most so many at once; None for as many as the cluster has room for.
-        threads: cores that a task takes.
-
-    Raises:
-        UserError: Ray is not installed, or the cluster can't be reached.
-    """
-
-    def __init__(self, folder: RunFolder, address: str | None, jobs: int | None, threads: int) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise UserError("--engine ray needs Ray: pip install ray") from error
-        self._ray: Any = ray
-        self._path, self._jobs = str(folder.path.resolve()), jobs
-        began: dict[str, Any] = {} if address else {"num_cpus": max((jobs or 1) * threads, available_cores())}
-        try:
-            self._ray.init(
-                address=address or "local",
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": threads_environment(threads)},
-                **began,
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"the Ray cluster {address or 'on this machine'} can't be reached: {error}") from error
-        needs = {"num_cpus": threads, "num_gpus": 1 if self._ray.cluster_resources().get("GPU") else 0}
-        # What dies is begun anew by Ray, where there is room; what raises is not.
-        self._remote = self._ray.remote(max_retries=RETRIES, **needs)(carry_out)
-        self._under_way: dict[Any, Task] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for reference in self._under_way:
-            self._ray.cancel(reference, force=True)
-        self._ray.shutdown()
-
-    @property
-    def free(self) -> int:
-        """How many tasks can be begun now."""
-        most = self._jobs or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        return max(0, most - len(self._under_way))
-
-    def start(self, task: Task) -> None:
-        """Begin a task."""
-        self._under_way[self._remote.remote(self._path, task)] = task
-
-    def wait(self) -> tuple[Task, Answer]:
-        """The next answer.
-
-        Raises:
-            UserError, OSError: what ends the whole run.
-        """
-        (reference,), _ = self._ray.wait(list(self._under_way), num_returns=1)
-        task = self._under_way.pop(reference)
-        try:
-            return task, self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, UserError | OSError):
-                raise error.cause from error
-            raise
-        except self._ray.exceptions.RayError as error:
-            said = " ".join(str(error).split())[:300]
-            return task, Lost(reason=f"its process died {RETRIES + 1} times: {said}")

@@ -4,7 +4,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from workbench.run.folder import Options
+from workbench.processes import count
+from workbench.run.options import Options
 from workbench.sources import public_name
 
 # Of an answer of git, which may lie on a slow disk.
@@ -15,7 +16,8 @@ def command_of(options: Options) -> str:
     """The command that begins the same run; the recipe's path from the working directory, or its name alone."""
     recipe, here = Path(str(options.recipe)), Path.cwd()
     told = recipe.relative_to(here) if recipe.is_relative_to(here) else Path(recipe.name)
-    parts = ["python", "-m", "workbench.run", str(told)]
+    begin = ["python"] if count() == 1 else ["torchrun", "--nproc-per-node", str(count())]
+    parts = [*begin, "-m", "workbench.run", str(told)]
     given = {
         "--methods": ",".join(options.methods) if options.methods else None,
         "--model": public_name(options.model) if options.model else None,

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from workbench.data.store import Store
-from workbench.run.folder import RunFolder, day_of
+from workbench.run.folder import RunFolder
+from workbench.run.options import day_of
 from workbench.run.plan import planned
 from workbench.run.prepare import Job, prepare
 from workbench.training.trackers import ALWAYS, require_trackers

@@ -34,7 +34,7 @@ def again(path: Path) -> RunFolder:
     for run in done:  # before hours are spent
         require_unchanged(before.trial(run.method, run.seed), run)
     state = git_state(Path(before.options.recipe).parent)
-    return RunFolder(path, replace(before.options, versions=None, git=state, id=None), before.recipe)
+    return RunFolder(path, replace(before.options, versions=None, git=state, id=None, data=None), before.recipe)
 
 
 def repeated_text(before: RunFolder, now: RunFolder) -> str:

@@ -29,11 +29,12 @@ from workbench.run.budget import budget_of, deadline_of, fitted, pending
 from workbench.run.clock import Key, RunClock, noting_seconds, seconds_noted
 from workbench.run.curve import curves
 from workbench.run.data_info import data_of, require_same_data
-from workbench.run.engines import carried_out, engine_of, is_parallel, require_engine
-from workbench.run.folder import Options, RunFolder
+from workbench.run.engines import carried_out, engine_of, is_parallel, require_memory, require_options, threads_of
+from workbench.run.folder import RunFolder
 from workbench.run.forecast import Costs, forecast_text
 from workbench.run.manifest import changes, changes_text
 from workbench.run.measure import measure
+from workbench.run.options import Options
 from workbench.run.origin import command_of
 from workbench.run.prepare import Job
 from workbench.run.prepared import prepare_run
@@ -58,6 +59,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
     """
     with folder.locked(), FreshProcess() as process:
         try:
+            require_options(folder.options)
             job = prepare_run(folder, folder.prepared)
             began += job.fetching_seconds
             for split, said in job.remarks.items():
@@ -70,13 +72,15 @@ def begin_run(folder: RunFolder, began: float) -> Results:
             still = replace(job, entries=[entry for entry in job.entries if entry.name in left])
             costs = measure(still, left, folder.path, process)
             if is_parallel(folder.options):
-                require_engine(folder.options, costs.memory_bytes)
+                require_memory(folder.options, costs.memory_bytes)
             job = fitted(job, folder, costs, began)
         except UserError:
             if folder.is_new:
                 folder.discard()
             raise
         note_versions(folder)
+        cpus = threads_of(folder.options) if is_parallel(folder.options) else None
+        folder.options = replace(folder.options, data=job.data.content, cpus=cpus)
         folder.keep_options()
         from_first(str(folder.path.resolve()))
         spent = time.perf_counter() - began
@@ -278,8 +282,8 @@ def _header(job: Job, options: Options, costs: Costs | None) -> Results:
 
 
 def _origin(options: Options) -> dict[str, Any]:
-    """From what a run comes, as far as it is known."""
-    known = {"command": options.command, "git": options.git, "day": options.day}
+    """From what a run comes, as far as it is known, and the threads of each of its jobs beside each other."""
+    known = {"command": options.command, "git": options.git, "day": options.day, "threads": options.cpus}
     return {name: value for name, value in known.items() if value is not None}
 
 

@@ -19,8 +19,9 @@ from workbench.results import FAILED, ExportRecord, RunRecord
 from workbench.run.baselines import run_baseline, run_reranker
 from workbench.run.clock import TRAINING, RunClock
 from workbench.run.entries import BaselineEntry, Entry, RerankerEntry, TunedEntry, find_entry
-from workbench.run.folder import Options, RunFolder
+from workbench.run.folder import RunFolder
 from workbench.run.method_trial import run_method
+from workbench.run.options import Options
 from workbench.run.prepare import Job
 from workbench.run.usage import product_seconds
 

@@ -25,10 +25,11 @@ from workbench.models import SHIPPED, load_model, load_tokenizer, precision_of
 from workbench.recipe import CLASSES, LIKELIHOOD, Recipe
 from workbench.results import Results, RunRecord
 from workbench.run.defaults import as_it_was
-from workbench.run.folder import RunFolder, day_of
+from workbench.run.folder import RunFolder
 from workbench.run.heads import Head
 from workbench.run.manifest import require_unchanged
 from workbench.run.method_trial import read_labels
+from workbench.run.options import day_of
 from workbench.run.saved import with_adapter
 from workbench.run.scoring import read_calibrations
 from workbench.sources import fetch_checkpoint

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# A task whose process died is begun anew so many times, each time in another process.
+RETRIES = 2
+
 
 def threads_environment(threads: int) -> dict[str, str]:
     """The environment of a process that computes with so many threads; to be set before it imports PyTorch."""
@@ -30,10 +33,11 @@ class Worker:
         path: of the run's folder, in which the data lie as the run's own process prepared them.
 
     Raises:
-        UserError: the recipe or the checkpoint can't be had here, or is another one.
+        UserError: the recipe, the data or the checkpoint can't be had here, or are other ones.
     """
 
     def __init__(self, path: Path) -> None:
+        from workbench.errors import UserError
         from workbench.export import FreshProcess
         from workbench.models import skip_what_is_there
         from workbench.run.folder import RunFolder
@@ -42,8 +46,10 @@ class Worker:
         self.folder = RunFolder.open(path)
         # Processes that wrote into one file what frozen layers give would read each other's half of it.
         kept = self.folder.prepared.folder / f"{socket.gethostname()}-{os.getpid()}"
-        kept.mkdir(exist_ok=True)
+        kept.mkdir(parents=True, exist_ok=True)
         self.job = replace(prepare_run(self.folder, self.folder.prepared), kept=kept)
+        if self.job.data.content != self.folder.options.data:
+            raise UserError(f"the data of {path} have changed since they were prepared: begin a new run")
         self.process = FreshProcess()
         skip_what_is_there()
 
@@ -72,9 +78,16 @@ class Worker:
 @cache
 def _of_this_process(path: str) -> Worker:
     from workbench.console import quiet_libraries
+    from workbench.errors import UserError
 
     quiet_libraries()
-    return Worker(Path(path))
+    try:
+        return Worker(Path(path))
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # it would be the same for every task
+        said = f"{type(error).__name__}: {error}"
+        raise UserError(f"the run can't be prepared by a process on {socket.gethostname()}: {said}") from error
 
 
 def carry_out(path: str, task: "Task") -> "Answer":
@@ -131,7 +144,8 @@ def serve(path: str, log: str, environment: Mapping[str, str], connection: Conne
             connection.send((carry_out(path, task), None))
         except (UserError, OSError) as error:
             logger.exception("%s", task)
-            connection.send((None, error))
+            plain = UserError(str(error)) if isinstance(error, UserError) else OSError(*error.args)
+            connection.send((None, plain))  # as what can be sent for certain
 
 
 def _end_with_parent() -> None:
