@@ -16,8 +16,8 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, find_metric, find_metrics, known_metrics, score_all
+from workbench.evaluation.evaluate_metric import EvaluateMetric
 from workbench.evaluation.intervals import by_source
-from workbench.evaluation.metrics import EvaluateMetric
 from workbench.evaluation.metrics.figures import figures
 from workbench.evaluation.metrics.script import words_of
 

@@ -18,6 +18,7 @@ import pytest
 from scipy.stats import binom, fisher_exact
 
 from tiny import recipe_text, write_rows
+from watching import HOUR, asked, told, watch_in, watch_of
 from workbench import Monitoring, Recipe
 from workbench.errors import UserError
 from workbench.monitor import stream as stream_module
@@ -28,10 +29,8 @@ from workbench.monitor.counted import what_is_counted
 from workbench.monitor.session import _as_json
 from workbench.monitor.stream import Line, Spool, batches
 from workbench.monitor.surge import Surges, overdispersion, surge_p_value
-from workbench.monitor.watch import ITEMS, REJECTED, Verdict, Watch
+from workbench.monitor.watch import ITEMS, REJECTED
 from workbench.run.__main__ import main as run
-
-HOUR = 3600.0
 
 
 def test_the_p_value_is_fishers() -> None:
@@ -92,31 +91,6 @@ def test_a_surge_is_found_and_a_new_level_gets_usual() -> None:
 
 def line(number: int, seconds: float, **rest: Any) -> dict[str, Any]:
     return {"id": f"t{number}", "time": seconds, "text": f"text {number}", **rest}
-
-
-def asked(row: Any) -> list[Any]:
-    if "bad" in row:
-        raise ValueError("no firm")
-    return []
-
-
-def told(texts: Any) -> list[Verdict]:
-    """A classifier that finds its verdict in the row."""
-    return [Verdict(topic=text.row.get("topic", "all"), label=text.row["says"], probability=0.5) for text in texts]
-
-
-def watch_of(folder: Path, **other: Any) -> Watch:
-    settings = {
-        "stream": "posts", "method": "lora", "window_seconds": HOUR, "false_alarms": 0.01, "history": 24,
-        "monitoring": Monitoring(task="sentiment", label="negative"),
-    }  # fmt: skip
-    return Watch(folder=folder, **{**settings, **other})
-
-
-def watch_in(folder: Path) -> Watch:
-    watch = watch_of(folder)
-    watch.resume()
-    return watch
 
 
 def texts_of(windows: int, surge_at: int) -> list[dict[str, Any]]:
@@ -434,7 +408,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_monitoring import asked, told, watch_in
+from watching import asked, told, watch_in
 from workbench.monitor.stream import batches
 
 def slowly(texts):

@@ -11,7 +11,7 @@ from workbench.errors import MethodError
 from workbench.training.objectives import Objective, find_objective
 
 # Validation examples on which a saved model is held against the trained one.
-CHECKED = 32
+CHECKED = 16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from workbench.errors import UserError, unknown
-from workbench.evaluation.metrics.metric import EvaluateMetric, Metric
+from workbench.evaluation.metrics.metric import Metric
 from workbench.plugins import registered
 
-__all__ = ["EvaluateMetric", "Metric", "find_metric", "find_metrics", "known_metrics"]
+__all__ = ["Metric", "find_metric", "find_metrics", "known_metrics"]
 
 
 @cache
