@@ -19,7 +19,7 @@ from workbench.models import attach
 from workbench.results import Forecast, read_results
 from workbench.run import clock as clock_module
 from workbench.run.__main__ import main
-from workbench.run.clock import EVALUATION, RunClock
+from workbench.run.clock import CURVE, EVALUATION, TUNING, RunClock
 from workbench.run.clock import TRAINING as TRAINING_STAGE
 from workbench.run.plan import LEAST_EXAMPLES, LEAST_STEPS, Amounts, Plan, fit, part_of
 from workbench.run.timing import batches_of, padded_tokens
@@ -141,6 +141,23 @@ def test_a_clock_learns_from_what_parts_took(monkeypatch: pytest.MonkeyPatch) ->
     with clock.stage("b", 0, TRAINING_STAGE):
         assert clock.limit() == Limit(stop_at=5000, most_steps=40)
     assert RunClock().limit() == Limit()
+
+
+def test_stages_of_several_parts_and_those_within_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(clock_module.time, "perf_counter", lambda: now[0])
+    key = ("a", 0)
+    clock = RunClock({key: Forecast(training=100)}, 1000, tuning={key: 300}, curve={key: 90})
+    with clock.stage(*key, TUNING, 3):
+        # Trials of an entry share what is theirs, of which the first ones may take more.
+        assert clock.limit() == Limit(stop_at=(1000 - 90) * 300 / 400)
+        now[0] = 100
+    assert clock.left() == 200 + 100 + 90
+    clock.drop(*key)
+    with clock.stage(*key, CURVE, 2), clock.stage(*key, TRAINING_STAGE):
+        now[0] = 120
+        assert clock.left() == 45 - 20 + 45
+    assert clock.left() == pytest.approx(45 * clock.pace)
 
 
 def test_bars_show_the_time_left_of_the_whole_run(capsys: pytest.CaptureFixture[str]) -> None:

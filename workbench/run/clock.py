@@ -85,11 +85,14 @@ class RunClock:
 
     @contextmanager
     def stage(self, entry: str, seed: int, stage: str, parts: int = 1) -> Iterator[None]:
-        """While the block runs, a part of the run is under way.
+        """While the block runs, a part of the run is under way; within another one it belongs to that.
 
         Args:
             parts: of a stage that is carried out in several, this one and those that are left.
         """
+        if self._under_way is not None:
+            yield
+            return
         key, began = (entry, seed, stage), time.perf_counter()
         whole = self._waiting.pop(key, 0.0)
         expected = whole / parts
