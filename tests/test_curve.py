@@ -98,8 +98,12 @@ def test_a_run_trains_on_nested_parts_and_goes_on_after_an_interruption(
 
     monkeypatch.setattr(tasks, "carry_out_part", interrupted)
     assert main(begun) == 130
+    failing = module.run_method
+    monkeypatch.setattr(module, "run_method", lambda *_, **__: 1 / 0)
+    assert main(["--resume", str(out)]) == 1
+    monkeypatch.setattr(module, "run_method", failing)
     assert main(["--resume", str(out)]) == 0
-    assert carried == [0.25, 0.5, 0.5]
+    assert carried == [0.25, 0.5, 0.5, 0.5]
     (curve,) = read_results(out / "results.json").curves
     assert (curve.entry, curve.label, curve.examples) == ("lora", "bleu[test]", 4)
     assert [point.rows for point in curve.points] == [6, 12, 24]

@@ -157,7 +157,8 @@ def test_what_dies_always_is_recorded_and_resumed(tmp_path: Path) -> None:
     (untuned,) = read_results(out / "results.json").runs
     assert "signal 9, 3 times" in (untuned.error or "")
     assert len(list((tmp_path / "lives").iterdir())) == 1
-    assert main(["--resume", str(out)]) == 0  # dies once more, and is begun anew
+    assert main(["--resume", str(out), "--jobs", "3", "--cpus", "1"]) == 0  # dies once more, and is begun anew
+    assert RunFolder.open(out).options.jobs == 3
     assert all(run.done for run in read_results(out / "results.json").runs)
     assert not list((tmp_path / "lives").iterdir())
 

@@ -33,6 +33,8 @@ examples:
   %(prog)s --resume runs/finserve/2026-01-31-0900  go on where a run was interrupted
   %(prog)s --resume runs/finserve/2026-01-31-0900 --methods dora,prompt
                                                    add two methods to its comparison
+  %(prog)s --resume runs/finserve/2026-01-31-0900 --jobs 4
+                                                   go on with four jobs beside each other
   %(prog)s --repeat runs/finserve/2026-01-31-0900  carry it out once more, and tell what came out the same
   torchrun --nproc-per-node 2 -m workbench.run recipes/finserve.py
                                                    each training by two processes; see docs/cluster.md
@@ -40,7 +42,7 @@ examples:
 The comparison table goes to stdout, progress to stderr. The output folder holds results.json, report.html,
 report.md, and for each method adapter/, merged/ (where it can become a plain checkpoint) and predictions.jsonl.
 
-exit codes: 0 everything done; 1 a method failed, the others are there; 2 a mistake in what was asked for.
+exit codes: 0 everything done; 1 a method or a curve failed, the others are there; 2 a mistake in what was asked for.
 """
 
 
@@ -141,11 +143,11 @@ def _add_options_of_engines(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-# Options that say how a run is begun.
-IGNORED = (
+# Options that say how a run is begun, and those by which it may go on elsewhere.
+AS_BEGUN = (
     "model", "bits", "precision", "limit", "minutes", "tune", "curve", "price", "track", "language", "out", "check",
-    "engine", "jobs", "cpus", "address",
 )  # fmt: skip
+ENGINES = ("engine", "jobs", "cpus", "address")
 
 
 def positive(text: str) -> int:
@@ -222,7 +224,7 @@ def _carry_out(arguments: argparse.Namespace, began: float) -> int:
 
     from workbench.compare import budget_text, disturbed_text, table
     from workbench.run.folder import RunFolder
-    from workbench.run.run import begin_run
+    from workbench.run.run import begin_run, is_whole
 
     if arguments.resume is None:
         folder = RunFolder.create(folder.path, folder.options, folder.recipe)
@@ -233,7 +235,7 @@ def _carry_out(arguments: argparse.Namespace, began: float) -> int:
     print(f"report: {folder.path / 'report.html'}", file=sys.stderr)
     if arguments.repeat:
         _tell_repeated(arguments.repeat, folder)
-    return 0 if all(run.done for run in results.runs) else 1
+    return 0 if is_whole(results, folder.options) else 1
 
 
 def _require_alone(arguments: argparse.Namespace) -> None:
@@ -248,18 +250,22 @@ def _require_alone(arguments: argparse.Namespace) -> None:
         raise UserError("--address is that of a Ray cluster: add --engine ray")
     if arguments.cpus and arguments.engine != "ray" and (arguments.jobs or 1) == 1:
         raise UserError("--cpus is the share of each of several jobs: add --jobs N, or set OMP_NUM_THREADS for one")
-    given = [name for name in IGNORED if getattr(arguments, name)]
-    given += ["seed"] * bool(arguments.seed) + ["seeds"] * (arguments.seeds > 1)
-    if arguments.resume and given:
-        raise UserError("--resume goes on as the run was begun: give it alone, or with --methods to add some")
-    if arguments.repeat and (arguments.methods or set(given) - {"out"}):
+    given = {name for name in (*AS_BEGUN, *ENGINES) if getattr(arguments, name)}
+    given |= {"seed"} if arguments.seed else set()
+    given |= {"seeds"} if arguments.seeds > 1 else set()
+    if arguments.resume and given - set(ENGINES):
+        raise UserError(
+            "--resume goes on as the run was begun: give it alone, with --methods to add some, or with "
+            "--jobs, --cpus, --engine and --address to go on elsewhere"
+        )
+    if arguments.repeat and (arguments.methods or given - {"out"}):
         raise UserError("--repeat carries out the same once more: give it alone, or with --out")
 
 
 def _folder(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFolder":
     """The folder of the run that is asked for; nothing is written yet."""
     if arguments.resume:
-        return _resumed(arguments.resume, methods)
+        return _resumed(arguments, methods)
     if not arguments.repeat:
         return _begun(arguments, methods)
     from workbench.run.folder import RunFolder
@@ -286,12 +292,16 @@ def now_text() -> str:
     return datetime.now().strftime("%Y-%m-%d-%H%M%S")
 
 
-def _resumed(path: Path, methods: "list[str] | None") -> "RunFolder":
-    """The folder of a run that was begun before, with more methods if there are any."""
+def _resumed(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFolder":
+    """The folder of a run that was begun before, with more methods if there are any, or carried out elsewhere."""
     from workbench.run.folder import RunFolder
     from workbench.run.run import with_methods
 
-    return with_methods(RunFolder.open(path), methods or ())
+    folder = with_methods(RunFolder.open(arguments.resume), methods or ())
+    elsewhere = {name: given for name in ENGINES if (given := getattr(arguments, name))}
+    if not elsewhere:
+        return folder
+    return RunFolder(folder.path, replace(folder.options, **{"cpus": None, **elsewhere}), folder.recipe)
 
 
 def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFolder":

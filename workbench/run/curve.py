@@ -135,6 +135,7 @@ def carry_out_part(
     place, began = _place(folder, entry.name, part), time.perf_counter()
     logger.info("%s: on %.0f %% of the training rows", entry.name, 100 * part)
     view = part_of_job(job, part, steps).of(entry)
+    place.path.mkdir(parents=True, exist_ok=True)
     noted: dict[str, int | float | str] = {"rows": rows_read(view)}
     try:
         run_method(view, entry.method, folder.options.seed, {}, place, clock=clock, exports=False)

@@ -86,9 +86,16 @@ def begin_run(folder: RunFolder, began: float) -> Results:
         spent = time.perf_counter() - began
         logger.info("%s", forecast_text(job, costs, folder.path, spent, is_parallel(folder.options)))
         results = run_job(job, folder, began, done, process, costs, deadline)
-    if all(run.done for run in results.runs):
+    if is_whole(results, folder.options):
         folder.clean_up()
     return results
+
+
+def is_whole(results: Results, options: Options) -> bool:
+    """Whether all that was asked for was carried to its end: every entry with every seed, and every curve."""
+    trained = {run.method for run in results.runs if run.steps and run.seed == options.seed}
+    curves_there = {one.entry for one in results.curves}
+    return all(run.done for run in results.runs) and (not options.curve or trained <= curves_there)
 
 
 def note_versions(folder: RunFolder) -> None:
