@@ -107,6 +107,7 @@ def test_two_jobs_of_which_one_is_killed_find_what_one_finds(one: Path, tmp_path
     assert took[1] > took[2] > took[50] > took[1] / 10
 
 
+@pytest.mark.slow
 def test_two_processes_that_train_together_find_what_one_finds(one: Path, tmp_path: Path) -> None:
     out, recipe = tmp_path / "out", one.parent / "tiny.py"
     arguments = ("--methods", "lora", *ARGUMENTS[2:-1], "--out", str(out))

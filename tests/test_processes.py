@@ -13,9 +13,12 @@ from safetensors.torch import load_file
 from together import NAMES, trained
 from workbench import processes
 from workbench.errors import UserError
+from workbench.run.engines import require_options
+from workbench.run.options import Options
 from workbench.training.checkpoints import BEST_FILE
 
 TOLERANCE = 1e-5
+OPTIONS = Options(recipe=None, recipe_sha256=None, methods=None, model=None, bits=32, seed=0, seeds=1, limit=None)
 
 
 def launch(*command: str, count: int = 2) -> subprocess.CompletedProcess[str]:
@@ -55,17 +58,22 @@ def test_two_processes_train_as_one_and_go_on_after_an_interruption(tmp_path: Pa
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP splits the model itself"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed splits the model itself"),
+        ({"RANK": "0", "ACCELERATE_USE_FSDP": "true"}, "FSDP splits the model itself"),
+        ({"RANK": "0", "ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed splits the model itself"),
+        ({}, "WORLD_SIZE is 2 here, but no RANK is set"),
     ],
 )
-def test_what_splits_the_model_is_refused(
+def test_what_splits_the_model_or_is_half_begun_is_refused(
     environment: Mapping[str, str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"WORLD_SIZE": "2", **environment}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=said):
         processes.join()
+    with pytest.raises(UserError, match="that is for the command"):
+        require_options(
+            Options(recipe=None, recipe_sha256=None, methods=None, model=None, bits=32, seed=0, seeds=1, limit=None)
+        )
 
 
 def test_one_process_needs_nobody() -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from workbench import files
-from workbench.run import method_trial
+from workbench.run import method_training, method_trial
 from workbench.run.__main__ import main
 from workbench.run.clock import seconds_noted
 from workbench.run.folder import RunFolder
@@ -170,7 +170,7 @@ def test_an_interrupted_run_is_resumed_without_repeating(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(method_trial, "train", interrupted)
+        patch.setattr(method_training, "train", interrupted)
         assert run(recipe_file, "--out", out, "--limit", 8, capsys=capsys)[0] == 130
     before = (out / "untuned" / "predictions.jsonl").stat().st_mtime_ns
     assert 0 < seconds_noted(out / ".seconds") < 600
@@ -305,7 +305,7 @@ def test_a_full_disk_of_which_a_writer_says_only_that_it_failed(
     def failing(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("unexpected pos 20137856 vs 20137748")
 
-    monkeypatch.setattr(method_trial, "train", failing)
+    monkeypatch.setattr(method_training, "train", failing)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     code, printed, err = run(recipe_file, "--methods", "lora", "--out", tmp_path / "out", capsys=capsys)
     assert (code, printed) == (1, "")
@@ -430,7 +430,7 @@ def test_what_was_done_survives_a_second_interruption(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    train = method_trial.train
+    train = method_training.train
     answer = {"lora": RuntimeError("out of memory"), "houlsby": None}
 
     def failing(*args: Any, **kwargs: Any) -> Any:
@@ -438,7 +438,7 @@ def test_what_was_done_survives_a_second_interruption(
             raise error
         return train(*args, **kwargs)
 
-    monkeypatch.setattr(method_trial, "train", failing)
+    monkeypatch.setattr(method_training, "train", failing)
     arguments = ("--methods", "untuned,lora,houlsby", "--limit", 8, "--bits", 32, "--out", out)
     assert run(recipe_file, *arguments, capsys=capsys)[0] == 1
     error = next(r["error"] for r in json.loads((out / "results.json").read_text())["runs"] if r["method"] == "lora")

@@ -2,7 +2,6 @@
 
 import argparse
 import atexit
-import errno
 import io
 import logging
 import math
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError
+from workbench.files import is_of_full_disk
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -75,7 +75,7 @@ def command(
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 1
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if not is_of_full_disk(error):
                     raise
                 where = f" while writing {error.filename}" if error.filename else ""
                 print(f"error: the disk is full{where}; free some space{then}", file=sys.stderr)

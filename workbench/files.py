@@ -93,8 +93,13 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def is_of_full_disk(error: Exception) -> bool:
+    """Whether an error says that the disk is full; safetensors says so in words."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
 def raise_if_full(error: Exception, folder: Path) -> None:
-    """Raise an error as that of a full disk, if it is one: safetensors says so in words, PyTorch that it failed.
+    """Raise an error as that of a full disk, if it is one; PyTorch says only that it failed.
 
     Args:
         folder: where something was being written.
@@ -102,9 +107,9 @@ def raise_if_full(error: Exception, folder: Path) -> None:
     Raises:
         OSError: the disk is full.
     """
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_of_full_disk(error):
         raise error
-    if "No space left on device" in str(error) or shutil.disk_usage(folder).free < FULL_BYTES:
+    if is_of_full_disk(error) or shutil.disk_usage(folder).free < FULL_BYTES:
         raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
 
 

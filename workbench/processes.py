@@ -13,11 +13,15 @@ from datetime import timedelta
 from typing import Any
 
 from workbench.errors import MethodError, UserError
+from workbench.files import is_of_full_disk
 
 # So long one may wait to be told something; another evaluates, merges and proves meanwhile.
 IDLE = timedelta(days=30)
 # So long all wait for the last at the end of a training, and of what is done before it.
 PATIENCE = timedelta(minutes=5)
+
+# In the environment of each process, how many there are: as torchrun says it, and implementations of MPI.
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 _group: Any = None
 _here: list[int] = []
@@ -25,7 +29,7 @@ _here: list[int] = []
 
 def begun() -> int:
     """How many processes were begun together, whether they have joined yet or not."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return max(int(os.environ.get(name, "1")) for name in SIZES)
 
 
 def count() -> int:
@@ -39,7 +43,11 @@ def count() -> int:
 
 def rank() -> int:
     """The number of this process among them, from 0."""
-    return 0 if _group is None else int(os.environ["RANK"])
+    if _group is None:
+        return 0
+    import torch.distributed as dist
+
+    return dist.get_rank()
 
 
 def here() -> list[int]:
@@ -61,12 +69,14 @@ def join() -> None:
     global _group, _here  # noqa: PLW0603  PyTorch's own group is as global
     if begun() == 1 or _group is not None:
         return
-    # What is not trained in one step of a mixture of experts is looked for in all; that this costs time is told else.
+    if "WORLD_SIZE" in os.environ and "RANK" not in os.environ:
+        said = f"WORLD_SIZE is {begun()} here, but no RANK is set"
+        raise UserError(f"{said}: begin the processes by torchrun, or unset it")
+    # Else PyTorch warns that it looks for weights which a step does not train; a mixture of experts has some.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
     import torch.distributed as dist
     from accelerate import PartialState
-    from accelerate.utils import DistributedType
 
     for name, what in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
@@ -75,9 +85,7 @@ def join() -> None:
                 "take accelerate's multi-GPU configuration, and --bits 8 or 4 for a base that does not fit"
             )
     try:
-        state = PartialState(cpu=not torch.accelerator.is_available())
-        if state.distributed_type == DistributedType.NO:
-            raise UserError(f"WORLD_SIZE says {begun()} processes, and there is no LOCAL_RANK: begin them by torchrun")
+        PartialState(cpu=not torch.accelerator.is_available())
         _group = dist.new_group(backend="gloo", timeout=IDLE)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the {begun()} processes that were begun can't meet: {error}") from error
@@ -130,7 +138,7 @@ def together() -> Iterator[None]:
 
     Raises:
         MethodError: another process failed in it.
-        OSError: it was raised in the block: it is of this process alone, which can't go on.
+        OSError: the disk is full: this process can't go on, and the others end with it.
         SystemExit: another one did not come to its end at all: it waits in the middle of it for one that failed, and
             nothing can go on.
     """
@@ -139,9 +147,9 @@ def together() -> Iterator[None]:
         return
     try:
         yield
-    except OSError:  # of this process alone: the disk is full, or the like
-        raise
     except Exception as error:
+        if is_of_full_disk(error):
+            raise
         _meet(f"{type(error).__name__}: {error}")
         raise
     said = _meet(None)

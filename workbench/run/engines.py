@@ -15,7 +15,7 @@ import torch
 from workbench.console import available_cores, bytes_text
 from workbench.errors import UserError
 from workbench.export import FreshProcess
-from workbench.processes import count, from_first
+from workbench.processes import begun, count, from_first
 from workbench.run.clock import RunClock
 from workbench.run.folder import RunFolder
 from workbench.run.options import Options
@@ -84,6 +84,10 @@ def require_options(options: Options) -> None:
         UserError: several processes train one model together, its recipe is no file, its time is limited, or Ray is
             not installed.
     """
+    if begun() > count():
+        raise UserError(
+            f"{begun()} processes were begun to train one model together: that is for the command, workbench.run"
+        )
     if not is_parallel(options):
         return
     if count() > 1:

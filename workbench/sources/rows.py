@@ -1,6 +1,5 @@
 """Rows of data from a file, a function or a dataset of the hub, each with the place it came from."""
 
-import errno
 import hashlib
 import json
 import traceback
@@ -57,7 +56,7 @@ def _from_function(function: Callable[[], Iterable[Mapping[str, Any]]]) -> Itera
     except UserError:
         raise
     except Exception as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if files.is_of_full_disk(error):
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}, line {frame.lineno}"
