@@ -153,9 +153,12 @@ def test_stages_of_several_parts_and_those_within_another(monkeypatch: pytest.Mo
         assert clock.limit() == Limit(stop_at=(1000 - 90) * 300 / 400)
         now[0] = 100
     assert clock.left() == 200 + 100 + 90
+    with clock.stage(*key, TUNING, 2):
+        now[0] = 200
+        assert clock.limit() == Limit(stop_at=(1000 - 90) * 300 / 400)
     clock.drop(*key)
     with clock.stage(*key, CURVE, 2), clock.stage(*key, TRAINING_STAGE):
-        now[0] = 120
+        now[0] = 220
         assert clock.left() == 45 - 20 + 45
     assert clock.left() == pytest.approx(45 * clock.pace)
 

@@ -105,6 +105,12 @@ def from_first(value: Any = None) -> Any:
     return told[0]
 
 
+def tell(value: Any) -> None:
+    """Give the others a value, at rank 0; they get it by `from_first`."""
+    if leads():
+        from_first(value)
+
+
 def gathered(value: Any) -> list[Any]:
     """What each process gives, in the order of their ranks, at all of them."""
     if _group is None:
@@ -181,7 +187,7 @@ def leading() -> Iterator[None]:
     try:
         yield
     except UserError:
-        from_first(None)
+        tell(None)
         raise
     # After anything else the others may be anywhere; what began them ends them when this one ends.
-    from_first(None)
+    tell(None)

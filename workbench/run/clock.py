@@ -80,6 +80,7 @@ class RunClock:
         self._waiting |= {(*key, CURVE): seconds for key, seconds in (curve or {}).items()}
         # What is under way, what is expected of it, and when it began.
         self._under_way: tuple[tuple[str, int, str], float, float] | None = None
+        self._tuned_until: dict[tuple[str, int, str], float] = {}
         self._expected_so_far = self._taken_so_far = 0.0
         self._stopped_at: int | None = None
 
@@ -153,7 +154,9 @@ class RunClock:
         left = self.deadline - began - max(1.0, self.pace) * others
         together = expected + (self._waiting.get(key, 0.0) if key[2] == TUNING else 0.0)
         share = together / (expected + trainings) if expected else 1.0
-        return Limit(stop_at=began + left * share, most_steps=self._stopped_at)
+        # Trials that take longer take the time of other trials, and not of the trainings behind them.
+        until = self._tuned_until.setdefault(key, began + left * share) if key[2] == TUNING else began + left * share
+        return Limit(stop_at=until, most_steps=self._stopped_at)
 
     def stopped_at(self, step: int) -> None:
         """A training was stopped at this step: those to come must not make more."""

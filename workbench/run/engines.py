@@ -15,7 +15,7 @@ import torch
 from workbench.console import available_cores, bytes_text
 from workbench.errors import UserError
 from workbench.export import FreshProcess
-from workbench.processes import begun, count, from_first
+from workbench.processes import begun, count, tell
 from workbench.run.clock import RunClock
 from workbench.run.folder import RunFolder
 from workbench.run.options import Options
@@ -179,8 +179,9 @@ class ThisProcess:
         Raises:
             UserError, OSError: what ends the whole run.
         """
-        task, self._task = from_first(self._task), None
+        task, self._task = self._task, None
         assert task is not None
+        tell(task)
         answer = task.carry_out(self._job, self._folder, self._process, self._clock)
         if isinstance(task, TrialTask):
             self._clock.drop(task.trial.entry, task.trial.seed)

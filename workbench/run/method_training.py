@@ -10,9 +10,12 @@ from transformers import TrainerCallback
 
 from workbench.methods import Method
 from workbench.models import attach, release_memory
-from workbench.processes import together
+from workbench.processes import tell, together
 from workbench.run.prepare import Job
 from workbench.training import Limit, Place, Trained, train
+
+# What processes that train together are told when the training of the task that they were told before begins.
+BEGINS = "it begins"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ class MethodTraining:
         Raises:
             MethodError, UserError: it can't be attached with these settings.
         """
+        tell(BEGINS)
         job, method = self.job, self.method
         base = job.head.load(job.checkpoint.path, job.precision(method).trained_bits, seed=self.seed, training=True)
         return attach(base, method, job.settings(method, self.settings), job.typical_ids, self.seed, job.steps)

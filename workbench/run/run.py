@@ -14,7 +14,7 @@ from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
 from workbench.export import FreshProcess
 from workbench.models import skip_what_is_there
-from workbench.processes import from_first
+from workbench.processes import tell
 from workbench.results import (
     CheckpointInfo,
     Comparison,
@@ -82,7 +82,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
         cpus = threads_of(folder.options) if is_parallel(folder.options) else None
         folder.options = replace(folder.options, data=job.data.content, cpus=cpus)
         folder.keep_options()
-        from_first(str(folder.path.resolve()))
+        tell(str(folder.path.resolve()))
         spent = time.perf_counter() - began
         logger.info("%s", forecast_text(job, costs, folder.path, spent, is_parallel(folder.options)))
         results = run_job(job, folder, began, done, process, costs, deadline)

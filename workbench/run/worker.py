@@ -10,7 +10,7 @@ from functools import cache
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.run.tasks import Answer, Task
@@ -109,12 +109,17 @@ def take_part() -> None:
     """
     from workbench.errors import MethodError, UserError
     from workbench.processes import from_first
+    from workbench.run.method_training import BEGINS
 
     path: str | None = from_first()
     if path is None:
         return
     worker = Worker(Path(path))
-    while (task := from_first()) is not None:
+    task: Any = None
+    while (told := from_first()) is not None:
+        if told != BEGINS:  # a task, of which nobody knows yet whether it comes to a training
+            task = told
+            continue
         try:
             worker.take_part(task)
         except (MethodError, UserError) as error:
