@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,9 +38,10 @@ def no_openmp() -> Iterator[None]:
     compiled._openmp.cache_clear()
 
 
-@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize(("bits", "missing"), [(32, no_numba), (8, no_openmp)])
 def test_a_run_gives_the_same(
     bits: int,
+    missing: Callable[[], AbstractContextManager[None]],
     recipe_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -53,16 +54,15 @@ def test_a_run_gives_the_same(
         return {record["method"]: record for record in results["runs"]}
 
     before = run("with")
-    for missing in (no_numba, no_openmp):
-        with missing():
-            assert not compiled.can_compile(torch.zeros(2))
-            after = run(missing.__name__)
-        assert list(after) == METHODS.split(",")
-        for name, record in after.items():
-            assert record["status"] == "done", record["error"]
-            assert record["export"]["merged"] == before[name]["export"]["merged"], record["export"]
-            for label, score in record["metrics"].items():
-                if label.startswith("perplexity"):
-                    assert score["value"] == pytest.approx(before[name]["metrics"][label]["value"], rel=2e-3)
-            if name != "untuned":
-                assert record["validation_loss"] == pytest.approx(before[name]["validation_loss"], rel=1e-3)
+    with missing():
+        assert not compiled.can_compile(torch.zeros(2))
+        after = run("without")
+    assert list(after) == METHODS.split(",")
+    for name, record in after.items():
+        assert record["status"] == "done", record["error"]
+        assert record["export"]["merged"] == before[name]["export"]["merged"], record["export"]
+        for label, score in record["metrics"].items():
+            if label.startswith("perplexity"):
+                assert score["value"] == pytest.approx(before[name]["metrics"][label]["value"], rel=2e-3)
+        if name != "untuned":
+            assert record["validation_loss"] == pytest.approx(before[name]["validation_loss"], rel=1e-3)
