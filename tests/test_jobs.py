@@ -83,6 +83,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "one"
 
 
+@pytest.mark.slow
 def test_two_jobs_of_which_one_is_killed_find_what_one_finds(one: Path, tmp_path: Path) -> None:
     recipe, two = one.parent / "tiny.py", tmp_path / "two"
     life = one.parent / "lives" / "0"
@@ -130,6 +131,7 @@ def test_two_processes_that_train_together_find_what_one_finds(one: Path, tmp_pa
     assert not list(out.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_other_data_or_can_not_prepare_ends_the_run(
     one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
