@@ -46,9 +46,9 @@ class RayEngine:
             raise UserError(f"the Ray cluster {address or 'on this machine'} can't be reached: {error}") from error
         signal.signal(signal.SIGTERM, heeded)
         cores = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
-        if threads > max(cores, default=0):
+        if threads > (most := max(cores, default=0)):
             self._ray.shutdown()
-            raise UserError(f"no machine of the cluster has {threads} cores for a task: give --cpus {max(cores):.0f}")
+            raise UserError(f"no machine of the cluster has {threads} cores for a task: the largest has {most:.0f}")
         needs = {"num_cpus": threads, "num_gpus": 1 if self._ray.cluster_resources().get("GPU") else 0}
         # What dies is begun anew by Ray, where there is room; what raises is not.
         self._remote = self._ray.remote(max_retries=RETRIES, **needs)(carry_out)
@@ -83,16 +83,17 @@ class RayEngine:
             UserError, OSError: what ends the whole run.
         """
         (reference,), _ = self._ray.wait(list(self._under_way), num_returns=1)
-        task, died = self._under_way.pop(reference), self._ray.exceptions
+        task, exceptions = self._under_way.pop(reference), self._ray.exceptions
         try:
             return task, self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
+        except exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError | OSError):
                 raise error.cause from error
             raise
-        except (died.WorkerCrashedError, died.NodeDiedError, died.OutOfMemoryError) as error:
+        except exceptions.RayError as error:
             said = " ".join(str(error).split())[:300]
-            return task, Lost(reason=f"its process died {RETRIES + 1} times: {said}")
-        except died.RayError as error:
-            said = " ".join(str(error).split())[:300]
+            if isinstance(
+                error, exceptions.WorkerCrashedError | exceptions.NodeDiedError | exceptions.OutOfMemoryError
+            ):
+                return task, Lost(reason=f"its process died {RETRIES + 1} times: {said}")
             raise UserError(f"Ray does not carry out {task}: {said}; go on with --resume") from error

@@ -130,8 +130,8 @@ def run_job(
     began: float,
     done: Mapping[Key, RunRecord],
     process: FreshProcess,
-    costs: Costs | None = None,
-    deadline: float | None = None,
+    costs: Costs,
+    deadline: float | None,
 ) -> Results:
     """Carry a job through, going on where an earlier run was interrupted.
 
@@ -140,7 +140,7 @@ def run_job(
         began: when the command did, by `time.perf_counter`.
         done: what was carried through before; see `finished_before`.
         process: in which exports are read.
-        costs: what the entries take that are not done; None if that was not measured.
+        costs: what the entries take that are not done.
         deadline: when it has to end, by `time.perf_counter`; None for no limit.
 
     Returns:
@@ -151,9 +151,9 @@ def run_job(
         OSError: the disk is full, or the like.
     """
     trials = trials_of(job, folder.options)
-    expected = costs.expected(job, [(trial.entry, trial.seed) for trial in trials]) if costs else {}
+    expected = costs.expected(job, [(trial.entry, trial.seed) for trial in trials])
     results = _header(job, folder.options, costs)
-    results = replace(results, budget=budget_of(job, folder, costs, began) if costs else None)
+    results = replace(results, budget=budget_of(job, folder, costs, began))
     results, spent = _before(results, folder)
     began -= spent
     schedule = Schedule(job, folder, done, expected)
@@ -196,10 +196,8 @@ def _with_records(results: Results, schedule: Schedule, began: float) -> Results
     return replace(results, runs=schedule.runs, tuning=schedule.tuning, seconds=seconds)
 
 
-def _beside(job: Job, costs: Costs | None, seed: int) -> tuple[dict[Key, float], dict[Key, float]]:
+def _beside(job: Job, costs: Costs, seed: int) -> tuple[dict[Key, float], dict[Key, float]]:
     """What choosing settings takes of each entry, and parts of the training data."""
-    if costs is None:
-        return {}, {}
     tuning = {(name, seed): costs.tuning(job, name) for name in costs.entries}
     return tuning, {(name, seed): costs.curve(job, name) for name in costs.entries}
 
@@ -267,7 +265,7 @@ def _finished(job: Job, folder: RunFolder, results: Results, began: float) -> Re
     return results
 
 
-def _header(job: Job, options: Options, costs: Costs | None) -> Results:
+def _header(job: Job, options: Options, costs: Costs) -> Results:
     checkpoint = job.checkpoint
     return Results(
         recipe=job.recipe.name,
@@ -277,7 +275,7 @@ def _header(job: Job, options: Options, costs: Costs | None) -> Results:
             licence=checkpoint.licence,
             sha256=checkpoint.sha256,
             base_sha256=options.base_sha256,
-            general_loss=costs.general_loss if costs else None,
+            general_loss=costs.general_loss,
         ),
         headline=job.recipe.primary_metric,
         evaluated_splits=list(job.recipe.evaluated_splits),

@@ -102,6 +102,7 @@ class Schedule:
             proposed.clear()
         else:
             if isinstance(answer, Lost):
+                logger.error("%s: %s", task, answer.reason)
                 answer = Outcome(status="failed", seconds=0.0, error=answer.reason)
             assert isinstance(answer, Outcome)
             study.tell(task.proposal, answer)
