@@ -11,7 +11,7 @@ import pytest
 import torch
 from cluster import simulated
 
-from test_processes import launch, losses
+from test_processes import TORCHRUN, launch, losses
 from tiny import write_recipe
 from workbench.errors import UserError
 from workbench.results import Results, read_results
@@ -108,11 +108,27 @@ def test_two_jobs_of_which_one_is_killed_find_what_one_finds(one: Path, tmp_path
     assert took[1] > took[2] > took[50] > took[1] / 10
 
 
+FSDP = """
+distributed_type: FSDP
+num_machines: 1
+num_processes: 2
+mixed_precision: 'no'
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_reshard_after_forward: true
+"""
+
+
 @pytest.mark.slow
-def test_two_processes_that_train_together_find_what_one_finds(one: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_two_processes_that_train_together_find_what_one_finds(fsdp: bool, one: Path, tmp_path: Path) -> None:
+    configured = tmp_path / "fsdp.yaml"
+    configured.write_text(FSDP)
+    accelerate = ("accelerate.commands.accelerate_cli", "launch", "--config_file", str(configured))
     out, recipe = tmp_path / "out", one.parent / "tiny.py"
     arguments = ("--methods", "lora", *ARGUMENTS[2:-1], "--out", str(out))
-    begun = launch("-m", "workbench.run", str(recipe), *arguments)
+    begun = launch("-m", "workbench.run", str(recipe), *arguments, by=accelerate if fsdp else TORCHRUN)
     assert begun.returncode == 0, begun.stderr
     assert begun.stdout.count("| lora ") == 1
     ours, alone = read_results(out / "results.json"), read_results(one / "results.json")
@@ -126,7 +142,8 @@ def test_two_processes_that_train_together_find_what_one_finds(one: Path, tmp_pa
     assert tuned.settings == before.settings
     tried = [trial.validation_loss for trial in tuned.trials]
     assert tried == pytest.approx([trial.validation_loss for trial in before.trials], abs=1e-5)
-    assert ours.environment["processes"] == 2
+    assert (ours.environment["processes"], ours.environment["fsdp"]) == (2, fsdp)
+    assert ("accelerate launch --use_fsdp" in str(ours.environment["command"])) is fsdp
     assert files_of(out / "lora") == files_of(one / "lora")
     assert not list(out.rglob("*.part"))
 

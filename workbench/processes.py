@@ -14,6 +14,7 @@ from typing import Any
 
 from workbench.errors import MethodError, UserError
 from workbench.files import is_of_full_disk
+from workbench.fsdp import Fsdp, taken_from
 
 # So long one may wait to be told something; another evaluates, merges and proves meanwhile.
 IDLE = timedelta(days=30)
@@ -25,6 +26,7 @@ SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"
 
 _group: Any = None
 _here: list[int] = []
+_fsdp: Fsdp | None = None
 
 
 def begun() -> int:
@@ -60,13 +62,18 @@ def leads() -> bool:
     return rank() == 0
 
 
+def fsdp() -> Fsdp | None:
+    """How they split the frozen weights of a base; None where each holds all of them."""
+    return _fsdp
+
+
 def join() -> None:
     """Meet the other processes, and take the device of this one's own.
 
     Raises:
-        UserError: they can't be met, or are to hold parts of the model each.
+        UserError: they can't be met, or are to split the model in a way that is not done here.
     """
-    global _group, _here  # noqa: PLW0603  PyTorch's own group is as global
+    global _group, _here, _fsdp  # noqa: PLW0603  PyTorch's own group is as global
     if begun() == 1 or _group is not None:
         return
     if "WORLD_SIZE" in os.environ and "RANK" not in os.environ:
@@ -78,12 +85,13 @@ def join() -> None:
     import torch.distributed as dist
     from accelerate import PartialState
 
-    for name, what in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
+    for name, what in (("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise UserError(
-                f"{what} splits the model itself among processes, which is not supported: each holds all of it; "
-                "take accelerate's multi-GPU configuration, and --bits 8 or 4 for a base that does not fit"
+                f"{what} splits the model itself among processes, which is not supported: take accelerate's FSDP "
+                "configuration, which splits frozen weights, or its multi-GPU configuration and --bits 8 or 4"
             )
+    _fsdp = taken_from(os.environ)
     try:
         PartialState(cpu=not torch.accelerator.is_available())
         _group = dist.new_group(backend="gloo", timeout=IDLE)
@@ -136,6 +144,18 @@ def _connected() -> Iterator[None]:
         # The first one's reason is what the user reads, and it is what began the others that ends them.
         said = f"error: another of the {count()} processes has ended; go on with --resume" if leads() else 1
         raise SystemExit(said) from error
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """The block is run by one process after the other, in the order of their ranks."""
+    for _ in range(rank()):
+        gathered(None)
+    try:
+        yield
+    finally:
+        for _ in range(rank(), count()):
+            gathered(None)
 
 
 @contextmanager

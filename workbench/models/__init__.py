@@ -40,6 +40,7 @@ from workbench.models.precision import (
     device,
     precision_of,
 )
+from workbench.models.split import is_split, split_frozen, split_weights
 
 __all__ = [
     "BITS",
@@ -62,6 +63,7 @@ __all__ = [
     "head_of",
     "head_settings",
     "held_bytes",
+    "is_split",
     "keep_memory",
     "last_states",
     "linear_cross_entropy",
@@ -81,6 +83,8 @@ __all__ = [
     "require_weights",
     "size",
     "skip_what_is_there",
+    "split_frozen",
+    "split_weights",
     "weight_shapes",
     "without_adapter",
     "without_head",

@@ -40,7 +40,7 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedModel":
+def load_model(path: Path, bits: int, training: bool = False, on_host: bool = False) -> "PreTrainedModel":
     """Load the causal language model in the folder `path`, frozen and in evaluation mode.
 
     Args:
@@ -48,13 +48,14 @@ def load_model(path: Path, bits: int, training: bool = False) -> "PreTrainedMode
         bits: 32 for float32, 16 for bfloat16, 8 for LLM.int8 (Dettmers et al. 2022, arXiv:2208.07339), 4 for
             NF4 with double quantization (Dettmers et al. 2023, arXiv:2305.14314).
         training: choose the attention that is fast backwards.
+        on_host: leave weights of 32 or 16 bits in the memory of the host.
 
     Raises:
         UserError: it is no causal language model, or its files don't fit each other.
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, "a causal language model", path, bits, training)
+    return _load(AutoModelForCausalLM, "a causal language model", path, bits, training, on_host)
 
 
 def load_classifier(
@@ -64,13 +65,14 @@ def load_classifier(
     pad_id: int | None = None,
     seed: int = 0,
     training: bool = False,
+    on_host: bool = False,
 ) -> "PreTrainedModel":
     """Load the model in the folder `path` with a head of classes, frozen and in evaluation mode.
 
     The head is in float32, whatever holds the rest.
 
     Args:
-        path, bits, training: see `load_model`.
+        path, bits, training, on_host: see `load_model`.
         labels: of a new head, its weights drawn from `seed`; None for a model that brings its own head.
         pad_id: the padding token, which the configuration names from now on, with `labels`.
 
@@ -81,7 +83,7 @@ def load_classifier(
     from transformers import AutoModelForSequenceClassification
 
     more = {} if labels is None else {"new": HEAD_NAMES, **head_settings(path, labels, pad_id)}
-    model = _load(AutoModelForSequenceClassification, "a classifier", path, bits, training, HEAD_NAMES, **more)
+    model = _load(AutoModelForSequenceClassification, "a classifier", path, bits, training, on_host, HEAD_NAMES, **more)
     head_of(model).to(torch.float32)
     if labels is not None:
         draw_head(model, seed)
@@ -117,6 +119,7 @@ def _load(
     path: Path,
     bits: int,
     training: bool,
+    on_host: bool = False,
     whole: Sequence[str] | None = None,
     new: Sequence[str] = (),
     **more: Any,
@@ -135,6 +138,7 @@ def _load(
     from workbench.models.probe import read_short_text
 
     quantization = _quantization(path, bits, whole)
+    to_device = bool(quantization) or (device().type != "cpu" and not on_host)
     try:
         attention = _attention(path, training)
         model, info = kind.from_pretrained(
@@ -144,7 +148,7 @@ def _load(
             dtype=computing_dtype(bits),
             attn_implementation=attention,
             quantization_config=quantization,
-            device_map={"": device()} if quantization or device().type != "cpu" else None,
+            device_map={"": device()} if to_device else None,
             use_safetensors=True,
             trust_remote_code=False,
             **more,

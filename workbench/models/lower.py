@@ -26,7 +26,7 @@ class FrozenLayers:
     """
 
     def __init__(self, model: nn.Module, autocast: bool) -> None:
-        layers = _layers(model)
+        layers = layers_of(model)
         self._layers = layers[: _frozen_below(model, layers)]
         self._rest: int | None = None
         self.count, self.width, self.dtype = 0, 0, torch.float32
@@ -100,7 +100,7 @@ def _restored(layer: nn.Module, forward: Any) -> None:
         layer.forward = forward
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
+def layers_of(model: nn.Module) -> list[nn.Module]:
     """The model's layers, the lowest first; none where no list of modules has as many as its configuration says."""
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
     count = getattr(config, "num_hidden_layers", None)

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from workbench.models.fast.compiled import Loop, can_compile
 from workbench.models.head import head_name
 from workbench.models.probe import read_short_text
+from workbench.models.split import is_split
 
 # Logits of one part, in bytes. Below 32 MB glibc gives memory again that it has, above it asks the system each time.
 PART_BYTES = {"cpu": 3 * 2**23}
@@ -43,9 +44,9 @@ def has_linear_output(model: nn.Module) -> bool:
     """Whether the logits are the output layer's frozen weight times the hidden states, and nothing else.
 
     Some models scale or cap their logits afterwards; a short text through the model shows it. Those with a head of
-    classes have no output layer.
+    classes have no output layer, and a split weight can't be multiplied outside of the model's forward pass.
     """
-    if head_name(model) is not None:
+    if head_name(model) is not None or is_split(model):
         return False
     layer = output_layer(model)
     if type(layer) is not nn.Linear or getattr(layer, "bias", None) is not None or layer.weight.requires_grad:

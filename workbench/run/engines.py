@@ -15,7 +15,7 @@ import torch
 from workbench.console import available_cores, bytes_text
 from workbench.errors import UserError
 from workbench.export import FreshProcess
-from workbench.processes import begun, count, tell
+from workbench.processes import begun, count, fsdp, tell
 from workbench.run.clock import RunClock
 from workbench.run.folder import RunFolder
 from workbench.run.options import Options
@@ -81,13 +81,15 @@ def require_options(options: Options) -> None:
     """See that a run can be carried out as it was asked for, before anything is prepared.
 
     Raises:
-        UserError: several processes train one model together, its recipe is no file, its time is limited, or Ray is
-            not installed.
+        UserError: jobs beside each other and processes that train one model together, a recipe that is no file, a
+            limited time, no Ray, or quantized weights that FSDP is to split.
     """
     if begun() > count():
         raise UserError(
             f"{begun()} processes were begun to train one model together: that is for the command, workbench.run"
         )
+    if fsdp() is not None and options.bits is not None and options.bits < 16:  # noqa: PLR2004
+        raise UserError(f"FSDP splits weights of 32 or 16 bits: leave out --bits {options.bits}, or FSDP")
     if not is_parallel(options):
         return
     if count() > 1:

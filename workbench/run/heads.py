@@ -38,11 +38,14 @@ class Head:
     labels: Labels | None = None
     rows: TrainingRows | None = None
 
-    def load(self, path: Path, bits: int, *, seed: int = 0, training: bool = False) -> "PreTrainedModel":
+    def load(
+        self, path: Path, bits: int, *, seed: int = 0, training: bool = False, on_host: bool = False
+    ) -> "PreTrainedModel":
         """A base, with a new head drawn from `seed` if it is to have one; see `workbench.models`."""
         if self.labels is None:
-            return load_model(path, bits, training=training)
-        return load_classifier(path, bits, self.labels, self.renderer.tokenizer.pad_token_id, seed, training)
+            return load_model(path, bits, training, on_host)
+        pad_id = self.renderer.tokenizer.pad_token_id
+        return load_classifier(path, bits, self.labels, pad_id, seed, training, on_host)
 
     def load_tuned(self, path: Path, bits: int) -> "PreTrainedModel":
         """A checkpoint of which every weight was trained or merged, the head's among them."""

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from workbench.methods import Method
-from workbench.models import attach, release_memory
-from workbench.processes import tell, together
+from workbench.models import attach, release_memory, split_frozen
+from workbench.processes import fsdp, in_turn, tell, together
 from workbench.run.prepare import Job
 from workbench.training import Limit, Place, Trained, train
 
@@ -45,8 +45,18 @@ class MethodTraining:
         """
         tell(BEGINS)
         job, method = self.job, self.method
-        base = job.head.load(job.checkpoint.path, job.precision(method).trained_bits, seed=self.seed, training=True)
-        return attach(base, method, job.settings(method, self.settings), job.typical_ids, self.seed, job.steps)
+        bits, settings, split = job.precision(method).trained_bits, job.settings(method, self.settings), fsdp()
+
+        def attached(on_host: bool) -> nn.Module:
+            base = job.head.load(job.checkpoint.path, bits, seed=self.seed, training=True, on_host=on_host)
+            return attach(base, method, settings, job.typical_ids, self.seed, job.steps)
+
+        if split is None:
+            return attached(on_host=False)
+        with in_turn():  # one process at a time holds all weights
+            model = attached(on_host=True)
+            split_frozen(model, split)
+        return model
 
     def trained(self, model: nn.Module, limit: Limit, callbacks: Sequence[TrainerCallback] = ()) -> Trained:
         """Train what was `attached`; see `workbench.training.train`.

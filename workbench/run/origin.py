@@ -4,7 +4,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from workbench.processes import count
+from workbench.processes import count, fsdp
 from workbench.run.options import Options
 from workbench.sources import public_name
 
@@ -16,8 +16,7 @@ def command_of(options: Options) -> str:
     """The command that begins the same run; the recipe's path from the working directory, or its name alone."""
     recipe, here = Path(str(options.recipe)), Path.cwd()
     told = recipe.relative_to(here) if recipe.is_relative_to(here) else Path(recipe.name)
-    begin = ["python"] if count() == 1 else ["torchrun", "--nproc-per-node", str(count())]
-    parts = [*begin, "-m", "workbench.run", str(told)]
+    parts = [*_beginning(), "-m", "workbench.run", str(told)]
     given = {
         "--methods": ",".join(options.methods) if options.methods else None,
         "--model": public_name(options.model) if options.model else None,
@@ -41,6 +40,22 @@ def command_of(options: Options) -> str:
         if value is not None:
             parts += [name, str(value)]
     return shlex.join(parts)
+
+
+def _beginning() -> list[str]:
+    """What begins a Python module in as many processes as there are here."""
+    if count() == 1:
+        return ["python"]
+    split = fsdp()
+    if split is None:
+        return ["torchrun", "--nproc-per-node", str(count())]
+    given = {
+        "--fsdp_version": "2",
+        "--fsdp_reshard_after_forward": str(split.reshard).lower(),
+        "--fsdp_offload_params": str(split.offload).lower(),
+        "--num_processes": str(count()),
+    }
+    return ["accelerate", "launch", "--use_fsdp", *(part for pair in given.items() for part in pair)]
 
 
 def git_state(folder: Path) -> dict[str, str | bool] | None:

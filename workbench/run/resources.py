@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from workbench.models import bfloat16_is_fast, device, release_memory
-from workbench.processes import count
+from workbench.processes import count, fsdp
 from workbench.results import Usage
 from workbench.run.usage import Meter
 
@@ -106,6 +106,7 @@ def environment(begun: Mapping[str, str] | None = None) -> dict[str, Any]:
         "bfloat16_in_hardware": bfloat16_is_fast(),
         "threads": torch.get_num_threads(),
         "processes": count(),
+        "fsdp": fsdp() is not None,
         "libraries": {name: now[name] for name in LIBRARIES},
         **({"begun_with": changed} if changed else {}),
     }

@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
+from workbench.models import is_split
 from workbench.models.lower import FrozenLayers
 from workbench.training.inputs import TrainingRows
 from workbench.training.rows import lengths
@@ -121,7 +122,9 @@ class KeptActivations:
 
     def __init__(self, model: nn.Module, autocast: bool, place: Place | None, rows: TrainingRows) -> None:
         self.splits: dict[bool, Activations] = {}
-        if place is None or not rows.objective.reads_once or not (frozen := FrozenLayers(model, autocast)).count:
+        if place is None or not rows.objective.reads_once or is_split(model):  # split, all gather a layer together
+            return
+        if not (frozen := FrozenLayers(model, autocast)).count:
             return
         both = {True: rows.train, False: rows.validation}
         size = sum(int(lengths(some).sum()) for some in both.values()) * frozen.width * frozen.dtype.itemsize

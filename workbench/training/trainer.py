@@ -17,6 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from workbench.methods import Driver
+from workbench.models import split_weights
 from workbench.processes import count, gathered, leads, rank
 from workbench.training.activations import KeptActivations, numbered, with_places
 from workbench.training.callbacks import Agreed, Driven
@@ -100,7 +101,11 @@ class ObjectiveTrainer(SFTTrainer):
             return super()._wrap_model(model, training, dataloader)
         self.accelerator.prepare_model(model, evaluation_mode=True)  # its precision and device
         options = self.accelerator.ddp_handler.to_kwargs()  # which the Trainer makes
-        return nn.parallel.DistributedDataParallel(LossOfBatch(model, self._loss), **options)
+        parallel, watched = nn.parallel.DistributedDataParallel, LossOfBatch(model, self._loss)
+        split = {id(weight) for _, weight in split_weights(model)}
+        ignored = [name for name, weight in watched.named_parameters() if id(weight) in split]
+        parallel._set_params_and_buffers_to_ignore_for_model(watched, ignored)
+        return parallel(watched, **options)
 
     def _get_dataloader(self, *arguments: Any, **options: Any) -> Any:
         """Every process reads all rows of a batch, of which it takes its share: see `shared_out`."""

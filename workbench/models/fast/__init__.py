@@ -18,13 +18,20 @@ from workbench.models.fast.gated import fast_gated
 from workbench.models.fast.norms import fast_rms_norm
 from workbench.models.fast.projections import grouped_projections
 from workbench.models.fast.rotary import fast_rotary
+from workbench.models.split import is_split
 
 __all__ = ["fast_evaluation", "fast_training"]
 
 
 @contextmanager
 def fast_training(model: nn.Module) -> Iterator[int]:
-    """While the block runs, train `model` along the fast paths. Yields how many modules take one."""
+    """While the block runs, train `model` along the fast paths. Yields how many modules take one.
+
+    None does where the frozen weights are split: they are whole only while a layer computes.
+    """
+    if is_split(model):
+        yield 0
+        return
     forwards = _forwards(model)
     groups = grouped_projections(model)
     shared: dict[Any, torch.Tensor] = {}
