@@ -88,7 +88,7 @@ def require_options(options: Options) -> None:
         raise UserError(
             f"{begun()} processes were begun to train one model together: that is for the command, workbench.run"
         )
-    if fsdp() is not None and options.bits is not None and options.bits < 16:  # noqa: PLR2004
+    if fsdp() is not None and options.bits is not None and options.bits < 16:
         raise UserError(f"FSDP splits weights of 32 or 16 bits: leave out --bits {options.bits}, or FSDP")
     if not is_parallel(options):
         return
