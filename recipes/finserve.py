@@ -120,8 +120,14 @@ def training(row: Row) -> list[Example]:
 
 def names_only_figures_of(one: Example, section: Passage) -> bool:
     """Whether an earlier answer names no figures but the section's, and its question none."""
-    question, answer, known = (set(figures(text)) for text in (asked(one.prompt)[-1], one.completion, section.text))
+    question, answer, known = map(figures_in, (asked(one.prompt)[-1], one.completion, section.text))
     return not question and answer <= known
+
+
+@cache
+def figures_in(text: str) -> frozenset[object]:
+    """What figures a text has: each text is asked for once for every question that may be read beside it."""
+    return frozenset(figures(text))
 
 
 recipe = Recipe(

@@ -38,6 +38,11 @@ class Script:
         self._environment = environment or {}
         self._process: subprocess.Popen[str] | None = None
         self._errors: Any = None
+        self._asked = False
+
+    def begin(self) -> None:
+        """Start its process, which imports while the caller does something else; `ask` would start it, too."""
+        self._started()
 
     def ask(self, request: Any) -> Any:
         """Its answer.
@@ -48,6 +53,7 @@ class Script:
         """
         line = json.dumps(request)
         process = self._started()
+        self._asked = True
         try:
             answer = self._exchanged(process, line)
         except BaseException:  # an answer that nobody read would be taken for that to the next request
@@ -68,9 +74,11 @@ class Script:
             self._process.kill()
 
     def close(self) -> None:
-        """Let it end."""
+        """Let it end, or stop it where nothing was asked: it may still be importing."""
         process, self._process = self._process, None
         if process is not None:
+            if not self._asked:
+                process.kill()
             process.communicate()
             self._errors.close()
 

@@ -89,6 +89,10 @@ class FreshProcess:
         self._script.close()
         self._folder.cleanup()
 
+    def begin(self) -> None:
+        """Have it import what it needs while something else is done."""
+        self._script.begin()
+
     def start(self) -> None:
         """Have it ready: its imports take longer than what it is asked.
 

@@ -39,6 +39,8 @@ class SectionFinder:
         self._asked = list(asked)
         self._places = {text: number for number, (text, _) in enumerate(self._asked)}
         self._known: dict[str, list[int]] = {}
+        self._by_section: dict[str, Any] = {}  # their vectors, and what was found: each is asked for again and again
+        self._nearest: dict[tuple[str, str], Sequence[int]] = {}
         for number, (_, section) in enumerate(self._asked):
             self._known.setdefault(section, []).append(number)
         if strangers := sorted(self._known.keys() - self._sections.keys()):
@@ -55,18 +57,20 @@ class SectionFinder:
             return searched[0]
         return self._sections[str(self._classifier.predict(self._vector(question))[0])]
 
-    def asked_before(self, question: str, section: str) -> list[int]:
+    def asked_before(self, question: str, section: str) -> Sequence[int]:
         """The places in `asked` of all questions about a section, the nearest to `question` first.
 
         Nearness is the cosine of what the sections are told apart by.
         """
         import numpy as np
 
-        known = self._known.get(section, [])
-        if not known:
-            return []
-        nearness = (self._vectors[known] @ self._vector(question).T).toarray()[:, 0]
-        return [known[place] for place in np.argsort(-nearness, kind="stable")]
+        if (question, section) not in self._nearest:
+            known = self._known.get(section, [])
+            if section not in self._by_section:
+                self._by_section[section] = self._vectors[known]
+            nearness = (self._by_section[section] @ self._vector(question).T).toarray()[:, 0]
+            self._nearest[question, section] = [known[place] for place in np.argsort(-nearness, kind="stable")]
+        return self._nearest[question, section]
 
     def _vector(self, question: str) -> Any:
         """Of one question, (1, features); of a known one it is there already."""

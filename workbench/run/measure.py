@@ -44,7 +44,7 @@ from workbench.training.rows import lengths
 logger = logging.getLogger(__name__)
 
 # Examples that are read as when it is looked at what else changed, and timed.
-LOOKED_AT = 8
+LOOKED_AT = 4
 # Examples whose choices are timed, and examples of each split to which a baseline is fitted to time it.
 CHOICES_TIMED, FITTED = 16, 200
 # Plain transformers, which proves an export, takes so many times as long for a text as the engine here.

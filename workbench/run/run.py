@@ -60,6 +60,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
     with folder.locked(), FreshProcess() as process:
         try:
             require_options(folder.options)
+            process.begin()
             job = prepare_run(folder, folder.prepared)
             began += job.fetching_seconds
             for split, said in job.remarks.items():

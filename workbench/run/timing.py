@@ -23,14 +23,14 @@ from workbench.recipe import Training
 from workbench.run.prepare import Job
 from workbench.run.resources import watched
 from workbench.training.activations import ROW, KeptActivations, Place, with_places
-from workbench.training.configuration import VALIDATED_TOGETHER, rows_together
+from workbench.training.configuration import rows_together
 from workbench.training.rows import lengths
 from workbench.training.trainer import padding_multiple
 
 # Steps of decoding that are timed; the first is left out.
 STEPS_TIMED = 3
-# Rows of one prompt by whose reading models are compared, and how many times each reads them.
-ROWS_COMPARED, TURNS = 2, 2
+# How many times each of some models reads a prompt to be compared, after the time in which is made what is made once.
+TURNS = 2
 NO_TOKEN = -1  # at which no answer ends
 DISK_BYTES = 2**26
 
@@ -164,9 +164,9 @@ class _Step:
 
 
 def _validation_seconds(job: Job, step: _Step) -> float:
-    """Time of a validation on all rows, from a batch of such of middling length."""
+    """Time of a validation on all rows, from a batch of such of middling length, as large as one of the training."""
     row_lengths = lengths(job.rows.validation)
-    together = rows_together(job.recipe.training) * (VALIDATED_TOGETHER if step.linear_output else 1)
+    together = rows_together(job.recipe.training)
     order = np.argsort(row_lengths, kind="stable")
     middle = max(0, len(order) // 2 - together // 2)
     some = order[middle : middle + together]
@@ -258,21 +258,21 @@ def _step_seconds(model: nn.Module, prompt_ids: Sequence[int], rows: int) -> flo
 
 
 def reading_seconds(models: Sequence[Callable[[], AbstractContextManager[nn.Module]]], item: Rendered) -> list[float]:
-    """Times in which models read a prompt a few times at once, taken in turns: a machine is not always equally fast.
+    """Times in which models read a prompt, taken in turns: a machine is not always equally fast.
 
     Args:
         models: each gives one while it is open; several may be one model in several states.
     """
     times: list[list[float]] = [[] for _ in models]
-    for rows in (1, *[ROWS_COMPARED] * TURNS):  # in the first turn is made what each makes once
+    for _ in range(1 + TURNS):
         for taken, opened in zip(times, models, strict=True):
             with opened() as model:
-                taken.append(_reading_seconds(model, item, rows))
+                taken.append(_reading_seconds(model, item))
     return [min(taken[1:]) for taken in times]
 
 
 @torch.inference_mode()
-def _reading_seconds(model: nn.Module, item: Rendered, rows: int) -> float:
-    ids = torch.tensor([item.prompt_ids] * rows, device=next(model.parameters()).device)
+def _reading_seconds(model: nn.Module, item: Rendered) -> float:
+    ids = torch.tensor([item.prompt_ids], device=next(model.parameters()).device)
     mask = torch.ones_like(ids)
     return seconds_of(lambda: model(input_ids=ids, attention_mask=mask, use_cache=False))
