@@ -9,9 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Each part may import itself and the parts before it.
 ORDER = (
-    "version", "errors", "files", "plugins", "console", "fsdp", "processes", "results", "sources", "recipe", "data",
-    "retrieval", "methods", "models", "generation", "training", "evaluation", "export", "compare", "tune", "run",
-    "monitor", "chat", "new", "__main__",
+    "version", "errors", "device", "files", "plugins", "console", "fsdp", "processes", "results", "sources", "recipe",
+    "data", "retrieval", "methods", "models", "generation", "training", "evaluation", "export", "compare", "tune",
+    "run", "monitor", "chat", "new", "__main__",
 )  # fmt: skip
 
 

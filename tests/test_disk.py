@@ -179,6 +179,7 @@ def test_totals_are_those_of_the_examples(tmp_path: Path) -> None:
     assert count_labels(given.train) == pairs.completion_lengths.sum()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.data.near.MOST", 500)  # of a split so many are looked at
     peaks = []

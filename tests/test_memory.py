@@ -21,6 +21,7 @@ from workbench.run.__main__ import main
 from workbench.run.memory import require_memory, stage_bytes
 
 
+@pytest.mark.slow
 def test_merging_writing_and_proving_hold_the_base_and_a_shard(tmp_path: Path) -> None:
     """Under a ceiling on what a process may reserve, with a model of several shards."""
     script = Path(__file__).with_name("ceiling.py")
@@ -74,6 +75,7 @@ def test_dequantized_weights_are_those_that_training_saw(bits: int, tmp_path: Pa
     assert all("attn" in key or "mlp" in key for key in changed)
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16_ships_bfloat16(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def losses(curve: Sequence[Mapping[str, float]]) -> list[float]:
     return [value for point in curve for key, value in point.items() if key != "step"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_go_on_after_an_interruption(tmp_path: Path) -> None:
     begun = launch(str(Path(__file__).with_name("together.py")), str(tmp_path))
     assert begun.returncode == 0, begun.stderr

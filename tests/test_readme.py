@@ -29,6 +29,7 @@ def test_every_command_is_understood(name: str) -> None:
             module.parser().parse_args(arguments)
 
 
+@pytest.mark.slow
 def test_ones_own_job_from_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

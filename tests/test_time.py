@@ -208,6 +208,7 @@ recipe = replace(recipe, methods=("lora", "houlsby"), training=replace(recipe.tr
 """
 
 
+@pytest.mark.slow
 def test_a_run_ends_within_its_minutes_and_says_what_was_cut(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

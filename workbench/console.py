@@ -46,6 +46,15 @@ QUIET = (
 )
 
 
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Let the user say on which device models are held."""
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="hold models on this device: cpu, cuda, cuda:1, mps, xpu (default: the accelerator, if there is one)",
+    )
+
+
 def command(
     parser: Callable[[], argparse.ArgumentParser], then: str = ""
 ) -> Callable[[Callable[[argparse.Namespace], int]], Callable[..., int]]:

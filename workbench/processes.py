@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from workbench.device import on_cpu
 from workbench.errors import MethodError, UserError
 from workbench.files import is_of_full_disk
 from workbench.fsdp import Fsdp, taken_from
@@ -81,7 +82,6 @@ def join() -> None:
         raise UserError(f"{said}: begin the processes by torchrun, or unset it")
     # Else PyTorch warns that it looks for weights which a step does not train; a mixture of experts has some.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    import torch
     import torch.distributed as dist
     from accelerate import PartialState
 
@@ -93,7 +93,7 @@ def join() -> None:
             )
     _fsdp = taken_from(os.environ)
     try:
-        PartialState(cpu=not torch.accelerator.is_available())
+        PartialState(cpu=on_cpu())
         _group = dist.new_group(backend="gloo", timeout=IDLE)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the {begun()} processes that were begun can't meet: {error}") from error

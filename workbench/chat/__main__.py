@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from workbench.console import command
+from workbench.console import add_device_option, command
 
 EPILOG = """\
 examples:
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("run", type=Path, metavar="RUN", help="output folder of `workbench run`")
     p.add_argument("--method", metavar="NAME", help="a method of that run (default: its best)")
+    add_device_option(p)
     p.add_argument("--base", action="store_true", help="let the untuned base answer, too")
     p.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens of an answer (default: the recipe's)")
     return p
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
 @command(parser)
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
+    from workbench.device import choose
     from workbench.errors import UserError
 
     if arguments.max_new_tokens is not None and arguments.max_new_tokens < 1:
@@ -53,6 +55,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     from workbench.chat.session import chat
 
+    choose(arguments.device)
     chat(
         arguments.run,
         method=arguments.method,

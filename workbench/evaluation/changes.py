@@ -63,7 +63,7 @@ def token_losses(model: nn.Module, rendered: Sequence[Rendered], pad_id: int) ->
         likeliest = logits.argmax(dim=-1) == targets
         for row, number in enumerate(order[start : start + together]):
             own = rows == row
-            found[number] = TokenLosses(losses=losses[own].double().cpu().numpy(), greedy=likeliest[own].cpu().numpy())
+            found[number] = TokenLosses(losses=losses[own].cpu().double().numpy(), greedy=likeliest[own].cpu().numpy())
     return [found[number] for number in range(len(rendered))]
 
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.console import command, printable
+from workbench.console import add_device_option, command, printable
 
 if TYPE_CHECKING:
     from workbench.run.folder import RunFolder
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="hold an export's files against its manifest, and do nothing else",
     )
+    add_device_option(p)
     p.add_argument("--push", metavar="NAME", help="upload the export to a hub of Hugging Face, private where it is new")
     p.add_argument(
         "--format", default="hf", metavar="NAME",
@@ -90,10 +91,12 @@ def parser() -> argparse.ArgumentParser:
 @command(parser)
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
+    from workbench.device import choose
     from workbench.errors import UserError
     from workbench.run.export import export_method, finished_record, is_rounded
     from workbench.run.folder import RunFolder
 
+    choose(arguments.device)
     if arguments.verify:
         return _verify(arguments.verify) or _push(arguments.verify, arguments.push)
     if missing := [name for name in ("run", "method", "to") if getattr(arguments, name) is None]:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from workbench import files
+from workbench.device import device
 from workbench.script import Script
 
 # Of a process that asks no hub for anything.
@@ -101,13 +102,13 @@ class FreshProcess:
         """
         self._ask({})
 
-    def _ask(self, paths: Mapping[str, Path]) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, str]) -> dict[str, Any]:
         """Its answer to a request, which stands in files.
 
         Raises:
             RuntimeError: it could not give one.
         """
-        answer: dict[str, Any] = self._script.ask({name: str(path) for name, path in paths.items()})
+        answer: dict[str, Any] = self._script.ask(request)
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
@@ -121,7 +122,8 @@ class FreshProcess:
         folder = Path(self._folder.name)
         asked, answered = folder / "request.json", folder / "answer.safetensors"
         files.write_json(asked, vars(question))
-        answer = self._ask({"checkpoint": checkpoint.resolve(), "request": asked, "answer": answered})
+        paths = {"checkpoint": checkpoint.resolve(), "request": asked, "answer": answered}
+        answer = self._ask({**{name: str(path) for name, path in paths.items()}, "device": str(device())})
         tensors = load_file(answered)
         states = tensors.pop("states", None)
         return ReadBack(logits=[tensors[str(number)] for number in range(len(tensors))], states=states, **answer)

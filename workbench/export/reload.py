@@ -2,14 +2,15 @@
 
     python -E -P reload.py
 
-Each line of its standard input asks for one checkpoint, as JSON: `checkpoint` (a folder), `request` (a JSON file) and
-`answer` (a file to write); an empty object asks whether it is ready. The request holds `sequences` (lists of token
-ids), `positions` (of how many tokens at the end of each the logits are asked for), `states` (of how many at the end of
-the first the hidden states are), `conversations` (`messages` and `tools`, of which the checkpoint's own chat template
-is to make tokens), `texts` (to be made tokens with the special tokens that the tokenizer adds), `prompts` (texts to
-continue as the checkpoint's generation_config says) and `max_new_tokens`. The logits, one tensor a sequence, and the
-states of the first sequence behind each layer go to the answer; a line of JSON with the new text of each prompt and
-with what was found in the files, or with the error, comes back on standard output.
+Each line of its standard input asks for one checkpoint, as JSON: `checkpoint` (a folder), `request` (a JSON file),
+`answer` (a file to write) and `device` (the name of one, to load it onto); an empty object asks whether it is ready.
+The request holds `sequences` (lists of token ids), `positions` (of how many tokens at the end of each the logits are
+asked for), `states` (of how many at the end of the first the hidden states are), `conversations` (`messages` and
+`tools`, of which the checkpoint's own chat template is to make tokens), `texts` (to be made tokens with the special
+tokens that the tokenizer adds), `prompts` (texts to continue as the checkpoint's generation_config says) and
+`max_new_tokens`. The logits, one tensor a sequence, and the states of the first sequence behind each layer go to the
+answer; a line of JSON with the new text of each prompt and with what was found in the files, or with the error, comes
+back on standard output.
 
 A checkpoint that its config.json calls one `ForSequenceClassification` is read as that: its logits are those of the
 classes, one row a sequence, and in place of a new text it gives the name of the likeliest class.
@@ -38,7 +39,7 @@ def main() -> None:
         try:
             answer: dict[str, Any] = {"ready": True}
             if asked:
-                answer = read(asked["checkpoint"], Path(asked["request"]), asked["answer"])
+                answer = read(asked["checkpoint"], Path(asked["request"]), asked["answer"], asked["device"])
         except Exception as error:  # noqa: BLE001  whatever it is, the other side has to hear of it
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         loaded = {"peft", "workbench"} & set(sys.modules)
@@ -50,14 +51,17 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def read(checkpoint: str, request_file: Path, answer_file: str) -> dict[str, Any]:
+def read(checkpoint: str, request_file: Path, answer_file: str, device: str) -> dict[str, Any]:
     """Load a checkpoint, write its logits and states, return its texts and what else was found."""
     request = json.loads(request_file.read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     architectures = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).architectures or []
     classifies = any(name.endswith(CLASSIFIER) for name in architectures)
     kind = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
-    loaded: Any = kind.from_pretrained(checkpoint, dtype="auto", use_safetensors=True, output_loading_info=True)
+    placed = {} if device == "cpu" else {"device_map": {"": device}}
+    loaded: Any = kind.from_pretrained(
+        checkpoint, dtype="auto", use_safetensors=True, output_loading_info=True, **placed
+    )
     model, info = loaded
     model.eval()
     found = {
@@ -69,8 +73,6 @@ def read(checkpoint: str, request_file: Path, answer_file: str) -> dict[str, Any
         "text_ids": [tokenizer(text)["input_ids"] for text in request["texts"]],
         "vocabulary": len(tokenizer),
     }
-    if torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
     with torch.inference_mode():
         save_file(tensors(model, request, classifies), answer_file)
         if classifies:

@@ -37,7 +37,6 @@ from workbench.models.precision import (
     bfloat16_is_fast,
     computing_dtype,
     default_bits,
-    device,
     precision_of,
 )
 from workbench.models.split import is_split, split_frozen, split_weights
@@ -56,7 +55,6 @@ __all__ = [
     "computing_dtype",
     "context_length",
     "default_bits",
-    "device",
     "fast_evaluation",
     "fast_training",
     "has_linear_output",

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.data.labels import Labels
+from workbench.device import device, on_cpu
 from workbench.errors import UserError
 from workbench.models.checkpoint import MXFP4, first_line, quantized_by, read_config
 from workbench.models.head import HEAD_NAMES, draw_head, head_of
-from workbench.models.precision import computing_dtype, device
+from workbench.models.precision import computing_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -138,7 +139,7 @@ def _load(
     from workbench.models.probe import read_short_text
 
     quantization = _quantization(path, bits, whole)
-    to_device = bool(quantization) or (device().type != "cpu" and not on_host)
+    to_device = bool(quantization) or not (on_cpu() or on_host)
     try:
         attention = _attention(path, training)
         model, info = kind.from_pretrained(
@@ -236,7 +237,7 @@ def _attention(path: Path, training: bool) -> str | None:
     """
     from workbench.models.attention import GROUPED, shares_heads
 
-    if device().type != "cpu":
+    if not on_cpu():
         return None
     if shares_heads(read_config(path)):
         return GROUPED

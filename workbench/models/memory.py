@@ -4,7 +4,7 @@ import ctypes
 import gc
 import sys
 
-from workbench.models.precision import device
+from workbench.device import give_back
 
 # Numbers of glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -13,10 +13,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def release_memory() -> None:
     """Give back to the system what is no longer used."""
     gc.collect()
-    if device().type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
+    give_back()
     if sys.platform == "linux":
         # glibc keeps freed memory, which would count as that of the next method.
         libc = ctypes.CDLL(None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from workbench.device import device, on_cpu
 from workbench.processes import from_first
 
 if TYPE_CHECKING:
@@ -20,14 +21,6 @@ ORIGINAL, DEQUANTIZED = "original", "dequantized"
 # Rows and columns of the matrices by which bfloat16 and integers are chosen or not, and how often they are multiplied.
 # Where the processor has units for it, bfloat16 is two to eight times as fast as float32, elsewhere a tenth as fast.
 PRODUCT, PRODUCTS_TIMED = 512, 4
-
-
-def device() -> "torch.device":
-    """The accelerator, if there is one, or the CPU."""
-    import torch
-
-    # Without the check it names what PyTorch was built for, GPU or no GPU.
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 @cache
@@ -46,7 +39,7 @@ def _bfloat16_is_fast_here() -> bool:
 
     if device().type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device().type != "cpu":
+    if not on_cpu():
         return False
     coarse, fine = (torch.ones(PRODUCT, PRODUCT, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
     linear = torch.nn.functional.linear  # as layers do: `@` is ten times as slow where bfloat16 is emulated

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.device import device, on_cpu
 from workbench.errors import MethodError
 from workbench.fsdp import Fsdp
 from workbench.models.lower import layers_of
-from workbench.models.precision import device
 
 
 def split_frozen(model: nn.Module, fsdp: Fsdp) -> None:
@@ -38,7 +38,7 @@ def split_frozen(model: nn.Module, fsdp: Fsdp) -> None:
         raise MethodError("FSDP splits weights of 32 or 16 bits, not quantized ones: take --bits 16, or no FSDP")
     for tensor in (*whole, *model.buffers()):
         tensor.data = tensor.data.to(place)
-    offloads = fsdp.offload and place.type != "cpu"  # on a CPU they are there already
+    offloads = fsdp.offload and not on_cpu()  # on a CPU they are there already
     options: Any = {
         "mesh": init_device_mesh(place.type, (torch.distributed.get_world_size(),)),
         "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from workbench.console import command
+from workbench.console import add_device_option, command
 
 EPILOG = """\
 examples:
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("stream", metavar="STREAM", help="a file of JSON lines, or - for standard input")
     p.add_argument("--method", metavar="NAME", help="a method of that run (default: its best)")
+    add_device_option(p)
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: RUN/monitor-STREAM)")
     p.add_argument("--follow", action="store_true", help="wait for more at the end of the file")
     p.add_argument(
@@ -98,6 +99,7 @@ def chance(text: str) -> float:
 @command(parser, then="; the same command goes on from there")
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
+    from workbench.device import choose
     from workbench.errors import UserError
     from workbench.monitor.surge import FEWEST_WINDOWS
 
@@ -111,6 +113,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     from workbench.monitor.session import monitor
 
+    choose(arguments.device)
     monitor(
         arguments.run,
         None if arguments.stream == "-" else Path(arguments.stream),

@@ -15,7 +15,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.console import command, printable
+from workbench.console import add_device_option, command, printable
 from workbench.results import price
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
         help="in what it is scored, merged and proven (default: float32; bfloat16 takes half the memory and disk, "
         "and the same prompt may get another answer in another batch)",
     )  # fmt: skip
+    add_device_option(p)
     _add_options_of_comparison(p)
     p.add_argument("--limit", type=positive, metavar="N", help="at most N examples in each split, for a quick look")
     p.add_argument(
@@ -147,7 +148,7 @@ def _add_options_of_engines(p: argparse.ArgumentParser) -> None:
 AS_BEGUN = (
     "model", "bits", "precision", "limit", "minutes", "tune", "curve", "price", "track", "language", "out", "check",
 )  # fmt: skip
-ENGINES = ("engine", "jobs", "cpus", "address")
+ENGINES = ("engine", "jobs", "cpus", "address", "device")
 
 
 def positive(text: str) -> int:
@@ -170,7 +171,10 @@ def minutes(text: str) -> float:
 def main(arguments: argparse.Namespace) -> int:
     """Carry out what was asked for; return the exit code."""
     began = time.perf_counter()
+    from workbench.device import choose
     from workbench.processes import begun, leading
+
+    choose(arguments.device)
 
     if begun() == 1:
         return _carry_out(arguments, began)
@@ -256,7 +260,7 @@ def _require_alone(arguments: argparse.Namespace) -> None:
     if arguments.resume and given - set(ENGINES):
         raise UserError(
             "--resume goes on as the run was begun: give it alone, with --methods to add some, or with "
-            "--jobs, --cpus, --engine and --address to go on elsewhere"
+            "--jobs, --cpus, --engine, --address and --device to go on elsewhere"
         )
     if arguments.repeat and (arguments.methods or given - {"out"}):
         raise UserError("--repeat carries out the same once more: give it alone, or with --out")
@@ -323,6 +327,7 @@ def _begun(arguments: argparse.Namespace, methods: "list[str] | None") -> "RunFo
         model=arguments.model,
         bits=arguments.bits or default_bits(),
         precision=arguments.precision or "float32",
+        device=arguments.device,
         seed=arguments.seed,
         seeds=arguments.seeds,
         tune=arguments.tune,

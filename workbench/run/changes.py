@@ -10,8 +10,9 @@ from torch import nn
 from workbench.data import Example
 from workbench.data.pairs import Pairs
 from workbench.data.render import Rendered
+from workbench.device import device
 from workbench.evaluation.changes import general_loss, membership, token_losses, verbatim
-from workbench.models import bfloat16_is_fast, device
+from workbench.models import bfloat16_is_fast
 from workbench.results import Changes, Score
 from workbench.run.prepare import Job
 

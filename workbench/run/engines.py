@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from workbench.console import available_cores, bytes_text
+from workbench.device import on_cpu
 from workbench.errors import UserError
 from workbench.export import FreshProcess
 from workbench.processes import begun, count, fsdp, tell
@@ -82,7 +83,7 @@ def require_options(options: Options) -> None:
 
     Raises:
         UserError: jobs beside each other and processes that train one model together, a recipe that is no file, a
-            limited time, no Ray, or quantized weights that FSDP is to split.
+            limited time, no Ray, or one device for several processes, or quantized weights that FSDP is to split.
     """
     if begun() > count():
         raise UserError(
@@ -90,6 +91,11 @@ def require_options(options: Options) -> None:
         )
     if fsdp() is not None and options.bits is not None and options.bits < 16:
         raise UserError(f"FSDP splits weights of 32 or 16 bits: leave out --bits {options.bits}, or FSDP")
+    if options.device and ":" in options.device and (count() > 1 or is_parallel(options)):
+        raise UserError(
+            f"--device {options.device} is one of several, and each process takes another: name only its kind, and "
+            "those to be used in CUDA_VISIBLE_DEVICES"
+        )
     if not is_parallel(options):
         return
     if count() > 1:
@@ -202,7 +208,7 @@ class LocalEngine:
     def __init__(self, folder: RunFolder, jobs: int, threads: int) -> None:
         logs = folder.workers
         logs.mkdir(exist_ok=True)
-        devices = torch.cuda.device_count()
+        devices = 0 if on_cpu() else torch.cuda.device_count()
         self._places = [
             _Place(
                 str(folder.path.resolve()),

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-import torch
-
 from workbench.console import bytes_text
+from workbench.device import memory_there
 from workbench.errors import UserError
 from workbench.methods import Method
-from workbench.models import DEQUANTIZED, SHIPPED, Precision, device, held_bytes, weight_shapes
+from workbench.models import DEQUANTIZED, SHIPPED, Precision, held_bytes, weight_shapes
 from workbench.models.checkpoint import WHOLE
 
 # Of a trained weight: itself, its gradient and Adam's two moments, all in float32.
@@ -69,13 +67,6 @@ def stage_bytes(
         proving=shipped if merges else 0,
         disk=adapter + (shipped if merges else 0),
     )
-
-
-def memory_there() -> int:
-    """Bytes of the device that models are held on."""
-    if device().type == "cuda":
-        return int(torch.cuda.mem_get_info()[1])
-    return int(psutil.virtual_memory().total)
 
 
 def require_memory(path: Path, shipped_in: str) -> None:

@@ -37,6 +37,7 @@ class Options:
         command: that does the same.
         git: of the recipe's folder, the commit, and whether something was changed since; None where there is none.
         precision: in what it is scored, merged and proven, one of `SHIPPED`.
+        device: on which models are held, as PyTorch names it; None for the accelerator, if there is one.
         day: on which it was begun, as 2026-01-31, for chat templates that write the date.
     """
 
@@ -56,6 +57,7 @@ class Options:
     versions: Mapping[str, str] | None = None
     neighbours: Mapping[str, str] | None = None
     precision: str = "float32"
+    device: str | None = None
     tune: int | None = None
     price: str | None = None
     language: str = "en"

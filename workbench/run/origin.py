@@ -21,6 +21,7 @@ def command_of(options: Options) -> str:
         "--methods": ",".join(options.methods) if options.methods else None,
         "--model": public_name(options.model) if options.model else None,
         "--bits": options.bits,
+        "--device": options.device,
         "--precision": options.precision if options.precision != "float32" else None,
         "--seed": options.seed or None,
         "--seeds": options.seeds if options.seeds > 1 else None,

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from workbench.console import available_cores
+from workbench.device import on_cpu
 from workbench.errors import UserError
 from workbench.run.folder import RunFolder
 from workbench.run.tasks import Answer, Lost, Task
@@ -49,7 +50,7 @@ class RayEngine:
         if threads > (most := max(cores, default=0)):
             self._ray.shutdown()
             raise UserError(f"no machine of the cluster has {threads} cores for a task: the largest has {most:.0f}")
-        needs = {"num_cpus": threads, "num_gpus": 1 if self._ray.cluster_resources().get("GPU") else 0}
+        needs = {"num_cpus": threads, "num_gpus": 1 if self._ray.cluster_resources().get("GPU") and not on_cpu() else 0}
         # What dies is begun anew by Ray, where there is room; what raises is not.
         self._remote = self._ray.remote(max_retries=RETRIES, **needs)(carry_out)
         self._under_way: dict[Any, Task] = {}

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import torch
 
-from workbench.models import bfloat16_is_fast, device, release_memory
+from workbench.device import counts_memory, device_name, forget_peak, peak_memory
+from workbench.models import bfloat16_is_fast, release_memory
 from workbench.processes import count, fsdp
 from workbench.results import Usage
 from workbench.run.usage import Meter
@@ -28,7 +29,7 @@ class Watched:
     """What a block took.
 
     Attributes:
-        peak_bytes: the highest use of memory: of the accelerator if there is one, else of this process.
+        peak_bytes: the highest use of memory: of an accelerator with memory of its own, else of this process.
         usage: of the processor, and by others; None until the block has ended.
     """
 
@@ -41,15 +42,14 @@ def watched() -> Iterator[Watched]:
     """Watch what is used of memory, of the processor and by others, while the block runs."""
     release_memory()
     found, meter = Watched(), Meter()
-    on_gpu = device().type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+    counted = counts_memory()
+    forget_peak()
     process = psutil.Process()
     done = threading.Event()
 
     def watch() -> None:
         while True:
-            if not on_gpu:
+            if not counted:
                 found.peak_bytes = max(found.peak_bytes, process.memory_info().rss)
             meter.note()
             if done.wait(SAMPLING_SECONDS):
@@ -62,8 +62,8 @@ def watched() -> Iterator[Watched]:
     finally:
         done.set()
         thread.join()
-        if on_gpu:
-            found.peak_bytes = torch.cuda.max_memory_allocated()
+        if counted:
+            found.peak_bytes = peak_memory()
         found.usage = meter.read()
 
 
@@ -102,7 +102,7 @@ def environment(begun: Mapping[str, str] | None = None) -> dict[str, Any]:
         "amx": torch.cpu._is_amx_tile_supported(),
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
-        "device": torch.cuda.get_device_name() if device().type == "cuda" else device().type,
+        "device": device_name(),
         "bfloat16_in_hardware": bfloat16_is_fast(),
         "threads": torch.get_num_threads(),
         "processes": count(),

@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench.compare import compare_methods, over_seeds, write_report
 from workbench.console import progress_bar, showing_time_left
+from workbench.device import choose
 from workbench.errors import UserError
 from workbench.evaluation import Metric, Prediction, read_predictions
 from workbench.export import FreshProcess
@@ -59,6 +60,7 @@ def begin_run(folder: RunFolder, began: float) -> Results:
     """
     with folder.locked(), FreshProcess() as process:
         try:
+            choose(folder.options.device)
             require_options(folder.options)
             process.begin()
             job = prepare_run(folder, folder.prepared)

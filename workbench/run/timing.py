@@ -14,11 +14,12 @@ from torch import nn
 
 from workbench import files
 from workbench.data.render import Rendered
+from workbench.device import device, synchronize
 from workbench.generation.cache import concatenate_caches
 from workbench.generation.context import open_context, tokens_at_once
 from workbench.generation.decode import open_batch
 from workbench.generation.sampling import Sampler, Sampling
-from workbench.models import device, fast_training, has_linear_output
+from workbench.models import fast_training, has_linear_output
 from workbench.recipe import Training
 from workbench.run.prepare import Job
 from workbench.run.resources import watched
@@ -39,8 +40,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
     """Wall-clock time of a call, the accelerator's work included."""
     began = time.perf_counter()
     call()
-    if device().type == "cuda":
-        torch.cuda.synchronize()
+    synchronize()
     return time.perf_counter() - began
 
 

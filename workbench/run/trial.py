@@ -11,6 +11,7 @@ import torch
 
 from workbench import files
 from workbench.console import bytes_text
+from workbench.device import memory_free, memory_there
 from workbench.errors import MethodError, UserError, without_places
 from workbench.export import FreshProcess
 from workbench.models import held_bytes, weight_shapes
@@ -145,8 +146,8 @@ def _out_of_memory(error: Exception, job: Job) -> str:
     """What is said of a method for which there is not enough memory, and what would need less."""
     memory, training = psutil.virtual_memory(), job.recipe.training
     free, whole = memory.available, memory.total
-    if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available():
-        free, whole = torch.cuda.mem_get_info()
+    if isinstance(error, torch.OutOfMemoryError):
+        free, whole = memory_free(), memory_there()
     more = range(training.gradient_accumulation_steps + 1, training.batch_size + 1)
     less = ["a smaller batch_size"]
     if parts := next((number for number in more if training.batch_size % number == 0), None):

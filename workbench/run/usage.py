@@ -9,13 +9,13 @@ from statistics import median
 import psutil
 import torch
 
-from workbench.models import device
+from workbench.device import device
 from workbench.processes import here
 from workbench.results import Usage
 
 POWERCAP = Path("/sys/class/powercap")
 # Of the product of two matrices by which the speed of a machine is told, and how often it is computed.
-PRODUCT_SIZE = {"cpu": 512, "cuda": 4096}
+PRODUCT_SIZE, PRODUCT_SIZE_ELSEWHERE = {"cpu": 512}, 4096
 PRODUCTS = 9
 
 
@@ -99,7 +99,9 @@ def _of_nvml() -> dict[str, tuple[float, float]]:
 
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+        # NVML counts devices as the machine has them, PyTorch those that CUDA_VISIBLE_DEVICES leaves.
+        unique = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{unique}")
         return {"nvml": (1000.0 * pynvml.nvmlDeviceGetTotalEnergyConsumption(handle), float("inf"))}
     except pynvml.NVMLError:  # an older GPU counts no energy
         return {}
@@ -118,7 +120,7 @@ def product_seconds() -> float | None:
 
 def _product_seconds() -> float:
     where = device()
-    size = PRODUCT_SIZE.get(where.type, PRODUCT_SIZE["cpu"])
+    size = PRODUCT_SIZE.get(where.type, PRODUCT_SIZE_ELSEWHERE)
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(size, size, generator=generator).to(where)
     taken = []

@@ -37,6 +37,7 @@ class Worker:
     """
 
     def __init__(self, path: Path) -> None:
+        from workbench.device import choose
         from workbench.errors import UserError
         from workbench.export import FreshProcess
         from workbench.models import skip_what_is_there
@@ -44,6 +45,7 @@ class Worker:
         from workbench.run.prepared import prepare_run
 
         self.folder = RunFolder.open(path)
+        choose(self.folder.options.device)
         # Processes that wrote into one file what frozen layers give would read each other's half of it.
         kept = self.folder.prepared.folder / f"{socket.gethostname()}-{os.getpid()}"
         kept.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,9 @@
 import math
 from pathlib import Path
 
-import torch
 from trl import SFTConfig
 
+from workbench.device import device, on_cpu
 from workbench.processes import count
 from workbench.recipe import Training
 
@@ -73,7 +73,7 @@ def configuration(
         "seed": seed,
         "train_sampling_strategy": "group_by_length",
         "bf16": autocast,
-        "use_cpu": not torch.accelerator.is_available(),
+        "use_cpu": on_cpu(),
         # Stock TRL recomputes activations and so trains at two thirds of the speed; prefix tuning can't do it at all.
         "gradient_checkpointing": False,
         "logging_steps": 1,
@@ -86,7 +86,7 @@ def configuration(
         "prediction_loss_only": True,
         # The loss is the objective's alone: a mixture of experts need not compute how evenly it uses them.
         "router_aux_loss_coef": 0.0,
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataloader_pin_memory": device().type == "cuda",
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
         "max_length": None,

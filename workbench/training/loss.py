@@ -126,7 +126,7 @@ def mean_completion_loss(model: nn.Module, rendered: Sequence[Rendered], pad_id:
     total = 0.0
     for batch in batches_of_like_length(model, rendered, pad_id, batch_size):
         losses, _ = negative_log_likelihoods(model, **batch, linear_output=linear_output)
-        total += float(losses.double().sum())
+        total += float(losses.cpu().double().sum())
     return total / sum(len(item.completion_ids) for item in rendered)
 
 

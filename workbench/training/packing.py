@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from workbench.device import device, on_cpu
+
 # In JSON, the kinds of value that JSON itself doesn't have; each is an object with one of these keys.
 TENSOR, ARRAY, PAIRS, TUPLE = "tensor", "array", "pairs", "tuple"
 
@@ -62,14 +64,14 @@ def random_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "accelerator": None if on_cpu() else torch.get_device_module(device()).get_rng_state(),
     }
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Go on with a `random_state`; generators of devices that this machine hasn't are left out."""
+    """Go on with a `random_state`; that of a device is left out where models are held on the CPU now."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    for number, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(one, number)
+    if not on_cpu() and state.get("accelerator") is not None:
+        torch.get_device_module(device()).set_rng_state(state["accelerator"])

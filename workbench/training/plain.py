@@ -39,7 +39,7 @@ def plain_losses(trainer: "ObjectiveTrainer", examples: Sequence[Any]) -> list[t
     if plain is None:
         return []
     with _evaluating(trainer) as model:
-        return [plain(model, [example]).double().cpu() for example in examples]
+        return [plain(model, [example]).cpu().double() for example in examples]
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from workbench import files
+from workbench.device import device
 from workbench.errors import UserError
 from workbench.export.formats.format import Format, Sources
 from workbench.export.formats.runtime import ScriptRuntime, served
@@ -60,7 +61,11 @@ def _write_adapter(sources: Sources, folder: Path, quantization: str) -> None:
 
 
 def _served(settings: Mapping[str, Any]) -> AbstractContextManager[ScriptRuntime]:
-    return served(Path(__file__).parent / "stock" / "serve.py", json.dumps(settings), environment=ALONE)
+    return served(
+        Path(__file__).parent / "stock" / "serve.py",
+        json.dumps({**settings, "device": str(device())}),
+        environment=ALONE,
+    )
 
 
 def _open(sources: Sources, folder: Path, longest: int) -> AbstractContextManager[ScriptRuntime]:

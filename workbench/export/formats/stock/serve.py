@@ -2,9 +2,10 @@
 
     python -E -P serve.py SETTINGS
 
-SETTINGS is JSON: `folder` (a checkpoint or an adapter), and of an adapter `base` (the folder of its base), `arguments`
-(of the base's `from_pretrained`: `dtype`, and `bits` where it is to be quantized by bitsandbytes) and `import` (a
-module that makes PEFT know the method, or none). Answers are written as the folder's `generation_config.json` says.
+SETTINGS is JSON: `folder` (a checkpoint or an adapter), `device` (the name of one, to load it onto), and of an adapter
+`base` (the folder of its base), `arguments` (of the base's `from_pretrained`: `dtype`, and `bits` where it is to be
+quantized by bitsandbytes) and `import` (a module that makes PEFT know the method, or none). Answers are written as the
+folder's `generation_config.json` says.
 
 Each line of its standard input is a request of JSON with one of these: `conversations` (of which the chat template is
 to make tokens), `texts` (to be made tokens), `prompts` (token ids to continue greedily, with `max_new_tokens`),
@@ -35,6 +36,8 @@ class Server:
         if bits := more.pop("bits", None):
             held = {"load_in_8bit": True} if bits == 8 else NF4 | {"bnb_4bit_compute_dtype": more["dtype"]}
             more["quantization_config"] = BitsAndBytesConfig(**held)
+        if bits or asked["device"] != "cpu":
+            more["device_map"] = {"": asked["device"]}
         self.model: Any = AutoModelForCausalLM.from_pretrained(base or asked["folder"], use_safetensors=True, **more)
         if base:
             if asked.get("import"):
@@ -43,8 +46,6 @@ class Server:
 
             self.model = PeftModel.from_pretrained(self.model, asked["folder"])
         self.model.eval()
-        if torch.accelerator.is_available() and "quantization_config" not in more:
-            self.model.to(torch.accelerator.current_accelerator())
         plain = self.model.get_base_model() if base else self.model
         self.keeps = "logits_to_keep" in inspect.signature(plain.forward).parameters
 
