@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 CPU = "cpu"
-# By this accelerate, and so the Trainer, are told of a device that is not the first one.
+# By this accelerate, and so the Trainer, are told of a device that is not the one they would take.
 ACCELERATES = "ACCELERATE_TORCH_DEVICE"
 EXAMPLES = "cpu, cuda, cuda:1, mps or xpu"
 
@@ -41,7 +41,8 @@ def choose(name: str | None) -> None:
         _require_there(asked)
         if asked.index is not None:
             torch.accelerator.set_device_index(asked.index)
-            os.environ[ACCELERATES] = name
+    if asked.type == CPU or asked.index is not None:
+        os.environ[ACCELERATES] = name
     _chosen = asked
 
 
@@ -69,6 +70,13 @@ def device() -> "torch.device":
 def on_cpu() -> bool:
     """Whether models are held in the memory of the host."""
     return device().type == CPU
+
+
+def device_count() -> int:
+    """How many devices of the kind of this one there are; the host's memory is one."""
+    import torch
+
+    return 1 if on_cpu() else torch.accelerator.device_count()
 
 
 def device_name() -> str:

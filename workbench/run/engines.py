@@ -9,11 +9,8 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import psutil
-import torch
-
 from workbench.console import available_cores, bytes_text
-from workbench.device import on_cpu
+from workbench.device import device_count, memory_there
 from workbench.errors import UserError
 from workbench.export import FreshProcess
 from workbench.processes import begun, count, fsdp, tell
@@ -122,12 +119,11 @@ def require_memory(options: Options, memory_bytes: int) -> None:
     Raises:
         UserError: they don't.
     """
-    jobs, whole = options.jobs or 1, psutil.virtual_memory().total
-    if options.engine == "local" and jobs * memory_bytes > whole:
-        fit = max(1, whole // memory_bytes)
-        raise UserError(
-            f"{jobs} jobs take {bytes_text(memory_bytes)} each, and there are {bytes_text(whole)}: --jobs {fit} fits"
-        )
+    jobs, whole, devices = options.jobs or 1, memory_there(), device_count()
+    if options.engine == "local" and -(-jobs // devices) * memory_bytes > whole:
+        fit = max(1, devices * (whole // memory_bytes))
+        there = bytes_text(whole) if devices == 1 else f"{bytes_text(whole)} on each of {devices} devices"
+        raise UserError(f"{jobs} jobs take {bytes_text(memory_bytes)} each, and there are {there}: --jobs {fit} fits")
 
 
 def threads_of(options: Options) -> int:
@@ -208,7 +204,7 @@ class LocalEngine:
     def __init__(self, folder: RunFolder, jobs: int, threads: int) -> None:
         logs = folder.workers
         logs.mkdir(exist_ok=True)
-        devices = 0 if on_cpu() else torch.cuda.device_count()
+        devices = device_count()
         self._places = [
             _Place(
                 str(folder.path.resolve()),

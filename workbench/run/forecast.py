@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from workbench.console import bytes_text, duration_text
+from workbench.device import memory_there
 from workbench.results import Forecast
 from workbench.run.merge import PROOF_PROMPTS
 from workbench.run.plan import Amounts
@@ -185,7 +186,7 @@ def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0, besi
         parts = [duration_text(part) for part in (one.training, one.evaluation, one.export, one.total)]
         lines.append(f"{name:14}{parts[0]:>10}{parts[1]:>12}{parts[2]:>10}{parts[3]:>10}{times}")
     whole = spent + costs.seconds(job)
-    memory, disk = psutil.virtual_memory().total, shutil.disk_usage(folder).free
+    memory, disk = memory_there(), shutil.disk_usage(folder).free
     together = ", one after another" if beside else ""
     lines.append(
         f"the whole run{together}: {duration_text(whole)}; memory {bytes_text(costs.memory_bytes)} of "
@@ -196,7 +197,7 @@ def forecast_text(job: Job, costs: Costs, folder: Path, spent: float = 0.0, besi
             f"other processes take {costs.busy:.1f} of {psutil.cpu_count()} cores: without them it would be faster"
         )
     if costs.memory_bytes > memory:
-        lines.append("warning: that is more memory than this machine has; a smaller batch_size or fewer bits need less")
+        lines.append("warning: that is more memory than there is; a smaller batch_size or fewer bits need less")
     if costs.disk_bytes > disk:
         lines.append("warning: that is more than the disk has free")
     return "\n".join(lines)

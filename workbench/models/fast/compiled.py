@@ -90,6 +90,8 @@ class Loop:
 
 def _slot(argument: torch.Tensor | int | float) -> int:
     if isinstance(argument, torch.Tensor):
+        if not argument.is_cpu:
+            raise TypeError(f"a compiled loop reads memory of the host, and a tensor is on {argument.device}")
         return argument.data_ptr()
     if isinstance(argument, float):
         return int(struct.unpack("q", struct.pack("d", argument))[0])
