@@ -143,7 +143,6 @@ def test_a_training_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
 def test_a_method_without_room_is_told_and_the_others_go_on(
     recipe_file: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.generation.context.READ_TOKENS_ELSEWHERE", 256)
     out = tmp_path / "out"
     wide = make_model("llama", width=256)
     wide.save_pretrained(checkpoint)
@@ -156,6 +155,21 @@ def test_a_method_without_room_is_told_and_the_others_go_on(
     assert "out of memory" in found["full"]["error"]
     assert f"of {bytes_text(Memory.limit)} are free" in found["full"]["error"]
     assert found["prefix"]["status"] == "done"
+
+
+def test_rows_that_have_no_room_are_trained_in_smaller_parts(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [str(recipe_file), "--bits", "32", "--methods", "lora"]
+    assert main([*asked, "--out", str(tmp_path / "roomy")]) == 0
+    roomy = record_of(tmp_path / "roomy")["lora"]
+    assert roomy["warning"] is None
+    Memory.limit = int(roomy["peak_memory_bytes"] * 0.6)
+    assert main([*asked, "--out", str(tmp_path / "tight")]) == 0
+    tight = record_of(tmp_path / "tight")["lora"]
+    assert re.fullmatch("memory was short: it was trained with [42] rows at once, to the same loss", tight["warning"])
+    assert losses(tight) == pytest.approx(losses(roomy), abs=1e-5)
+    assert tight["peak_memory_bytes"] <= Memory.limit
 
 
 @pytest.mark.parametrize(

@@ -442,7 +442,8 @@ def test_what_was_done_survives_a_second_interruption(
     arguments = ("--methods", "untuned,lora,houlsby", "--limit", 8, "--bits", 32, "--out", out)
     assert run(recipe_file, *arguments, capsys=capsys)[0] == 1
     error = next(r["error"] for r in json.loads((out / "results.json").read_text())["runs"] if r["method"] == "lora")
-    assert "gradient_accumulation_steps=2" in error
+    assert error.startswith("out of memory: with 1 row at once: out of memory.")  # eight, four and two were tried
+    assert "gradient_accumulation_steps" not in error
     # 15,360 numbers in matrices of layers, and 10,400 others, which are never quantized
     assert "(the base alone takes 103 kB at 32 bits, 51.5 kB at 16, 36.2 kB at 8, 29 kB at 4)" in error
     answer["lora"] = KeyboardInterrupt()  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from torch import nn
 
 from workbench.data.figures import FIGURE
 from workbench.data.render import Rendered
-from workbench.generation.context import tokens_at_once
+from workbench.generation.context import most_logits, tokens_at_once
 from workbench.results import Score
 from workbench.training.loss import batches_of_like_length, labelled_output
 
@@ -53,7 +53,7 @@ def token_losses(model: nn.Module, rendered: Sequence[Rendered], pad_id: int) ->
     if not rendered:
         return []
     longest = max(one.length for one in rendered)
-    together = max(1, tokens_at_once(model) // longest)
+    together = max(1, min(tokens_at_once(model), most_logits(model, linear_output=False)) // longest)
     order = sorted(range(len(rendered)), key=lambda number: rendered[number].length)
     found: dict[int, TokenLosses] = {}
     batches = batches_of_like_length(model, rendered, pad_id, together)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from workbench.generation.branches import PADDING, ROW_TOKENS, inside_window, tree_mask
-from workbench.generation.context import CACHE_BYTES, cache_bytes, leaves_window, most_logits, tokens_at_once
+from workbench.generation.context import cache_bytes, cache_room, leaves_window, most_logits, tokens_at_once
 from workbench.generation.prompts import Prompts, read_prompts
 from workbench.generation.pruning import Reading
 from workbench.generation.tree import ROOT
@@ -25,7 +25,7 @@ STEPWISE = 2**7
 def prompts_together(model: nn.Module, prompts: Sequence[Sequence[int]]) -> int:
     """How many prompts fit, with their keys and values and those of what is read behind them."""
     longest = max(map(len, prompts)) + STEPWISE
-    return max(1, min(MOST_TOGETHER, CACHE_BYTES // (longest * cache_bytes(model))))
+    return max(1, min(MOST_TOGETHER, cache_room() // (longest * cache_bytes(model))))
 
 
 @torch.inference_mode()

@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.device import memory_free, on_cpu
 from workbench.models import output_weight
 
 # Tokens that are read at once: on a CPU, activations that fit into its cache are read faster than larger ones.
 READ_TOKENS = {"cpu": 2**10}
 READ_TOKENS_ELSEWHERE = 2**14
-# What the keys and values of a batch may take.
+# What the keys and values of a batch may take on a CPU.
 CACHE_BYTES = 5 * 2**28
+# Of the free memory of another device, the share of these keys and values, of what reading needs and of logits.
+CACHE_SHARE, READING_SHARE, LOGIT_SHARE = 0.4, 0.2, 0.2
+# Numbers as wide as the hidden states, and as wide as the layers inside, that a layer needs for a token.
+STATES_OF_LAYER, INNER_OF_LAYER = 10, 4
 # What is computed at once at most, in tokens, where no cache or plain output layer bounds it, and what logits may take.
 MOST_TOKENS = 2**14
 LOGIT_BYTES = 2**31
@@ -95,7 +100,13 @@ def open_context(model: nn.Module, rows: int) -> Context:
 
 def tokens_at_once(model: nn.Module) -> int:
     """How many tokens are read together."""
-    return READ_TOKENS.get(next(model.parameters()).device.type, READ_TOKENS_ELSEWHERE)
+    weight = next(model.parameters())
+    if weight.device.type in READ_TOKENS:
+        return READ_TOKENS[weight.device.type]
+    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    token = (STATES_OF_LAYER * config.hidden_size + INNER_OF_LAYER * inner) * weight.element_size()
+    return max(1, min(READ_TOKENS_ELSEWHERE, int(READING_SHARE * memory_free()) // token))
 
 
 def parts_of(lengths: Sequence[int], most: int) -> Iterator[slice]:
@@ -114,7 +125,10 @@ def parts_of(lengths: Sequence[int], most: int) -> Iterator[slice]:
 
 def most_logits(model: nn.Module, linear_output: bool) -> int:
     """At how many positions logits fit; where the output layer is linear, they are never in memory together."""
-    return MOST_TOKENS if linear_output else LOGIT_BYTES // (4 * len(output_weight(model)))
+    if linear_output:
+        return MOST_TOKENS
+    room = LOGIT_BYTES if on_cpu() else min(LOGIT_BYTES, int(LOGIT_SHARE * memory_free()))
+    return max(1, room // (4 * len(output_weight(model))))
 
 
 def keeps_cache(model: nn.Module) -> bool:
@@ -125,7 +139,12 @@ def keeps_cache(model: nn.Module) -> bool:
 
 def most_tokens(model: nn.Module) -> int:
     """How many tokens of prompts and answers a batch can have in bounded memory."""
-    return CACHE_BYTES // cache_bytes(model) if keeps_cache(model) else MOST_TOKENS
+    return max(1, cache_room() // cache_bytes(model)) if keeps_cache(model) else MOST_TOKENS
+
+
+def cache_room() -> int:
+    """Bytes that the keys and values of a batch may take."""
+    return CACHE_BYTES if on_cpu() else int(CACHE_SHARE * memory_free())
 
 
 def cache_bytes(model: nn.Module) -> int:

@@ -1,21 +1,62 @@
 """A method that is to be trained on the rows of a job: by this process, or by all that train together."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback
 
 from workbench.methods import Method
 from workbench.models import attach, release_memory, split_frozen
 from workbench.processes import fsdp, in_turn, tell, together
+from workbench.recipe import Training
 from workbench.run.prepare import Job
 from workbench.training import Limit, Place, Trained, train
+from workbench.training.configuration import rows_together
 
 # What processes that train together are told when the training of the task that they were told before begins.
 BEGINS = "it begins"
+
+
+# What libraries say where memory can't be had.
+NO_MEMORY = re.compile(
+    r"not enough memory|[Cc]an(no|')t allocate memory|out of memory|Unable to allocate", re.IGNORECASE
+)
+
+
+class TrainingMemoryError(RuntimeError):
+    """A training that found no memory for its rows.
+
+    Attributes:
+        rows_together: that were computed at once.
+    """
+
+    def __init__(self, said: str, rows_together: int) -> None:
+        super().__init__(f"with {rows_together} row{'s' * (rows_together > 1)} at once: {said}")
+        self.rows_together = rows_together
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it tells that memory could not be had; PyTorch says so of a CPU's in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError | TrainingMemoryError) or bool(
+        NO_MEMORY.search(str(error))
+    )
+
+
+@contextmanager
+def _memory_told(rows: int) -> Iterator[None]:
+    """Raise a `TrainingMemoryError` where the block finds no memory for so many rows."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingMemoryError(" ".join(str(error).split()), rows) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +69,7 @@ class MethodTraining:
         settings: before those of the recipe; `learning_rate` is one of them.
         folder: for the training's state.
         title: in front of the progress bar; the entry's name where there is none.
+        parts: in which the rows of a step are computed; None for as many as the recipe says.
     """
 
     job: Job
@@ -36,6 +78,29 @@ class MethodTraining:
     settings: Mapping[str, Any] = field(default_factory=dict)
     folder: Path
     title: str = ""
+    parts: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What is trained, as it is said."""
+        return self.title or self.job.name_of(self.method)
+
+    @property
+    def training(self) -> Training:
+        """The recipe's, in as many parts as this one's."""
+        training = self.job.recipe.training
+        return training if self.parts is None else replace(training, gradient_accumulation_steps=self.parts)
+
+    @property
+    def rows_together(self) -> int:
+        """Rows that are computed at once."""
+        return rows_together(self.training)
+
+    def in_more_parts(self) -> "MethodTraining | None":
+        """The same with at most half as many rows at once; None where it is one already."""
+        whole = self.training.batch_size
+        fewer = [rows for rows in range(1, self.rows_together // 2 + 1) if whole % rows == 0]
+        return replace(self, parts=whole // max(fewer)) if fewer else None
 
     def attached(self) -> nn.Module:
         """The base with the method attached, ready to be trained.
@@ -63,20 +128,23 @@ class MethodTraining:
 
         Args:
             limit: what ends the training before its last step.
+
+        Raises:
+            TrainingMemoryError: there is no memory for its rows.
         """
         job, method = self.job, self.method
         precision = job.precision(method)
-        with together():
-            return train(
+        with together(), _memory_told(self.rows_together):
+            trained = train(
                 model,
                 job.renderer.tokenizer,
                 job.rows,
-                job.recipe.training,
+                self.training,
                 job.learning_rate(method, self.settings),
                 autocast=precision.autocast,
                 folder=self.folder,
                 seed=self.seed,
-                title=self.title or job.name_of(method),
+                title=self.name,
                 driver=method.driver(model) if method.driver else None,
                 limit=limit,
                 kept_in=Place(
@@ -85,6 +153,10 @@ class MethodTraining:
                 ),
                 callbacks=callbacks,
             )
+        if self.rows_together == rows_together(job.recipe.training):
+            return trained
+        said = f"memory was short: it was trained with {self.rows_together} rows at once, to the same loss"
+        return replace(trained, warning="; ".join(filter(None, (trained.warning, said))))
 
     def take_part(self) -> None:
         """Train it together with the process that carries out the run, and keep nothing.

@@ -25,6 +25,7 @@ from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
 from workbench.run.folder import TrialFolder
 from workbench.run.merge import merge
 from workbench.run.method_training import MethodTraining
+from workbench.run.out_of_memory import in_smaller_parts
 from workbench.run.prepare import Job
 from workbench.run.resources import Watched, watched
 from workbench.run.saved import SavedModel, open_saved
@@ -254,12 +255,19 @@ def _fit(
     limit: Limit,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> _Fitted:
-    """Attach, train and save.
+    """Attach, train and save; where memory is short, with fewer rows at once.
 
     Args:
         limit: what ends the training before its last step.
     """
     training = MethodTraining(job=job, method=method, seed=seed, settings=settings, folder=folder.training)
+    return in_smaller_parts(training, lambda one: _fitted(one, folder, limit, callbacks))
+
+
+def _fitted(
+    training: MethodTraining, folder: TrialFolder, limit: Limit, callbacks: Sequence[TrainerCallback]
+) -> _Fitted:
+    job, method, seed = training.job, training.method, training.seed
     with together():
         model = training.attached()
         mergeability = method.mergeability(model)

@@ -1,20 +1,15 @@
 """One entry with one seed, carried to its end or recorded with the reason why not."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
-import torch
 
 from workbench import files
-from workbench.console import bytes_text
-from workbench.device import memory_free, memory_there
 from workbench.errors import MethodError, UserError, without_places
 from workbench.export import FreshProcess
-from workbench.models import held_bytes, weight_shapes
 from workbench.recipe import LIKELIHOOD
 from workbench.results import FAILED, ExportRecord, RunRecord
 from workbench.run.baselines import run_baseline, run_reranker
@@ -23,15 +18,11 @@ from workbench.run.entries import BaselineEntry, Entry, RerankerEntry, TunedEntr
 from workbench.run.folder import RunFolder
 from workbench.run.method_trial import run_method
 from workbench.run.options import Options
+from workbench.run.out_of_memory import is_out_of_memory, what_needs_less
 from workbench.run.prepare import Job
 from workbench.run.usage import product_seconds
 
 logger = logging.getLogger(__name__)
-
-# What libraries say where memory can't be had.
-NO_MEMORY = re.compile(
-    r"not enough memory|[Cc]an(no|')t allocate memory|out of memory|Unable to allocate", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +108,7 @@ def why_failed(error: Exception, job: Job, folder: RunFolder) -> str:
         OSError: the disk is full, so that nothing else can go on either.
     """
     files.raise_if_full(error, folder.path)
-    return _out_of_memory(error, job) if _needs_memory(error) else f"{type(error).__name__}: {error}"
+    return what_needs_less(error, job) if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
 
 
 def _run(
@@ -135,34 +126,3 @@ def _run(
         )
     logger.info("%s, seed %d: %s", entry.name, trial.seed, entry.method.summary)
     return run_method(job.of(entry), entry.method, trial.seed, trial.settings, files, process, clock)
-
-
-def _needs_memory(error: Exception) -> bool:
-    """Whether it tells that memory could not be had; PyTorch says so of a CPU's in words alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))
-
-
-def _out_of_memory(error: Exception, job: Job) -> str:
-    """What is said of a method for which there is not enough memory, and what would need less."""
-    memory, training = psutil.virtual_memory(), job.recipe.training
-    free, whole = memory.available, memory.total
-    if isinstance(error, torch.OutOfMemoryError):
-        free, whole = memory_free(), memory_there()
-    more = range(training.gradient_accumulation_steps + 1, training.batch_size + 1)
-    less = ["a smaller batch_size"]
-    if parts := next((number for number in more if training.batch_size % number == 0), None):
-        less = [f"Training(gradient_accumulation_steps={parts}), which computes the rows of a step in smaller parts"]
-    if fewer := [bits for bits in (16, 8, 4) if bits < job.bits]:
-        shapes = weight_shapes(job.checkpoint.path)
-        held = {bits: bytes_text(held_bytes(shapes, bits)) for bits in (job.bits, *fewer)}
-        taken = ", ".join(f"{held[bits]} at {bits}" for bits in fewer)
-        less.append(
-            f"--bits {' or '.join(map(str, fewer))} (the base alone takes {held[job.bits]} at {job.bits} bits, {taken})"
-        )
-    if job.shipped_bits == 32:
-        less.append("--precision bfloat16 (half of what scoring, merging and the proof take)")
-    told = " ".join(str(error).split())[:200] or type(error).__name__
-    return (
-        f"out of memory: {told}. {bytes_text(free)} of {bytes_text(whole)} are free. What needs "
-        f"less: {'; '.join([*less, 'a smaller max_tokens', 'smaller settings of the method'])}"
-    )

@@ -16,9 +16,10 @@ from workbench.results import TuningRecord
 from workbench.run.entries import TunedEntry, search_space_of
 from workbench.run.folder import RunFolder
 from workbench.run.method_training import MethodTraining
+from workbench.run.out_of_memory import in_smaller_parts
 from workbench.run.prepare import Job, require_context
 from workbench.run.trial import why_failed
-from workbench.training import Limit, Watched
+from workbench.training import Limit, Trained, Watched
 from workbench.tune import Outcome, Proposal, Study, is_behind
 
 logger = logging.getLogger(__name__)
@@ -139,12 +140,13 @@ def tried(job: Job, entry: TunedEntry, proposal: Proposal, folder: RunFolder, li
     def behind(curve: Mapping[int, float]) -> bool:
         return is_behind(curve, proposal.earlier, steps)
 
-    try:
-        training = training_of(job, entry, proposal, folder)
+    def fitted(training: MethodTraining) -> Trained:
         with together():
             model = training.attached()
-        trained = training.trained(model, limit, [Watched(behind)])
-        del model
+        return training.trained(model, limit, [Watched(behind)])
+
+    try:
+        trained = in_smaller_parts(training_of(job, entry, proposal, folder), fitted)
         release_memory()
     except (MethodError, UserError) as error:
         shutil.rmtree(place, ignore_errors=True)
