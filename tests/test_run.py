@@ -518,3 +518,18 @@ def test_wrong_rows_and_names_do_nothing_to_a_terminal(
     assert "\x1b" not in error
     code, _, error = run(recipe_file, "--methods", "\x1b[31mlora", capsys=capsys)
     assert error.startswith(r"error: unknown method '\x1b[31mlora'")
+
+
+def test_activations_that_are_computed_anew_change_nothing(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = {}
+    for name, more in (("kept", ""), ("anew", ', extra={"gradient_checkpointing": True}')):
+        recipe_file.write_text(recipe_file.read_text().replace("validations=2", f"validations=2{more}"))
+        arguments = ("--methods", "lora,houlsby,prefix", "--limit", 8, "--bits", 32, "--out", tmp_path / name)
+        assert run(recipe_file, *arguments, capsys=capsys)[0] == 0
+        assert ("prefix keeps its activations" in caplog.text) is (name == "anew")
+        found[name] = json.loads((tmp_path / name / "results.json").read_text())["runs"]
+    for kept, anew in zip(found["kept"], found["anew"], strict=True):
+        for point, other in zip(kept["curve"], anew["curve"], strict=True):
+            assert other == pytest.approx(point, abs=1e-5)

@@ -90,6 +90,8 @@ class Method:
             that can't be done. Or why there is no such checkpoint of any model.
         merge_obstacle: given the attached model (perhaps without weights), why there is none of this model, where that
             depends on the architecture; None if there is one.
+        recomputes: activations can be computed anew in the backward pass (gradient checkpointing), if a recipe asks for
+            it; where not, they are kept.
         loads_with: a module to import before PEFT can load its adapter, where PEFT doesn't know it by itself.
     """
 
@@ -105,6 +107,7 @@ class Method:
     driver: "Callable[[nn.Module], Driver] | None" = None
     merge: "Callable[[nn.Module, Any], tuple[PreTrainedModel, Any]] | NotMergeable"
     merge_obstacle: "Callable[[nn.Module], str | None] | None" = None
+    recomputes: bool = True
     loads_with: str | None = None
 
     @property

@@ -52,6 +52,7 @@ METHODS = (
             "num_virtual_tokens": Range(low=8, high=128, whole=True),
         },
         unsupported=lacking("past_key_values", "takes no keys and values from before, and so no prefix of them"),
+        recomputes=False,  # transformers takes keys and values away from layers that are computed anew
         merge=NotMergeable("keys and values that no token produces have no place in a plain checkpoint"),
     ),
 )

@@ -1,5 +1,6 @@
 """A method that is to be trained on the rows of a job: by this process, or by all that train together."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,14 @@ from workbench.run.prepare import Job
 from workbench.training import Limit, Place, Trained, train
 from workbench.training.configuration import rows_together
 
+logger = logging.getLogger(__name__)
+
 # What processes that train together are told when the training of the task that they were told before begins.
 BEGINS = "it begins"
 
 
+# A setting of the Trainer's that some methods can't be trained with.
+RECOMPUTED = "gradient_checkpointing"
 # What libraries say where memory can't be had.
 NO_MEMORY = re.compile(
     r"not enough memory|[Cc]an(no|')t allocate memory|out of memory|Unable to allocate", re.IGNORECASE
@@ -87,9 +92,13 @@ class MethodTraining:
 
     @property
     def training(self) -> Training:
-        """The recipe's, in as many parts as this one's."""
+        """The recipe's, in as many parts as this one's, and as the method can be trained."""
         training = self.job.recipe.training
-        return training if self.parts is None else replace(training, gradient_accumulation_steps=self.parts)
+        if self.parts is not None:
+            training = replace(training, gradient_accumulation_steps=self.parts)
+        if training.extra.get(RECOMPUTED) and not self.method.recomputes:
+            training = replace(training, extra={**training.extra, RECOMPUTED: False})
+        return training
 
     @property
     def rows_together(self) -> int:
@@ -109,6 +118,8 @@ class MethodTraining:
             MethodError, UserError: it can't be attached with these settings.
         """
         tell(BEGINS)
+        if self.job.recipe.training.extra.get(RECOMPUTED) and not self.method.recomputes:
+            logger.warning("%s keeps its activations, as it can't be trained with %s", self.name, RECOMPUTED)
         job, method = self.job, self.method
         bits, settings, split = job.precision(method).trained_bits, job.settings(method, self.settings), fsdp()
 
