@@ -37,6 +37,7 @@ torture: $(VENV)/dev
 
 matrix: $(VENV)/dev
 	$(BIN)/python tests/matrix.py $(ARGS)
+	$(if $(ARGS),,TORCHDYNAMO_DISABLE=1 $(BIN)/python tests/matrix.py --fake-device)
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/training.py --steps 2 --rounds 2

@@ -46,8 +46,9 @@ def generate(model: Any, config: Any, prompts: Sequence[Sequence[int]]) -> list[
     import torch
 
     longest = max(map(len, prompts))
-    ids = torch.tensor([[config.pad_token_id] * (longest - len(p)) + list(p) for p in prompts])
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    padded = [[config.pad_token_id] * (longest - len(p)) + list(p) for p in prompts]
+    ids = torch.tensor(padded, device=model.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     with torch.inference_mode():
         found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, longest:]
     ends = set(config.eos_token_id)

@@ -6,8 +6,6 @@ The device has no float64, so that what passes here needs none.
 import json
 import pkgutil
 import re
-import stat
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,15 +40,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshProcess]:
+def process() -> Iterator[FreshProcess]:
     """What reads exports back, in a Python that registers the device, too."""
-    python = tmp_path_factory.mktemp("bin") / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE / "fake_device.py"}" "$@"\n')
-    python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", str(python))
-        reader = FreshProcess()
-    with reader:
+    with fake_device.fresh_process() as reader:
         yield reader
 
 

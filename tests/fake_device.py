@@ -13,12 +13,17 @@ import ctypes
 import functools
 import os
 import runpy
+import stat
 import sys
+import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -335,6 +340,20 @@ def for_bitsandbytes() -> None:
         return bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
 
     bnb.nn.Int8Params._quantize = quantize
+
+
+@contextmanager
+def fresh_process() -> Iterator[Any]:
+    """A `FreshProcess` whose Python registers the device, too."""
+    from workbench.export import FreshProcess
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        python = Path(folder) / "python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" "$@"\n')
+        python.chmod(python.stat().st_mode | stat.S_IXUSR)
+        patch.setattr(sys, "executable", str(python))
+        with FreshProcess() as reader:
+            yield reader
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python tests/matrix.py                        the whole table
     python tests/matrix.py --kinds gpt2,llama --methods lora,parallel --bits 32,8
+    python tests/matrix.py --fake-device         GPT-2, Llama and gpt-oss at 32 and 16 bits, on another device
 
 Each cell is a tiny random model carried through as `workbench run` does it. Its number is the largest difference of
 the exported checkpoint's logits to the trained model's, as a share of the largest logit. "adapter" is a method that
@@ -20,8 +21,10 @@ from typing import Any
 
 import torch
 
+import fake_device
 from tiny import KINDS, make_model, make_tokenizer, recipe_text, write_splits
 from workbench.console import quiet_libraries
+from workbench.device import choose, device
 from workbench.errors import MethodError, UserError
 from workbench.evaluation import Prediction, read_predictions
 from workbench.export import FreshProcess
@@ -114,7 +117,7 @@ def require_begins_as_base(job: Job, name: str) -> None:
     """Before its training a method must not change a single number."""
     method = find_method(name)
     base = load_model(job.checkpoint.path, job.precision(method).trained_bits, training=True)
-    ids = torch.tensor([job.pairs["train"].rendered[0].prompt_ids])
+    ids = torch.tensor([job.pairs["train"].rendered[0].prompt_ids], device=device())
     with torch.inference_mode():
         before = base(input_ids=ids).logits.clone()
         attached = attach(base, method, job.settings(method), job.typical_ids, seed=0, steps=job.steps)
@@ -124,7 +127,7 @@ def require_begins_as_base(job: Job, name: str) -> None:
 
 def require_learned(job: Job, model: Any) -> None:
     """The adapter that was saved must say something else than the base."""
-    ids = torch.tensor([job.pairs["validation"].rendered[0].prompt_ids])
+    ids = torch.tensor([job.pairs["validation"].rendered[0].prompt_ids], device=device())
     with torch.inference_mode():
         tuned = model(input_ids=ids).logits[:, -1]
         with model.disable_adapter():
@@ -140,8 +143,8 @@ def require_cache_changes_nothing(job: Job, model: Any, answers: Sequence[Predic
         ids = list(rendered.prompt_ids)
         with torch.inference_mode():
             for _ in range(job.recipe.max_new_tokens):
-                mask = torch.ones(1, len(ids)).long()
-                logits = model(input_ids=torch.tensor([ids]), attention_mask=mask, use_cache=False).logits
+                read = torch.tensor([ids], device=device())
+                logits = model(input_ids=read, attention_mask=torch.ones_like(read), use_cache=False).logits
                 token = int(logits[0, -1].argmax())
                 if token in ends:
                     break
@@ -176,17 +179,27 @@ def reasons(cells: Sequence[Cell]) -> str:
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--kinds", default=",".join(KINDS))
+    p.add_argument("--fake-device", action="store_true", help="hold models on the device of fake_device.py")
+    p.add_argument("--device", metavar="NAME", help="hold models on this device, as PyTorch names it")
+    p.add_argument("--kinds", help="comma-separated (default: all; on the fake device gpt2, llama, gpt-oss)")
     p.add_argument("--methods", default=",".join(METHODS))
-    p.add_argument("--bits", default=",".join(map(str, BITS)))
+    p.add_argument("--bits", help="comma-separated (default: all; on the fake device 32 and 16)")
     arguments = p.parse_args()
     quiet_libraries()
+    kinds, bits_of, opened = KINDS, BITS, FreshProcess
+    if arguments.fake_device:
+        fake_device.install()
+        fake_device.for_bitsandbytes()
+        kinds, bits_of, opened = ("gpt2", "llama", "gpt-oss"), (32, 16), fake_device.fresh_process
+    choose(arguments.device)
+    kinds = arguments.kinds.split(",") if arguments.kinds else kinds
+    bits_of = [int(bits) for bits in arguments.bits.split(",")] if arguments.bits else bits_of
     cells = []
     began = time.perf_counter()
-    with FreshProcess() as process:
-        for kind in arguments.kinds.split(","):
+    with opened() as process:
+        for kind in kinds:
             with checkpoint_of(kind) as (folder, recipe):
-                for bits in map(int, arguments.bits.split(",")):
+                for bits in bits_of:
                     for name in arguments.methods.split(","):
                         cell = try_cell(folder, recipe, kind, name, bits, process)
                         cells.append(cell)
