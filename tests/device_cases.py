@@ -132,6 +132,7 @@ def test_a_training_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
         assert value.equal(trained_state(again)[name])
 
 
+@pytest.mark.slow
 def test_a_method_without_room_is_told_and_the_others_go_on(
     recipe_file: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_method_without_room_is_told_and_the_others_go_on(
     assert found["prefix"]["status"] == "done"
 
 
+@pytest.mark.slow
 def test_rows_that_have_no_room_are_trained_in_smaller_parts(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
