@@ -96,11 +96,11 @@ def synchronize() -> None:
 
 
 def memory_there() -> int:
-    """Bytes of memory that models can be held in: the device's, or the host's."""
+    """Bytes of memory that models can be held in: the device's own, or the host's."""
     import psutil
     import torch
 
-    return int(psutil.virtual_memory().total if on_cpu() else torch.accelerator.get_memory_info()[1])
+    return int(torch.accelerator.get_memory_info()[1] if counts_memory() else psutil.virtual_memory().total)
 
 
 def memory_free() -> int:
@@ -108,7 +108,7 @@ def memory_free() -> int:
     import psutil
     import torch
 
-    if on_cpu():
+    if not counts_memory():
         return int(psutil.virtual_memory().available)
     kept = torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated()
     return int(torch.accelerator.get_memory_info()[0] + kept)
