@@ -312,7 +312,6 @@ def install() -> torch.device:
     _kept.extend((library, rest))
     _count_memory()
     os.environ["ACCELERATE_TORCH_DEVICE"] = f"{NAME}:0"
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"  # bitsandbytes would compile for it
     return torch.device(NAME, 0)
 
 

@@ -1,67 +1,30 @@
 """A method that is to be trained on the rows of a job: by this process, or by all that train together."""
 
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from torch import nn
 from transformers import TrainerCallback
 
 from workbench.methods import Method
 from workbench.models import attach, release_memory, split_frozen
-from workbench.processes import fsdp, in_turn, tell, together
+from workbench.processes import count, fsdp, in_turn, tell, together
 from workbench.recipe import Training
+from workbench.run.out_of_memory import TrainingMemoryError, memory_told
 from workbench.run.prepare import Job
 from workbench.training import Limit, Place, Trained, train
 from workbench.training.configuration import rows_together
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 # What processes that train together are told when the training of the task that they were told before begins.
 BEGINS = "it begins"
-
-
 # A setting of the Trainer's that some methods can't be trained with.
 RECOMPUTED = "gradient_checkpointing"
-# What libraries say where memory can't be had.
-NO_MEMORY = re.compile(
-    r"not enough memory|[Cc]an(no|')t allocate memory|out of memory|Unable to allocate", re.IGNORECASE
-)
-
-
-class TrainingMemoryError(RuntimeError):
-    """A training that found no memory for its rows.
-
-    Attributes:
-        rows_together: that were computed at once.
-    """
-
-    def __init__(self, said: str, rows_together: int) -> None:
-        super().__init__(f"with {rows_together} row{'s' * (rows_together > 1)} at once: {said}")
-        self.rows_together = rows_together
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it tells that memory could not be had; PyTorch says so of a CPU's in words alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError | TrainingMemoryError) or bool(
-        NO_MEMORY.search(str(error))
-    )
-
-
-@contextmanager
-def _memory_told(rows: int) -> Iterator[None]:
-    """Raise a `TrainingMemoryError` where the block finds no memory for so many rows."""
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingMemoryError(" ".join(str(error).split()), rows) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +108,7 @@ class MethodTraining:
         """
         job, method = self.job, self.method
         precision = job.precision(method)
-        with together(), _memory_told(self.rows_together):
+        with together(), memory_told(self.rows_together):
             trained = train(
                 model,
                 job.renderer.tokenizer,
@@ -180,3 +143,30 @@ class MethodTraining:
         self.trained(model, Limit())
         del model
         release_memory()
+
+
+def in_smaller_parts(training: MethodTraining, carry_out: Callable[[MethodTraining], T]) -> T:
+    """Carry out a training; where there is no memory for its rows, again with twice as many parts of a step, and so on.
+
+    The loss of a step, and so what is trained, does not hang on its parts. Of several processes one alone may have run
+    out of memory, in the middle of what all do: there it is not tried again.
+
+    Args:
+        carry_out: attaches and trains anew.
+
+    Raises:
+        TrainingMemoryError: there is no memory for one row.
+    """
+    while True:
+        try:
+            return carry_out(training)
+        except TrainingMemoryError as error:
+            smaller = training.in_more_parts()
+            if smaller is None or count() > 1:
+                raise
+            logger.warning(
+                "%s: out of memory with %d rows at once; it is trained with %d",
+                training.name, error.rows_together, smaller.rows_together,
+            )  # fmt: skip
+        release_memory()  # what the error held on to
+        training = smaller

@@ -24,8 +24,7 @@ from workbench.run.cards import card, threshold_note
 from workbench.run.clock import EVALUATION, EXPORT, TRAINING, RunClock
 from workbench.run.folder import TrialFolder
 from workbench.run.merge import merge
-from workbench.run.method_training import MethodTraining
-from workbench.run.out_of_memory import in_smaller_parts
+from workbench.run.method_training import MethodTraining, in_smaller_parts
 from workbench.run.prepare import Job
 from workbench.run.resources import Watched, watched
 from workbench.run.saved import SavedModel, open_saved
@@ -261,10 +260,10 @@ def _fit(
         limit: what ends the training before its last step.
     """
     training = MethodTraining(job=job, method=method, seed=seed, settings=settings, folder=folder.training)
-    return in_smaller_parts(training, lambda one: _fitted(one, folder, limit, callbacks))
+    return in_smaller_parts(training, lambda one: _train_and_save(one, folder, limit, callbacks))
 
 
-def _fitted(
+def _train_and_save(
     training: MethodTraining, folder: TrialFolder, limit: Limit, callbacks: Sequence[TrainerCallback]
 ) -> _Fitted:
     job, method, seed = training.job, training.method, training.seed

@@ -1,50 +1,51 @@
-"""What is done, and said, where there is not enough memory."""
+"""What is told apart, and said, where there is not enough memory."""
 
-import logging
-from collections.abc import Callable
-from typing import TypeVar
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
 
 from workbench.console import bytes_text
 from workbench.device import memory_free, memory_there
-from workbench.models import held_bytes, release_memory, weight_shapes
-from workbench.processes import count
-from workbench.run.method_training import MethodTraining, TrainingMemoryError, is_out_of_memory
+from workbench.models import held_bytes, weight_shapes
 from workbench.run.prepare import Job
 
-T = TypeVar("T")
-logger = logging.getLogger(__name__)
+# What libraries say where memory can't be had.
+NO_MEMORY = re.compile(
+    r"not enough memory|[Cc]an(no|')t allocate memory|out of memory|Unable to allocate", re.IGNORECASE
+)
 
-__all__ = ["in_smaller_parts", "is_out_of_memory", "what_needs_less"]
 
+class TrainingMemoryError(RuntimeError):
+    """A training that found no memory for its rows.
 
-def in_smaller_parts(training: MethodTraining, carry_out: Callable[[MethodTraining], T]) -> T:
-    """Carry out a training; where there is no memory for its rows, again with twice as many parts of a step, and so on.
-
-    The loss of a step, and so what is trained, does not hang on its parts. Of several processes one alone may have run
-    out of memory, in the middle of what all do: there it is not tried again.
-
-    Args:
-        carry_out: attaches and trains anew.
-
-    Raises:
-        TrainingMemoryError: there is no memory for one row.
+    Attributes:
+        rows_together: that were computed at once.
     """
-    while True:
-        try:
-            return carry_out(training)
-        except TrainingMemoryError as error:
-            smaller = training.in_more_parts()
-            if smaller is None or count() > 1:
-                raise
-            logger.warning(
-                "%s: out of memory with %d rows at once; it is trained with %d",
-                training.name, error.rows_together, smaller.rows_together,
-            )  # fmt: skip
-        release_memory()  # what the error held on to
-        training = smaller
+
+    def __init__(self, said: str, rows_together: int) -> None:
+        super().__init__(f"with {rows_together} row{'s' * (rows_together > 1)} at once: {said}")
+        self.rows_together = rows_together
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it tells that memory could not be had; PyTorch says so of a CPU's in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError | TrainingMemoryError) or bool(
+        NO_MEMORY.search(str(error))
+    )
+
+
+@contextmanager
+def memory_told(rows: int) -> Iterator[None]:
+    """Raise a `TrainingMemoryError` where the block finds no memory for so many rows."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingMemoryError(" ".join(str(error).split()), rows) from error
 
 
 def what_needs_less(error: Exception, job: Job) -> str:

@@ -15,8 +15,7 @@ from workbench.processes import together
 from workbench.results import TuningRecord
 from workbench.run.entries import TunedEntry, search_space_of
 from workbench.run.folder import RunFolder
-from workbench.run.method_training import MethodTraining
-from workbench.run.out_of_memory import in_smaller_parts
+from workbench.run.method_training import MethodTraining, in_smaller_parts
 from workbench.run.prepare import Job, require_context
 from workbench.run.trial import why_failed
 from workbench.training import Limit, Trained, Watched

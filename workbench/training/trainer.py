@@ -102,9 +102,7 @@ class ObjectiveTrainer(SFTTrainer):
         self.accelerator.prepare_model(model, evaluation_mode=True)  # its precision and device
         options = self.accelerator.ddp_handler.to_kwargs()  # which the Trainer makes
         parallel, watched = nn.parallel.DistributedDataParallel, LossOfBatch(model, self._loss)
-        split = {id(weight) for _, weight in split_weights(model)}
-        ignored = [name for name, weight in watched.named_parameters() if id(weight) in split]
-        parallel._set_params_and_buffers_to_ignore_for_model(watched, ignored)
+        parallel._set_params_and_buffers_to_ignore_for_model(watched, [name for name, _ in split_weights(watched)])
         return parallel(watched, **options)
 
     def _get_dataloader(self, *arguments: Any, **options: Any) -> Any:
